@@ -1,0 +1,52 @@
+"""Penstock: Server-Sent Events for Trio.
+
+What needs no web framework can be imported from here. `penstock.quart` has the response for
+Quart-Trio, `penstock.hypercorn` serves it, `penstock.demo` shows it.
+
+A name is looked up when it is first used, so that `penstock.event` and `penstock.decode` are to be
+had without importing Trio.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.decode import EventStreamDecoder
+    from penstock.errors import DecodeError, InvalidEvent, PenstockError, StreamingUnsupported
+    from penstock.event import ServerSentEvent
+    from penstock.group import StreamGroup, StreamGroupStatistics
+    from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
+    from penstock.producer import Producer
+    from penstock.stream import EventStream
+    from penstock.transport import ASGITransport, Transport
+
+__all__ = [
+    "ASGITransport",
+    "CloseReason",
+    "DecodeError",
+    "EventStream",
+    "EventStreamDecoder",
+    "EventStreamStatistics",
+    "InvalidEvent",
+    "PenstockError",
+    "Producer",
+    "ProducerState",
+    "ServerSentEvent",
+    "StreamGroup",
+    "StreamGroupStatistics",
+    "StreamingUnsupported",
+    "Transport",
+]
+
+_HOMES = ("event", "errors", "decode", "outcome", "producer", "stream", "transport", "group")
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"penstock.{home}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,172 @@
+"""Bytes in, events out: the client's half of the event stream format.
+
+Rule 1: what comes out does not depend on how the bytes were cut into chunks.
+
+Rule 2: memory is bounded. What is kept is the line being read and the data lines of the event being
+read, never more than ``max_event_size`` bytes of them together.
+
+Theory of operation: bytes are cut into lines (a CR at the end of a chunk ends its line there and
+then, and an LF at the start of the next chunk belongs to it); each line is a field, a comment or
+the blank line that dispatches. Text is decoded line by line, which is the same as decoding the
+whole stream: no byte of a multi-byte character is a line end.
+
+Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, final
+
+from penstock.errors import DecodeError
+from penstock.event import MAX_RETRY, ServerSentEvent
+
+__all__ = ["EventStreamDecoder"]
+
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
+_BOM: Final = b"\xef\xbb\xbf"
+_DIGITS: Final = re.compile(rb"[0-9]+")
+
+# What Mercure hubs accept as one publication, and well above what browsers are sent in practice.
+_MAX_EVENT_SIZE: Final = 1024 * 1024
+
+
+@final
+class EventStreamDecoder:
+    """Decode an event stream, incrementally and within bounds, as a browser does.
+
+    Each event that comes out has the data and name it was sent with (``event`` is None where the
+    stream gave no name) and, as ``id``, the last event id in force, whether this event or an
+    earlier one brought it; None where there is none. What is not an event is kept aside, where a
+    client needs it: see `last_event_id` and `retry`. An event that the stream's end cuts short
+    never comes out.
+
+    Args:
+      max_event_size: the most bytes that one event's data, or any one line, may have.
+      last_event_id: the id in force before the first event: what a client that reconnects knows.
+    """
+
+    def __init__(self, *, max_event_size: int = _MAX_EVENT_SIZE, last_event_id: str = "") -> None:
+        if max_event_size < 1:
+            raise ValueError(f"max_event_size must be at least 1 byte, not {max_event_size}")
+        self._max_event_size = max_event_size
+        self._last_event_id = last_event_id
+        self._retry: int | None = None
+        # Cutting into lines.
+        self._buffer = bytearray()
+        self._scanned = 0  # so many bytes of the buffer are known to hold no line end
+        self._at_start = True
+        self._after_cr = False
+        self._error: str | None = None
+        # The event being read. Spec: data buffer, event type buffer, last event ID buffer.
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._event = b""
+        self._id = last_event_id
+
+    def __repr__(self) -> str:
+        return f"<EventStreamDecoder last_event_id={self._last_event_id!r} retry={self._retry}>"
+
+    @property
+    def last_event_id(self) -> str:
+        """The id to send as ``Last-Event-ID`` when reconnecting; ``""`` if there is none to send.
+
+        Spec: #the-last-event-id-header: it is set when a block ends, even one without data.
+        """
+        return self._last_event_id
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time the stream asked for last, in milliseconds, or None.
+
+        A number above 2147483647 counts as 2147483647.
+        """
+        return self._retry
+
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[ServerSentEvent]:
+        """Take the next bytes of the stream; iterate what is returned to get the events they end.
+
+        An iteration that is left early loses nothing: the next `feed` goes on where it stopped.
+
+        Raises:
+          DecodeError: an event or line is larger than ``max_event_size``. Raised after all events
+            before it have come out, and again at each further call: the stream is of no more use.
+        """
+        if self._error is not None:
+            raise DecodeError(self._error)
+        self._buffer += data
+        return self._events()
+
+    def _events(self) -> Iterator[ServerSentEvent]:
+        for line in self._lines():
+            if line:
+                self._take_field(line)
+            elif (event := self._end_block()) is not None:
+                yield event
+
+    def _lines(self) -> Iterator[bytes]:
+        buffer = self._buffer
+        if self._at_start:
+            # Spec: "strip one leading U+FEFF BYTE ORDER MARK (BOM) character, if any are present".
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
+                return
+            self._at_start = False
+            if buffer.startswith(_BOM):
+                del buffer[: len(_BOM)]
+        while True:
+            if self._after_cr and buffer:
+                self._after_cr = False
+                if buffer.startswith(b"\n"):
+                    del buffer[:1]
+            end = _LINE_END.search(buffer, self._scanned)
+            self._check_size(end.start() if end else len(buffer))
+            if end is None:
+                self._scanned = len(buffer)
+                return
+            line = bytes(buffer[: end.start()])
+            self._after_cr = end.end() == len(buffer) and buffer.endswith(b"\r")
+            del buffer[: end.end()]
+            self._scanned = 0
+            yield line
+
+    def _check_size(self, line_size: int) -> None:
+        if self._data_size + line_size <= self._max_event_size:
+            return
+        self._error = f"event larger than max_event_size ({self._max_event_size} bytes)"
+        self._buffer.clear()
+        self._data.clear()
+        raise DecodeError(self._error)
+
+    def _take_field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        match name:
+            case b"data":
+                self._data.append(value)
+                self._data_size += len(value) + 1
+            case b"event":
+                self._event = value
+            case b"id" if b"\0" not in value:
+                self._id = value.decode(errors="replace")
+            case b"retry" if _DIGITS.fullmatch(value):
+                # Ten digits decide; converting a million of them would be slow, or refused.
+                digits = value.lstrip(b"0")
+                self._retry = min(int(digits[:11] or b"0"), MAX_RETRY)
+            case _:  # A comment, whose name is empty, or a field that nobody knows.
+                pass
+
+    def _end_block(self) -> ServerSentEvent | None:
+        self._last_event_id = self._id
+        data, event = self._data, self._event
+        self._data, self._data_size, self._event = [], 0, b""
+        # Spec: "If the data buffer is an empty string, […] return." One empty `data` field leaves
+        # an LF in that buffer, so what counts is whether there was a field.
+        if not data:
+            return None
+        return ServerSentEvent(
+            b"\n".join(data).decode(errors="replace"),
+            event=event.decode(errors="replace") or None,
+            id=self._last_event_id or None,
+        )

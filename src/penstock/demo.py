@@ -1,0 +1,103 @@
+"""The Go program this project started from, as a Quart-Trio application, with its page.
+
+Run it with `penstock serve`, or with the stock `hypercorn -k trio penstock.demo:app`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Final
+
+import trio
+from quart import Response
+from quart_trio import QuartTrio
+
+from penstock.event import ServerSentEvent
+from penstock.quart import EventSourceResponse, require_trio
+
+__all__ = ["app", "ping", "send_data"]
+
+# Seconds, as in the Go program.
+PING_PERIOD: Final = 0.5
+TICK_PERIOD: Final = 2.0
+
+# Milliseconds until a client comes back. A second is short enough for a demonstration, and long
+# enough for a server that restarts not to be asked by everyone while it does.
+RETRY: Final = 1000
+
+# The page is readable from everywhere, and so are its streams, as the Go program's were.
+CORS: Final = {"Access-Control-Allow-Origin": "*"}
+
+
+def _web() -> Path:
+    """Return the folder of the page: inside the package in a wheel, beside `src` in a checkout."""
+    installed = Path(__file__).with_name("web")
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "web"
+
+
+app: Final = QuartTrio(__name__, static_folder=str(_web()), static_url_path="/static")
+app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # ask each time: the page of a newer version is new
+app.logger.setLevel(logging.INFO)
+require_trio(app)
+
+
+class Ticker:
+    """Comes back once each period, the first time after one, on a schedule that does not drift.
+
+    Periods that went by while the client was slow are left out: it gets no burst of old news.
+    """
+
+    def __init__(self, period: float) -> None:
+        self._period = period
+        self._start = trio.current_time()
+        self._turn = 0
+
+    async def tick(self) -> None:
+        """Wait for the next turn. A checkpoint; cancelled, it loses that turn and no other."""
+        elapsed = trio.current_time() - self._start
+        self._turn = max(self._turn + 1, math.ceil(elapsed / self._period))
+        await trio.sleep_until(self._start + self._turn * self._period)
+
+
+async def ping(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
+    """Send the Unix time in seconds twice a second, as events named ``ping``: the Go handler."""
+    ticker = Ticker(PING_PERIOD)
+    await events.send(ServerSentEvent(retry=RETRY))
+    while True:
+        await ticker.tick()
+        now = str(int(time.time()))
+        await events.send(ServerSentEvent(now, event="ping", id=now))
+
+
+async def send_data(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
+    """Send the Unix time in seconds every two seconds, unnamed: the Go program's ``SendData``."""
+    ticker = Ticker(TICK_PERIOD)
+    await events.send(ServerSentEvent(retry=RETRY))
+    while True:
+        await ticker.tick()
+        now = str(int(time.time()))
+        await events.send(ServerSentEvent(now, id=now))
+
+
+@app.get("/sse")
+async def sse() -> EventSourceResponse:
+    """Stream `ping` to one client."""
+    return EventSourceResponse(ping, headers=CORS)
+
+
+@app.get("/ticks")
+async def ticks() -> EventSourceResponse:
+    """Stream `send_data` to one client."""
+    return EventSourceResponse(send_data, headers=CORS)
+
+
+@app.get("/")
+async def page() -> Response:
+    """Show both streams, and what of them reaches which handler in the browser."""
+    response = await app.send_static_file("index.html")
+    # Nothing is fetched from elsewhere; what was forgotten would not load.
+    response.headers["Content-Security-Policy"] = "default-src 'self'"
+    return response

@@ -1,0 +1,146 @@
+"""One event, checked when it is made and encoded once.
+
+Rule 1: an event that exists can be sent. Whatever the wire format cannot carry is refused at
+construction; nothing is repaired, dropped or escaped later, so no value can smuggle in a field.
+
+Rule 2: an event is encoded once. Its bytes are made at construction and shared by all who send it.
+
+Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import re
+import reprlib
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Final, Self, final
+
+from penstock.errors import InvalidEvent
+
+__all__ = ["LINE_END", "MAX_RETRY", "ServerSentEvent"]
+
+# Spec: lines end in CRLF, LF or CR, and in nothing else: U+2028 and U+0085 are ordinary characters.
+LINE_END: Final = re.compile("\r\n|\r|\n")
+
+# Milliseconds, 24.8 days: the longest delay that JavaScript's setTimeout holds. A client that waits
+# with it would take anything longer for zero, and come back at once, for ever.
+MAX_RETRY: Final = 2**31 - 1
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    r"""One event of an event stream; immutable, and valid if it exists.
+
+    A named event (``event="ping"``) reaches ``addEventListener("ping", …)`` in the browser and
+    never ``onmessage``; an unnamed one reaches ``onmessage`` and no named listener.
+
+    Args:
+      data: the payload. Every line end (CR, LF or CRLF) starts a new ``data:`` line, and is a
+        single LF for the client. ``""`` is sent and dispatched; None sends no data, and then a
+        client dispatches nothing: it only takes note of ``id`` and ``retry``.
+      event: the event's name; None is an unnamed event, which clients call ``message``.
+      id: what the client repeats as ``Last-Event-ID`` when it reconnects; ``""`` makes it forget.
+      retry: how long the client waits before it reconnects, in milliseconds (the unit of the wire).
+      comment: text that every client ignores.
+
+    Raises:
+      InvalidEvent: nothing was given at all; ``event`` without ``data``, which no client would
+        dispatch; a line end or NUL in ``id``; a line end in ``event``; a ``retry`` that is not a
+        whole number from 0 to 2147483647; a value that is not text, or not expressible in UTF-8.
+
+    Spec: #event-stream-interpretation: a block is dispatched when its data is not empty.
+    """
+
+    data: str | None = None
+    _: KW_ONLY
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+    comment: str | None = None
+    _encoded: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        # The one assignment of a frozen object, to the field that its other fields determine.
+        object.__setattr__(self, "_encoded", _encode(self))
+
+    @classmethod
+    def json(
+        cls,
+        value: Any,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name the field has on the wire
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> Self:
+        """Make an event whose data is a value as JSON, on one line.
+
+        Args:
+          value: anything that `json.dumps` takes, without NaN and infinities, which are not JSON.
+          event: as in `ServerSentEvent`.
+          id: as in `ServerSentEvent`.
+          retry: as in `ServerSentEvent`.
+          comment: as in `ServerSentEvent`.
+
+        Raises:
+          InvalidEvent: the value has no JSON form, or another argument is refused.
+        """
+        try:
+            data = jsonlib.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidEvent(f"data has no JSON form: {error}") from error
+        return cls(data, event=event, id=id, retry=retry, comment=comment)
+
+    def encode(self) -> bytes:
+        """Return the event as it goes over the wire; the same object at each call."""
+        return self._encoded
+
+
+def _check(event: ServerSentEvent) -> None:
+    texts = {"data": event.data, "event": event.event, "id": event.id, "comment": event.comment}
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            remedy = "use str(…) or ServerSentEvent.json(…)" if name == "data" else "use str(…)"
+            raise InvalidEvent(f"{name} must be text, not {type(value).__name__}: {remedy}")
+    if event.retry is None and all(value is None for value in texts.values()):
+        raise InvalidEvent("an event needs at least one of data, event, id, retry and comment")
+    for name in ("event", "id"):
+        if (value := texts[name]) is not None and LINE_END.search(value):
+            raise InvalidEvent(f"{name} must not contain a line end: {reprlib.repr(value)}")
+    if event.id is not None and "\0" in event.id:
+        # Spec: "If the field value does not contain U+0000 NULL", else the client ignores the id.
+        raise InvalidEvent(f"id must not contain NUL: {reprlib.repr(event.id)}")
+    if event.event is not None and event.data is None:
+        raise InvalidEvent(
+            f"event {reprlib.repr(event.event)} has no data, so no client would dispatch it: "
+            'pass data=""'
+        )
+    if event.retry is not None:
+        if type(event.retry) is not int:
+            raise InvalidEvent(
+                f"retry must be a whole number of milliseconds, not {reprlib.repr(event.retry)}"
+            )
+        if not 0 <= event.retry <= MAX_RETRY:
+            raise InvalidEvent(f"retry must be from 0 to {MAX_RETRY} milliseconds")
+
+
+def _encode(event: ServerSentEvent) -> bytes:
+    lines = []
+    if event.comment is not None:
+        lines += [f": {line}" if line else ":" for line in LINE_END.split(event.comment)]
+    if event.retry is not None:
+        lines.append(f"retry: {event.retry}")
+    if event.id is not None:
+        lines.append(f"id: {event.id}")
+    if event.event is not None:
+        lines.append(f"event: {event.event}")
+    if event.data is not None:
+        lines += [f"data: {line}" for line in LINE_END.split(event.data)]
+    try:
+        return ("\n".join(lines) + "\n\n").encode()
+    except UnicodeEncodeError as error:
+        bad = error.object[error.start]
+        raise InvalidEvent(f"U+{ord(bad):04X} is a lone surrogate: UTF-8 cannot carry it") from None

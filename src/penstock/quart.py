@@ -1,0 +1,235 @@
+"""Event streams as responses of a Quart-Trio application.
+
+A view returns an `EventSourceResponse`; everything that belongs to the stream is opened when the
+server starts to send the body and closed when it stops, in the task that sends. So a response that
+is never sent (because an `after_request` function failed, say) has acquired nothing.
+
+Quart pulls: it iterates the body and sends each chunk, and is thereby the stream's writer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, final
+from urllib.parse import quote
+
+import trio
+from quart import Quart, Request, Response, current_app, has_request_context, request
+from quart.wrappers.response import DataBody, ResponseBody
+from quart_trio.wrappers import TrioResponse
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import BadRequest, InternalServerError, NotAcceptable
+
+from penstock.errors import StreamingUnsupported
+from penstock.group import STREAM_GROUP, StreamGroup
+from penstock.producer import Producer
+from penstock.stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
+
+__all__ = ["EventSourceResponse", "last_event_id", "require_trio", "stop_reconnecting"]
+
+_CONTENT_TYPE: Final = "text/event-stream"
+
+HeadersArgument = Mapping[str, str] | Headers
+
+
+@final
+class EventSourceResponse(TrioResponse):
+    """A response whose body is an event stream; return it from a view.
+
+        @app.get("/time")
+        async def time() -> EventSourceResponse:
+            return EventSourceResponse(tell_the_time)
+
+    A HEAD request gets the headers and runs no producer. When the stream ends, one line goes to the
+    application's logger, at level INFO: path, client, reason, seconds, events sent, and how the
+    producer ended.
+
+    Args:
+      producer: see `penstock.stream.EventStream`. It runs outside the request's context: take what
+        it needs from ``request`` in the view.
+      keep_alive: seconds of silence after which a comment is sent, or None.
+      buffer: how many events the producer may be ahead of the client.
+      max_lifetime: seconds after which the stream ends, or None. Clients then reconnect.
+      headers: more headers, or other values than the default ``Cache-Control: no-cache`` and
+        ``X-Accel-Buffering: no``. Streams for pages of other origins need
+        ``Access-Control-Allow-Origin`` here.
+      status: the HTTP status. A browser's EventSource takes no other than 200.
+
+    Raises:
+      werkzeug.exceptions.NotAcceptable: the request's ``Accept`` excludes ``text/event-stream``;
+        left alone, Quart answers 406.
+      werkzeug.exceptions.InternalServerError: the application does not run on Trio; left alone,
+        Quart answers 500 with a text that says so.
+      ValueError: an argument is out of its range, or ``headers`` has a content type.
+      RuntimeError: there is no request to answer.
+
+    Cancellation:
+      A disconnect cancels the producer, and the response is over when the producer is.
+
+    Spec: #sse-processing-model: a client accepts status 200 and ``text/event-stream``, in UTF-8.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        *,
+        keep_alive: float | None = DEFAULT_KEEP_ALIVE,
+        buffer: int = DEFAULT_BUFFER,
+        max_lifetime: float | None = None,
+        headers: HeadersArgument | None = None,
+        status: int = 200,
+    ) -> None:
+        if not has_request_context():
+            raise RuntimeError("an EventSourceResponse answers a request: make it in a view")
+        if not trio.lowlevel.in_trio_task():
+            raise InternalServerError(str(StreamingUnsupported()))
+        accepted = request.accept_mimetypes
+        if accepted.provided and not accepted[_CONTENT_TYPE]:
+            raise NotAcceptable(f"This is an event stream: accept {_CONTENT_TYPE} to read it.")
+        stream = EventStream(
+            producer, keep_alive=keep_alive, buffer=buffer, max_lifetime=max_lifetime
+        )
+        body = DataBody(b"") if request.method == "HEAD" else _EventStreamBody(stream)
+        super().__init__(body, status, _headers(headers), content_type=_CONTENT_TYPE)
+        # Quart would cut the stream after RESPONSE_TIMEOUT, a minute by default.
+        self.timeout = None
+
+
+def last_event_id() -> str | None:
+    """Return the id of the last event that the reconnecting client saw, or None.
+
+    Raises:
+      werkzeug.exceptions.BadRequest: the header is not UTF-8; left alone, Quart answers 400.
+
+    Spec: #the-last-event-id-header: the header's value is encoded as UTF-8, and it is not sent when
+    it would be empty.
+    """
+    value = request.headers.get("Last-Event-ID")
+    try:
+        # ASGI gives bytes, and Quart reads them as Latin-1.
+        return value.encode("latin-1").decode() if value else None
+    except UnicodeError:
+        raise BadRequest("The Last-Event-ID header is not UTF-8.") from None
+
+
+def stop_reconnecting(*, headers: HeadersArgument | None = None) -> Response:
+    """Return the response that tells an EventSource to stop, for good: 204 No Content.
+
+    Args:
+      headers: as in `EventSourceResponse`. A page of another origin needs
+        ``Access-Control-Allow-Origin`` for this response, too.
+
+    Spec: #sse-intro: "Clients will reconnect if the connection is closed; a client can be told to
+    stop reconnecting using the HTTP 204 No Content response code."
+    """
+    response = TrioResponse(b"", HTTPStatus.NO_CONTENT, _headers(headers))
+    # RFC 9110, 8.6: a server must not send Content-Length in a 204 response.
+    response.headers.pop("Content-Length")
+    response.headers.pop("Content-Type")
+    return response
+
+
+def require_trio(app: Quart) -> None:
+    """Have an application say, in one clear line, when its server does not run on Trio.
+
+    A server that knows ASGI's lifespan protocol is told at start-up, and does not start; any other
+    has its requests answered with status 500 and the reason. Where Trio runs, nothing changes.
+
+    Call it once, where the application is made. Under `penstock serve` there is no need of it.
+    """
+    inner = app.asgi_app
+
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        if trio.lowlevel.in_trio_task():
+            await inner(scope, receive, send)
+            return
+        error = StreamingUnsupported()
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+        elif scope["type"] == "http":
+            app.logger.error("%s", error)
+            body = f"{error}\n".encode()
+            headers = [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+            ]
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            raise error
+
+    # The way Flask and Quart document for wrapping an application.
+    app.asgi_app = asgi_app  # type: ignore[method-assign]
+
+
+def _headers(given: HeadersArgument | None) -> Headers:
+    headers = Headers(given)
+    if "Content-Type" in headers:
+        raise ValueError(f"the content type of an event stream is {_CONTENT_TYPE}: do not give one")
+    headers.setdefault("Cache-Control", "no-cache")
+    headers.setdefault("X-Accel-Buffering", "no")  # nginx: pass each event on as it comes
+    if request.http_version in ("1.0", "1.1"):
+        headers["Connection"] = "keep-alive"  # RFC 9113, 8.2.2: malformed in HTTP/2 and later
+    return headers
+
+
+@final
+class _EventStreamBody(ResponseBody):
+    """A body that Quart enters, iterates and leaves, all in the task that sends the response."""
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+        self._path = quote(request.path)
+        self._client = _client_of(request)
+        self._group = _group_of(request)
+        self._logger: logging.Logger = current_app.logger
+        self._block: AbstractAsyncContextManager[EventStream] = self._open()
+
+    async def __aenter__(self) -> EventStream:
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._block.__aexit__(exc_type, exc_value, traceback)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[EventStream]:
+        stream = self._stream
+        with self._group.hold(stream) if self._group else nullcontext():
+            try:
+                async with stream.open():
+                    yield stream
+            finally:
+                figures = stream.statistics()
+                self._logger.info(
+                    "%s %s %s after %.2f s, %d events sent, producer %s",
+                    self._path,
+                    self._client,
+                    figures.close_reason,
+                    figures.seconds,
+                    figures.events_sent,
+                    figures.producer,
+                )
+
+
+def _group_of(asked: Request) -> StreamGroup | None:
+    extensions: Mapping[str, Any] = asked.scope.get("extensions") or {}
+    return extensions.get(STREAM_GROUP)
+
+
+def _client_of(asked: Request) -> str:
+    client = asked.scope.get("client")
+    if not client:
+        return "local"  # a Unix socket has no address
+    host, port = client[0], client[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

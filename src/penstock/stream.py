@@ -1,0 +1,319 @@
+"""One client's event stream: a nursery, a bounded memory channel, a producer and a writer.
+
+Rule 1: a stream ends because its producer ends. The producer returns or raises, its scope is
+cancelled (by `EventStream.end` or by the deadline of ``max_lifetime``), or everything round it is
+cancelled, because the client is gone. There is no other way out.
+
+Rule 2: lifetime equals block. When the block of `EventStream.open` is left, the producer and
+everything it started have finished, whatever the reason.
+
+Rule 3: one stream, one reason. The first cause to end a stream names its `CloseReason`; a stream
+whose producer returned is *finished* only when everything it had sent has been written.
+
+Theory of operation: the producer fills the channel from a task of its own, `EventStream` empties it
+as chunks of bytes, and the writer is whoever iterates: `EventStream.run` for a transport, or a host
+that pulls a response body, as Quart does. There is no task between the channel and the connection.
+The keep-alive is what falls out of a receive that took too long: no timer of its own, no task.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from penstock.event import ServerSentEvent
+from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
+from penstock.producer import EventSender, Producer
+
+if TYPE_CHECKING:
+    from penstock.transport import Transport
+
+__all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
+
+# Seconds. axum, FastAPI and sse-starlette send one after 15, better-sse after 10, Mercure after 40;
+# the shortest idle time-out of common proxies is 30.
+DEFAULT_KEEP_ALIVE: Final = 15.0
+
+# Events. A burst of this size costs one write instead of sixteen, and a producer is never further
+# than this ahead of its client.
+DEFAULT_BUFFER: Final = 16
+
+# A comment. As first bytes it makes the browser's `onopen` fire before there is an event; later it
+# keeps proxies from closing a stream that has been silent.
+_COMMENT: Final = b":\n\n"
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class EventStream:
+    """One client's stream of events; iterating it gives the bytes to write.
+
+        stream = EventStream(producer)
+        async with stream.open():
+            async for chunk in stream:
+                await write(chunk)
+
+    or, the same in one call, ``await stream.run(transport)``. A stream is opened once.
+
+    The first chunk is a comment and comes at once; then come the events, as many in one chunk as
+    were waiting, and a comment after each ``keep_alive`` seconds of silence. The iteration ends
+    when the producer has ended and the channel is empty: what it sent before it returned is sent.
+
+    Args:
+      producer: ``async def producer(events: trio.abc.SendChannel[ServerSentEvent]) -> None``. It
+        runs in a task of its own, may open nurseries and cancel scopes as it likes, and waits in
+        ``events.send`` while its client is behind. Its channel is closed for it when it returns.
+      keep_alive: seconds of silence after which a comment is sent; None sends none, and then a
+        proxy may close the stream, and a client that vanished is noticed at the next event only.
+      buffer: how many events the producer may be ahead of the writer; 0 makes each send wait for
+        the writer.
+      max_lifetime: seconds after which the stream ends with `CloseReason.EXPIRED`, or None.
+
+    Raises:
+      TypeError: the producer cannot be called.
+      ValueError: another argument is out of its range.
+
+    Error handling:
+      An exception that leaves the producer ends this stream with `CloseReason.FAILED` and is
+      logged once, with its traceback, to the logger ``penstock.stream``; it goes no further. This
+      holds too for one raised while the producer is being cancelled; the reason then stays what it
+      was.
+    """
+
+    __slots__ = (
+        "_close_reason",
+        "_closed_at",
+        "_keep_alive",
+        "_max_lifetime",
+        "_opened_at",
+        "_producer",
+        "_producer_state",
+        "_producing",
+        "_receive",
+        "_send",
+        "_started",
+        "_tally",
+        "_writing",
+    )
+
+    def __init__(
+        self,
+        producer: Producer,
+        *,
+        keep_alive: float | None = DEFAULT_KEEP_ALIVE,
+        buffer: int = DEFAULT_BUFFER,
+        max_lifetime: float | None = None,
+    ) -> None:
+        if not callable(producer):
+            raise TypeError(
+                "producer must be an async function that takes a send channel, "
+                f"not {type(producer).__name__}"
+            )
+        for name, seconds in (("keep_alive", keep_alive), ("max_lifetime", max_lifetime)):
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"{name} must be a number of seconds above 0, or None: {seconds}")
+        if type(buffer) is not int or buffer < 0:
+            raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
+        self._producer = producer
+        self._keep_alive = math.inf if keep_alive is None else keep_alive
+        self._max_lifetime = math.inf if max_lifetime is None else max_lifetime
+        self._send, self._receive = trio.open_memory_channel[ServerSentEvent](buffer)
+        self._producing = trio.CancelScope()
+        self._producer_state = ProducerState.WAITING
+        self._close_reason: CloseReason | None = None
+        self._opened_at: float | None = None
+        self._closed_at: float | None = None
+        self._started = False
+        self._tally = _Tally()
+        self._writing = _Tally()  # of the chunk that the writer has and has not come back from
+
+    def __repr__(self) -> str:
+        if self._closed_at is not None:
+            state = f"closed ({self._close_reason})"
+        else:
+            state = "new" if self._opened_at is None else "open"
+        return f"<EventStream {state}, {self._tally.events} events sent>"
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the stream ended or is ending; None while nothing ends it."""
+        return self._close_reason
+
+    def statistics(self) -> EventStreamStatistics:
+        """Return the stream's figures as they are now."""
+        seconds = 0.0
+        if self._opened_at is not None:
+            until = trio.current_time() if self._closed_at is None else self._closed_at
+            seconds = until - self._opened_at
+        return EventStreamStatistics(
+            open=self._opened_at is not None and self._closed_at is None,
+            seconds=seconds,
+            events_sent=self._tally.events,
+            bytes_sent=self._tally.bytes,
+            keep_alives_sent=self._tally.keep_alives,
+            events_buffered=self._receive.statistics().current_buffer_used,
+            producer=self._producer_state,
+            close_reason=self._close_reason,
+        )
+
+    def end(self, reason: CloseReason) -> None:
+        """End the stream from outside: cancel its producer, and let the writer write what is there.
+
+        Only the first reason counts; ending a stream that is ending or has ended does nothing. It
+        may be called before the stream is opened: the stream then ends as soon as it is.
+
+        Cancellation:
+          Synchronous, no checkpoint. It does not wait for the stream to be over.
+        """
+        if self._close_reason is None:
+            self._close_reason = reason
+            self._producing.cancel()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[EventStream]:
+        """Run the producer for as long as the block runs; iterate the stream in the block.
+
+        Cancellation:
+          Entering is no checkpoint. Leaving waits for the producer, which has been cancelled unless
+          it had ended; a producer that shields itself or swallows `trio.Cancelled` delays it.
+
+        Resource handling:
+          When the block has been left, no task and no channel of the stream is left, and
+          `close_reason` is final.
+
+        Raises:
+          RuntimeError: the stream was opened before.
+        """
+        if self._opened_at is not None:
+            raise RuntimeError("a stream is opened once: make another for another client")
+        self._opened_at = trio.current_time()
+        self._producing.deadline = self._opened_at + self._max_lifetime
+        name = getattr(self._producer, "__qualname__", repr(self._producer))
+        with self._receive:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._produce, name, name=f"producer {name}")
+                    yield self
+                    nursery.cancel_scope.cancel()
+            finally:
+                if self._close_reason is None:
+                    # Cancelled from outside, or left by a writer that could not write: no client.
+                    self._close_reason = CloseReason.DISCONNECTED
+                self._closed_at = trio.current_time()
+
+    async def run(self, transport: Transport) -> CloseReason:
+        """Open the stream, write it to a transport until it ends, and return why it ended.
+
+        Returns:
+          The reason; `CloseReason.DISCONNECTED` where the transport says that the peer is gone.
+
+        Cancellation:
+          Checkpoints throughout. Cancelled while it writes, a chunk may have been written in part,
+          so the connection can only be closed then. The producer is cancelled with it.
+
+        Error handling:
+          `trio.BrokenResourceError` and `trio.ClosedResourceError` of the transport end the stream;
+          any other error of it propagates, in an exception group, after the producer is cancelled.
+        """
+        async with self.open():
+            try:
+                async for chunk in self:
+                    await transport.send(chunk)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.end(CloseReason.DISCONNECTED)
+        assert self._close_reason is not None
+        return self._close_reason
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next bytes to write; asking for them says that the last ones were written.
+
+        Raises:
+          StopAsyncIteration: the stream has ended.
+          trio.ClosedResourceError: the block of `open` was left.
+
+        Cancellation:
+          A checkpoint. Atomic: either bytes are returned or nothing was taken from the channel.
+        """
+        self._tally.add(self._writing)
+        self._writing = _Tally()
+        if not self._started:
+            await trio.lowlevel.checkpoint()
+            self._started = True
+            chunk = _COMMENT
+        else:
+            with trio.move_on_after(self._keep_alive) as waiting:
+                try:
+                    event = await self._receive.receive()
+                except trio.EndOfChannel:
+                    if self._close_reason is None:
+                        self._close_reason = CloseReason.FINISHED
+                    raise StopAsyncIteration from None
+            if waiting.cancelled_caught:
+                self._writing.keep_alives = 1
+                chunk = _COMMENT
+            else:
+                chunk = self._with_all_that_waits(event)
+        self._writing.bytes = len(chunk)
+        return chunk
+
+    def _with_all_that_waits(self, event: ServerSentEvent) -> bytes:
+        """Join an event with those behind it: one write, however many events."""
+        chunks = []
+        try:
+            while True:
+                chunks.append(event.encode())
+                self._writing.events += event.data is not None
+                event = self._receive.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return b"".join(chunks) if len(chunks) > 1 else chunks[0]
+
+    async def _produce(self, name: str) -> None:
+        """Run the producer in its scope; close its channel, and note what ended it."""
+        self._producer_state = ProducerState.RUNNING
+        with self._send:
+            try:
+                with self._producing:
+                    await self._producer(EventSender(self._send))
+                    self._producer_state = ProducerState.RETURNED
+            except* Exception as errors:
+                self._producer_state = ProducerState.FAILED
+                # `except*` wraps an error that came alone in a group without a message.
+                error = errors if errors.message else errors.exceptions[0]
+                _logger.error("Event stream: its producer %s failed", name, exc_info=error)
+            finally:
+                if self._producer_state is ProducerState.RUNNING:
+                    self._producer_state = ProducerState.CANCELLED
+                if self._close_reason is None:
+                    self._close_reason = self._cause()
+
+    def _cause(self) -> CloseReason | None:
+        """Return why a producer that just ended did so, where that ends the stream by itself."""
+        if self._producer_state is ProducerState.RETURNED:
+            return None  # the writer knows when everything is written
+        if self._producing.cancel_called:
+            return CloseReason.EXPIRED  # `end` would have left its reason
+        if trio.current_effective_deadline() == -math.inf:
+            return None  # cancelled with all that is round it, whatever it raised on its way out
+        return CloseReason.FAILED
+
+
+@dataclass(slots=True)
+class _Tally:
+    events: int = 0
+    bytes: int = 0
+    keep_alives: int = 0
+
+    def add(self, other: _Tally) -> None:
+        self.events += other.events
+        self.bytes += other.bytes
+        self.keep_alives += other.keep_alives
