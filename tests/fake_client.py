@@ -27,7 +27,7 @@ class FakeClient:
         client: tuple[str, int] | None = ("192.0.2.1", 50000),
     ) -> None:
         given = {"host": "example.org", **(headers or {})}
-        self.scope = {
+        self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.1"},
             "http_version": http_version,

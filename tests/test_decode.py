@@ -107,7 +107,7 @@ def test_is_bounded(wire: bytes, size: int) -> None:
     """An event or line beyond the bound is an error that says so, after the events before it."""
     decoder = EventStreamDecoder(max_event_size=100)
     wire = b"data: first\n\n" + wire
-    heard = []
+    heard: list[ServerSentEvent] = []
     chunks = [wire[start : start + size] for start in range(0, len(wire), size)]
     with pytest.raises(DecodeError, match=r"larger than max_event_size \(100 bytes\)"):
         heard.extend(event for chunk in chunks for event in decoder.feed(chunk))

@@ -79,7 +79,7 @@ def test_refuses_what_the_wire_cannot_carry(make: object, says: str) -> None:
 def test_positional_is_data_only() -> None:
     """All but the data is given by name: nobody need remember an order."""
     with pytest.raises(TypeError):
-        ServerSentEvent("a", "b")  # type: ignore[misc]
+        ServerSentEvent("a", "b")  # type: ignore[call-arg]
 
 
 text = st.text(st.characters(codec="utf-8"))

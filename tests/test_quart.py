@@ -314,7 +314,7 @@ async def test_last_event_id_that_is_not_utf8_is_a_bad_request() -> None:
         return repr(last_event_id())
 
     client = FakeClient(app)
-    client.scope["headers"].append((b"last-event-id", b"\xff"))  # type: ignore[attr-defined]
+    client.scope["headers"].append((b"last-event-id", b"\xff"))
     await client.run()
     assert client.status == 400
     assert b"Last-Event-ID header is not UTF-8" in client.body

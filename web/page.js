@@ -13,7 +13,8 @@ function note(stream, text) {
   const time = document.createElement("time");
   const now = new Date();
   time.dateTime = now.toISOString();
-  time.textContent = now.toISOString().slice(11, 23);
+  const milliseconds = String(now.getMilliseconds()).padStart(3, "0");
+  time.textContent = `${now.toTimeString().slice(0, 8)}.${milliseconds}`;
   const name = document.createElement("span");
   name.textContent = `/${stream}`;
   const what = document.createElement("span");
@@ -86,7 +87,7 @@ function wire(card) {
     };
     source.addEventListener("ping", (event) => {
       count(stream, "ping");
-      show(event, 'addEventListener("ping")');
+      show(event, 'listener "ping"');
     });
     source.onmessage = (event) => {
       count(stream, "message");

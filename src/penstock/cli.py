@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pkgutil
@@ -89,8 +90,8 @@ class Bind(click.ParamType[tuple[str, int]]):
     type=Bind(),
     multiple=True,
     default=[DEFAULT_BIND],
-    show_default=DEFAULT_BIND,
-    help="Where to listen; may be given several times. Port 0 takes a free port.",
+    help=f"Where to listen; may be given several times. Port 0 takes a free port. "
+    f"[default: {DEFAULT_BIND}]",
 )
 def serve(application: str, binds: tuple[tuple[str, int], ...]) -> None:
     """Serve an application with Hypercorn on Trio; without MODULE:APP, the demonstration.
@@ -156,9 +157,12 @@ def _listening_socket(host: str, port: int) -> int:
             f"no permission to listen on {where}: choose a port from 1024 on, with --bind"
         ) from error
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        remedy = "stop what uses it, or choose another port, with --bind"
-        if isinstance(error, socket.gaierror):
+        # A name that cannot be resolved has a negative number, from another list.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else "no such host"
+        if number == errno.EADDRINUSE:
+            remedy = "stop what uses it, or choose another port, with --bind"
+        else:
             remedy = "choose an address of this machine, with --bind"
         raise click.ClickException(f"cannot listen on {where}: {reason}: {remedy}") from error
     # Events are small and must not wait to be joined; accepted sockets inherit it.

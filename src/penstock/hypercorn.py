@@ -7,6 +7,7 @@ for a server to offer a feature. Nothing of Hypercorn's internals is touched.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import hypercorn.trio
@@ -19,7 +20,7 @@ from penstock.group import STREAM_GROUP, StreamGroup
 __all__ = ["serve"]
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128 - Hypercorn calls `started`
     app: Any,
     config: Config,
     *,
@@ -46,10 +47,13 @@ async def serve(
       Checkpoints throughout. Cancelling it cancels every request, as far as Hypercorn lets go.
     """
     streams = StreamGroup() if group is None else group
+    status = _StatusAfterStartUp(task_status)
 
     async def app_with_streams(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             scope["extensions"][STREAM_GROUP] = streams
+        elif scope["type"] == "lifespan":
+            send = partial(status.watch, send)
         await app(scope, receive, send)
 
     async def drain_when_triggered() -> None:
@@ -61,6 +65,28 @@ async def serve(
         cast(ASGIFramework, app_with_streams),
         config,
         shutdown_trigger=drain_when_triggered if shutdown_trigger else None,
-        task_status=task_status,
+        task_status=status,
         mode="asgi",
     )
+
+
+class _StatusAfterStartUp:
+    """Tells that the server has started, unless its application has failed to.
+
+    Hypercorn 0.18.0 calls ``started`` in that case as well (`worker_serve`), a moment before the
+    failure arrives.
+    """
+
+    def __init__(self, status: trio.TaskStatus[list[str]]) -> None:
+        self._status = status
+        self._failed = False
+
+    async def watch(self, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+        """Send the application's message, and note a failure to start."""
+        self._failed = self._failed or message["type"] == "lifespan.startup.failed"
+        await send(message)
+
+    def started(self, value: list[str] | None = None) -> None:
+        """Tell the addresses, if the application has started."""
+        if not self._failed:
+            self._status.started(value or [])

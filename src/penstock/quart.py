@@ -200,7 +200,8 @@ class _EventStreamBody(ResponseBody):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._block.__aexit__(exc_type, exc_value, traceback)
+        # The block's own exit, which waits for tasks that it has cancelled: nothing to shield.
+        await self._block.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[EventStream]:

@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""What a machine may lack: skipped by name, or an error where everything is required."""
 
 from __future__ import annotations
 

@@ -1,0 +1,87 @@
+"""What one does with this project; `nox -l` lists it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "typing", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+# `event` to `stream`, and the response: what one reads to know Penstock.
+CORE = (
+    "errors event decode outcome producer transport stream group quart".split()  # noqa: SIM905
+)
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the package as its users do, not as an editable tree, and the groups' tools."""
+    session.install(".", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Serve the demonstration on http://127.0.0.1:8080, until Ctrl-C."""
+    install(session)
+    session.run("penstock", "serve", *session.posargs, interrupt_timeout=5)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests, with real servers and Chromium where they are installed."""
+    install(session, "test")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        core = ",".join(f"*/penstock/{module}.py" for module in CORE)
+        session.run("coverage", "report", f"--include={core}", "--fail-under=95")
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Run the tests with real servers, sockets and Chromium only, and show their figures."""
+    install(session, "test")
+    session.run("pytest", "-m", "interop", "-s", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Look for faults and for what is not formatted, without changing anything."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    files = [str(path) for folder in ("src", "tests") for path in Path(folder).rglob("*.py")]
+    # 124: a view is async whether it awaits or not; 9xx are optional, and off by default.
+    session.run("flake8-async", "--disable=ASYNC124,ASYNC9", *files)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check all types: mypy, strict; and that every public name has one, by pyright."""
+    install(session, "test", "typing")
+    session.run("mypy", *session.posargs)
+    session.run("pyright", "--verifytypes", "penstock", "--ignoreexternal")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the sdist and, from it, the wheel; then serve the page from that wheel."""
+    session.install("build")
+    dist = Path(session.create_tmp()) / "dist"
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    (wheel,) = dist.glob("*.whl")
+    session.install(str(wheel))
+    session.run("penstock", "--version")
+    page = "from penstock.demo import app; print(*app.static_folder.iterdir(), sep='\\n')"
+    session.run("python", "-I", "-c", page)
+
+
+@nox.session
+def screenshots(session: nox.Session) -> None:
+    """Take the pictures of the page that the README shows."""
+    install(session, "test")
+    env = {"PYTHONPATH": f"tests{':' if sys.platform != 'win32' else ';'}tests/interop"}
+    session.run("python", "tests/interop/screenshots.py", ".readme", env=env)

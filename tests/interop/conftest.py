@@ -1,0 +1,50 @@
+"""Fixtures for what talks to real servers and browsers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from chromium import chromium
+from playwright.sync_api import Browser, Page
+from processes import PENSTOCK, Curl, CurlFixture, Server, serving
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker("interop")
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Server]:
+    """Serve the demonstration with `penstock serve`."""
+    with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def curl() -> Iterator[CurlFixture]:
+    """Start a curl that is gone when the test is over."""
+    with ExitStack() as clients:
+        yield lambda *arguments: clients.enter_context(Curl(*arguments))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start Chromium."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """Open an empty page, and fail if a script on it failed."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+    assert not errors

@@ -1,0 +1,119 @@
+"""Servers as a user starts them: processes of their own, read through their output."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+
+from require import require
+
+T = TypeVar("T")
+
+BIN = Path(sys.executable).parent
+PENSTOCK = str(BIN / "penstock")
+HYPERCORN = str(BIN / "hypercorn")
+UVICORN = str(BIN / "uvicorn")
+
+
+def wait_until(condition: Callable[[], T | None], *, within: float = 10) -> T:
+    """Return a condition's value as soon as it is true; fail if it does not become so in time."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {within} s"
+        time.sleep(0.005)
+    return value
+
+
+class Server:
+    """A server process, its address, and what it has written so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path, log: Path) -> None:
+        self.process = process
+        self._output = output
+        self._log = log
+
+    @property
+    def output(self) -> str:
+        """What the process has written to stdout."""
+        return self._output.read_text()
+
+    @property
+    def log(self) -> str:
+        """What the process has written to stderr."""
+        return self._log.read_text()
+
+    @property
+    def url(self) -> str:
+        """The first address it says it listens on."""
+
+        def said() -> re.Match[str] | None:
+            assert self.process.poll() is None, self.output + self.log
+            return re.search(r"https?://[^\s/)]+", self.output + self.log)
+
+        return wait_until(said).group()
+
+    @property
+    def port(self) -> int:
+        """The port of that address."""
+        return int(self.url.rpartition(":")[2])
+
+    def wait_for_log(self, pattern: str, *, within: float = 5) -> re.Match[str]:
+        """Return the first match of a pattern in the log, waiting for it."""
+        return wait_until(lambda: re.search(pattern, self.log), within=within)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, within: float = 10) -> int:
+        """Send a signal, and return the process's status when it has ended."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=within)
+
+
+@contextmanager
+def serving(*command: str, folder: Path, cwd: Path | None = None) -> Iterator[Server]:
+    """Run a server for the length of the block; kill it if it is there at the end."""
+    number = len(list(folder.glob("*.out")))
+    output, log = folder / f"server{number}.out", folder / f"server{number}.err"
+    with output.open("wb") as out, log.open("wb") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd
+        )
+    try:
+        yield Server(process, output, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Curl:
+    """A `curl -N` that reads one URL; leave its block to make it go away."""
+
+    def __init__(self, *arguments: str) -> None:
+        program = require("curl", install="apt-get install curl")
+        self._process = subprocess.Popen([program, "-sN", *arguments], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self.lines = self._process.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.go_away()
+
+    def go_away(self) -> None:
+        """Kill it: the kernel closes its connection."""
+        self._process.kill()
+        self._process.wait()
+        self.lines.close()
+
+    def status(self) -> int:
+        """Return its exit status when it has ended: 0 after a proper end, 18 after none."""
+        return self._process.wait(timeout=5)
+
+
+CurlFixture = Callable[..., Curl]

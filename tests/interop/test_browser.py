@@ -1,0 +1,193 @@
+"""The page of the demonstration, and the seed's own JavaScript, in real Chromium."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from processes import PENSTOCK, Server, serving
+
+# The client of the Go program's page: a named listener, and `onmessage`, which a named event
+# never reaches.
+SEED = """<!doctype html>
+<title>The seed</title>
+<script>
+const heard = {open: 0, ping: [], message: [], error: 0};
+const source = new EventSource("URL_OF_STREAM");
+source.onopen = () => heard.open++;
+source.addEventListener("ping", (event) => heard.ping.push([event.lastEventId, event.data]));
+source.onmessage = (event) => heard.message.push([event.lastEventId, event.data]);
+source.onerror = () => heard.error++;
+</script>
+"""
+
+
+def count(page: Page, stream: str, handler: str) -> int:
+    return int(page.locator(f'[data-count="{stream} {handler}"]').inner_text())
+
+
+def wait_for_count(
+    page: Page, stream: str, handler: str, least: int, *, within: float = 10
+) -> None:
+    page.wait_for_function(
+        "([name, least]) => Number(document.querySelector(`[data-count='${name}']`).textContent)"
+        " >= least",
+        arg=[f"{stream} {handler}", least],
+        timeout=within * 1000,
+    )
+
+
+def test_named_and_unnamed(demo: Server, page: Page) -> None:
+    """A named event never reaches onmessage, and an unnamed one never the listener."""
+    page.goto(demo.url)
+    wait_for_count(page, "sse", "ping", 4)
+    wait_for_count(page, "ticks", "message", 2)
+    assert count(page, "sse", "message") == 0
+    assert count(page, "ticks", "ping") == 0
+    for stream in ("sse", "ticks"):
+        assert count(page, stream, "open") == 1
+        assert count(page, stream, "error") == 0
+        card = page.locator(f"#{stream}")
+        expect(card.locator(".state-text")).to_have_text("open")
+        shown = int(card.locator(".last-id").inner_text())
+        assert abs(shown - time.time()) < 4
+    assert re.search(r"/sse\s*listener \"ping\": \d{10}", page.inner_text("#log"))
+    assert re.search(r"/ticks\s*onmessage: \d{10}", page.inner_text("#log"))
+
+
+def test_onopen_fires_before_the_first_event(demo: Server, page: Page) -> None:
+    """Within 300 ms of connecting, though /ticks says nothing for two seconds."""
+    page.goto(demo.url)
+    for stream in ("sse", "ticks"):
+        wait_for_count(page, stream, "open", 1)
+        after = int(page.get_attribute(f"#{stream}", "data-opened-after") or "-1")
+        print(f"/{stream}: onopen after {after} ms")
+        assert 0 <= after < 300
+    assert count(page, "ticks", "message") == 0
+
+
+def test_a_closed_page_is_a_disconnect(demo: Server, browser: Browser) -> None:
+    """Within a second of closing, the log names the reason and says the producer was cancelled."""
+    page = browser.new_page()
+    page.goto(demo.url)
+    wait_for_count(page, "sse", "ping", 1)
+    start = time.monotonic()
+    page.close()
+    for stream in ("sse", "ticks"):
+        demo.wait_for_log(f"/{stream} .* disconnected after .*, producer cancelled", within=1)
+    print(f"both disconnects logged after {time.monotonic() - start:.3f} s")
+
+
+def test_buttons(demo: Server, page: Page) -> None:
+    """Disconnect closes one stream on the server, and connect opens a new one; by keyboard, too."""
+    page.goto(demo.url)
+    card = page.locator("#sse")
+    wait_for_count(page, "sse", "ping", 1)
+    card.get_by_role("button", name="Disconnect").click()
+    expect(card.locator(".state-text")).to_have_text("closed")
+    demo.wait_for_log("/sse .* disconnected after", within=1)
+    assert "/ticks" not in demo.log
+    expect(card.get_by_role("button", name="Connect", exact=True)).to_be_focused()
+    heard = count(page, "sse", "ping")
+    page.keyboard.press("Enter")
+    wait_for_count(page, "sse", "open", 2)
+    wait_for_count(page, "sse", "ping", heard + 1)
+    expect(card.get_by_role("button", name="Disconnect")).to_be_focused()
+
+
+def test_reconnects_when_the_server_is_back(tmp_path: Path, page: Page) -> None:
+    """The browser waits for its `retry`, tries again, and goes on; onerror tells of the gap."""
+    with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as first:
+        bind, url = f"127.0.0.1:{first.port}", first.url
+        page.goto(url)
+        wait_for_count(page, "sse", "ping", 2)
+        wait_for_count(page, "ticks", "open", 1)
+        assert first.stop() == 0
+        wait_for_count(page, "sse", "error", 1)
+        expect(page.locator("#sse .state-text")).to_have_text("connecting")
+        heard = count(page, "sse", "ping")
+    with serving(PENSTOCK, "serve", "--bind", bind, folder=tmp_path) as second:
+        assert second.url == url
+        wait_for_count(page, "sse", "open", 2)
+        wait_for_count(page, "ticks", "open", 2)
+        wait_for_count(page, "sse", "ping", heard + 1)
+        expect(page.locator("#sse .state-text")).to_have_text("open")
+
+
+@pytest.mark.parametrize(
+    ("path", "handler", "other"), [("sse", "ping", "message"), ("ticks", "message", "ping")]
+)
+def test_the_seeds_javascript_from_another_origin(
+    demo: Server, tmp_path: Path, page: Page, path: str, handler: str, other: str
+) -> None:
+    """`new EventSource`, `addEventListener("ping")` and `onmessage` work across origins."""
+    (tmp_path / "seed.html").write_text(SEED.replace("URL_OF_STREAM", f"{demo.url}/{path}"))
+    static = (sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1")
+    with serving(*static, folder=tmp_path, cwd=tmp_path) as elsewhere:
+        assert demo.url != elsewhere.url
+        page.goto(f"{elsewhere.url}/seed.html")
+        page.wait_for_function(f"heard.{handler}.length >= 2")
+        heard = page.evaluate("heard")
+    assert (heard["open"], heard["error"], heard[other]) == (1, 0, [])
+    for last_event_id, data in heard[handler]:
+        assert last_event_id == data
+        assert abs(int(data) - time.time()) < 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_fits_and_is_legible(demo: Server, browser: Browser, width: int, scheme: str) -> None:
+    """No sideways scrolling at 360 px, and text that stands off its ground, light and dark."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(demo.url)
+    wait_for_count(page, "ticks", "message", 1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 20
+    assert min(contrasts.values()) >= 4.5, contrasts
+    page.close()
+
+
+# WCAG 2.2, "contrast ratio", of every text on the page against the ground it stands on.
+CONTRASTS = """
+() => {
+  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b]
+    .map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = parse(getComputedStyle(e).backgroundColor);
+      if (color.length === 3 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  const result = {};
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim();
+    const element = walker.currentNode.parentElement;
+    if (!text || element.disabled) continue;
+    const [a, b] = [parse(getComputedStyle(element).color), ground(element)].map(light);
+    result[text.slice(0, 40)] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return result;
+}
+"""
+
+
+def test_everything_comes_from_the_server(demo: Server, page: Page) -> None:
+    """The browser asks nobody else for anything, and gets all it asks for."""
+    asked: list[tuple[str, int]] = []
+    page.on("response", lambda response: asked.append((response.url, response.status)))
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.goto(demo.url)
+    wait_for_count(page, "ticks", "message", 1)
+    assert len(asked) >= 5
+    assert all(url.startswith(demo.url) and status == 200 for url, status in asked), asked
+    assert not failed

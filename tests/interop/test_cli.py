@@ -1,0 +1,161 @@
+"""Bad input at the command line: one line on stderr, the right status, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from processes import PENSTOCK, serving
+
+from penstock import cli
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PENSTOCK, *arguments], capture_output=True, text=True, timeout=20, cwd=cwd, check=False
+    )
+
+
+@pytest.fixture
+def modules(tmp_path: Path) -> Path:
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "text.py").write_text("app = 'text'")
+    (tmp_path / "asyncio_app.py").write_text("from quart import Quart\napp = Quart('x')")
+    (tmp_path / "needs_more.py").write_text("import no_such_dependency")
+    (tmp_path / "starts_badly.py").write_text(
+        "from quart_trio import QuartTrio\n"
+        "app = QuartTrio('x')\n"
+        "@app.before_serving\n"
+        "async def connect(): raise RuntimeError('the database is away')\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["serve", "no.such:app"], 2, "no module 'no' for 'no.such:app': check its spelling"),
+        (["serve", "empty:missing"], 2, "module 'empty' has no 'missing' to serve"),
+        (["serve", "empty.deeper:app"], 2, "no module 'empty.deeper'"),
+        (["serve", "empty"], 2, "'empty' is not MODULE:APP, such as penstock.demo:app"),
+        (["serve", ":app"], 2, "is not MODULE:APP"),
+        (["serve", "1 2:app"], 2, "is not MODULE:APP"),
+        (["serve", "text:app"], 2, "'text:app' is no ASGI application: str"),
+        (["serve", "asyncio_app:app"], 2, "is a Quart of asyncio: make it a QuartTrio"),
+        (["serve", "--bind", "nonsense"], 2, "'nonsense' is not HOST:PORT, such as 127.0.0.1:8080"),
+        (["serve", "--bind", "::1:80"], 2, "such as 127.0.0.1:8080 or [::1]:8080"),
+        (["serve", "--bind", "localhost:http"], 2, "no port from 0 to 65535"),
+        (["serve", "--bind", "localhost:65536"], 2, "no port from 0 to 65535"),
+        (["serve", "--bind", "localhost:-1"], 2, "no port from 0 to 65535"),
+        (["serve", "--bind", "203.0.113.1:0"], 1, "cannot listen on 203.0.113.1:0: "),
+        (["serve", "--bind", "no.such.host.invalid:0"], 1, "choose an address of this machine"),
+        (["serve", "--colour"], 2, "No such option"),
+        (["serve", "a:b", "c:d"], 2, "unexpected extra argument"),
+        (["sreve"], 2, "No such command 'sreve'"),
+    ],
+)
+def test_one_line_that_says_what_to_do(
+    arguments: list[str], status: int, says: str, modules: Path
+) -> None:
+    """An expected error names the thing and the remedy."""
+    ran = run(*arguments, cwd=modules)
+    assert ran.returncode == status
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("penstock: ")
+    assert says in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_port_in_use() -> None:
+    """The address is named, and a remedy."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        ran = run("serve", "--bind", where)
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    assert ran.stderr == (
+        f"penstock: cannot listen on {where}: Address already in use: "
+        "stop what uses it, or choose another port, with --bind\n"
+    )
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Make port 1 one that this process may not have, as root or not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_a_port_without_permission(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ports below 1024 are for the superuser on most systems."""
+    try:
+        socket.create_server(("127.0.0.1", 1)).close()
+    except PermissionError:
+        pass
+    else:  # a container may allow every port: the kernel's answer is given in its place
+
+        def refuse(*args: object, **options: object) -> socket.socket:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(socket, "create_server", refuse)
+    monkeypatch.setattr("sys.argv", ["penstock", "serve", "--bind", "127.0.0.1:1"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "penstock: no permission to listen on 127.0.0.1:1: "
+        "choose a port from 1024 on, with --bind\n"
+    )
+
+
+def test_an_application_that_does_not_start(modules: Path) -> None:
+    """Its own traceback is in the log; the last line says that it did not start, and why."""
+    ran = run("serve", "starts_badly:app", "--bind", "127.0.0.1:0", cwd=modules)
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("penstock: starts_badly:app did not start: ")
+    assert "the database is away" in last
+    assert ran.stderr.count("Traceback") == 1
+
+
+def test_a_fault_in_the_application_is_for_its_author(modules: Path) -> None:
+    """An import that fails inside the module is unexpected, and keeps its traceback."""
+    ran = run("serve", "needs_more:app", cwd=modules)
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("ModuleNotFoundError: No module named 'no_such_dependency'\n")
+
+
+def test_version_and_help() -> None:
+    """Both are for people, and on stdout."""
+    assert run("--version").stdout == f"penstock, version {version('penstock')}\n"
+    for arguments in (["--help"], ["-h"], ["serve", "--help"]):
+        ran = run(*arguments)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    assert "penstock serve shop:app --bind 0.0.0.0:80" in ran.stdout
+    assert "[default: 127.0.0.1:8080]" in ran.stdout
+    assert "serve" in run().stdout + run().stderr
+
+
+def test_python_m_penstock(tmp_path: Path) -> None:
+    """The module does what the command does."""
+    python = str(Path(PENSTOCK).with_name("python"))
+    arguments = (python, "-m", "penstock", "serve", "--bind", "127.0.0.1:0")
+    with serving(*arguments, folder=tmp_path) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.stop() == 0

@@ -1,0 +1,204 @@
+"""`penstock serve` and the stock Hypercorn, over real sockets, as a user runs them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_until
+
+
+def test_the_go_program_through_curl(demo: Server, curl: CurlFixture) -> None:
+    """A comment at once, then id, event and data every 500 ms: 20 events in 9.8 to 10.3 s."""
+    url = demo.url
+    start = time.monotonic()
+    client = curl(f"{url}/sse")
+    lines = (line.decode().rstrip("\n") for line in client.lines)
+    assert next(lines) == ":"
+    assert time.monotonic() - start < 0.3
+    assert [next(lines) for _ in range(3)] == ["", "retry: 1000", ""]
+    times = []
+    for _ in range(20):
+        block = list(itertools.takewhile(bool, lines))
+        times.append(time.monotonic() - start)
+        fields = dict(line.split(": ") for line in block)
+        assert list(fields) == ["id", "event", "data"]
+        assert fields["event"] == "ping"
+        assert fields["id"] == fields["data"]
+        assert abs(int(fields["data"]) - time.time()) < 2
+    print(f"20 events in {times[-1]:.3f} s")
+    assert 9.8 <= times[-1] <= 10.3
+    assert all(abs(at - 0.5 * n) < 0.25 for n, at in enumerate(times, 1))
+    client.go_away()
+    demo.wait_for_log(r"/sse 127.0.0.1:\d+ disconnected after 10\.\d\d s, 20 events sent", within=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_streams_and_server(
+    demo: Server, curl: CurlFixture, number: signal.Signals
+) -> None:
+    """Within 2 s every client has a proper end, and the process is gone with status 0."""
+    clients = [curl(f"{demo.url}/{path}") for path in ("sse", "ticks") * 5]
+    for client in clients:
+        assert client.lines.readline() == b":\n"
+    start = time.monotonic()
+    assert demo.stop(number) == 0
+    took = time.monotonic() - start
+    print(f"stopped in {took:.3f} s")
+    assert took < 2
+    # curl's status is 18 for a chunked body without its end.
+    assert [client.status() for client in clients] == [0] * 10
+    assert demo.log.count("draining after") == 10
+    assert "Traceback" not in demo.log
+
+
+def test_a_second_signal_ends_it_at_once(demo: Server) -> None:
+    """Who cannot wait for what holds the server need not."""
+    with socket.create_connection(("127.0.0.1", demo.port)) as connection:
+        connection.sendall(b"GET /sse HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(10)
+        # Not closing at the stream's end, this client holds its connection for the grace of 1 s.
+        demo.process.send_signal(signal.SIGTERM)
+        demo.wait_for_log("Stopping: 1 streams to end")
+        assert demo.stop(signal.SIGTERM, within=0.5) == -signal.SIGTERM
+
+
+def test_a_client_that_keeps_its_connection_does_not_hold_the_server(demo: Server) -> None:
+    """The stop takes the grace of a second then, and no more."""
+    with socket.create_connection(("127.0.0.1", demo.port)) as connection:
+        connection.sendall(b"GET /sse HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(10)
+        start = time.monotonic()
+        assert demo.stop() == 0
+        assert time.monotonic() - start < 2
+
+
+def test_listens_where_it_says(tmp_path: Path) -> None:
+    """One line for each bind, with the real port, first on stdout; and nothing else there."""
+    binds = ("--bind", "127.0.0.1:0", "-b", "[::1]:0", "--bind", "localhost:0")
+    with serving(PENSTOCK, "serve", *binds, folder=tmp_path) as server:
+        wait_until(lambda: server.output.count("\n") == 3)
+        first, second, third = re.findall(r"(?m)^Listening on http://(.+):(\d+)$", server.output)
+        assert [first[0], second[0], third[0]] == ["127.0.0.1", "[::1]", "127.0.0.1"]
+        for host, (_, port) in (("127.0.0.1", first), ("::1", second), ("localhost", third)):
+            assert int(port) > 0
+            socket.create_connection((host, int(port))).close()
+        assert server.stop() == 0
+        assert server.output.count("\n") == 3
+
+
+def test_an_application_of_ones_own(tmp_path: Path, curl: CurlFixture) -> None:
+    """MODULE:APP is found in the current directory, and its failing producer harms nobody."""
+    (tmp_path / "shop.py").write_text(
+        """
+import trio
+from quart_trio import QuartTrio
+from penstock import ServerSentEvent
+from penstock.quart import EventSourceResponse
+
+app = QuartTrio(__name__)
+
+async def good(events):
+    for n in range(3):
+        await events.send(ServerSentEvent(str(n)))
+    await trio.sleep(1)
+    await events.send(ServerSentEvent("bye"))
+
+async def bad(events):
+    await events.send(ServerSentEvent("x"))
+    raise LookupError("no such thing")
+
+@app.get("/good")
+async def good_view():
+    return EventSourceResponse(good)
+
+@app.get("/bad")
+async def bad_view():
+    return EventSourceResponse(bad)
+"""
+    )
+    arguments = (PENSTOCK, "serve", "shop:app", "--bind", "127.0.0.1:0")
+    with serving(*arguments, folder=tmp_path, cwd=tmp_path) as server:
+        good = curl(f"{server.url}/good")
+        bad = [curl(f"{server.url}/bad") for _ in range(3)]
+        for client in bad:
+            assert client.lines.read() == b":\n\ndata: x\n\n"
+            assert client.status() == 0
+        assert (
+            good.lines.read()
+            == b":\n\n" + b"".join(b"data: %d\n\n" % n for n in range(3)) + b"data: bye\n\n"
+        )
+        assert server.log.count("LookupError: no such thing") == 3
+        assert server.log.count("Traceback") == 3
+        assert server.stop() == 0
+
+
+def test_http_1_0(demo: Server) -> None:
+    """HTTP/1.0 gets the stream as it is, without chunks."""
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=5) as connection:
+        connection.sendall(b"GET /sse HTTP/1.0\r\n\r\n")
+        received = b""
+        while b"data: " not in received:
+            received += connection.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert body.startswith(b":\n\nretry: 1000\n\nid: ")
+    demo.wait_for_log("/sse .* disconnected after", within=1)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("HEAD /sse", b"200"),
+        ("POST /sse", b"405"),
+        ("GET /nothing", b"404"),
+        ("GET /sse\r\nAccept: text/html", b"406"),
+    ],
+)
+def test_short_answers(demo: Server, request_line: str, status: bytes) -> None:
+    """HEAD has no body and is over; what is not there or not allowed says so in a body."""
+    line, *headers = request_line.split("\r\n")
+    lines = [f"{line} HTTP/1.1", "Host: x", *headers, "", ""]
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=5) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        received = connection.recv(65536)
+        if status != b"200":
+            length = re.search(rb"content-length: (\d+)", received)
+            assert length
+            while len(received.partition(b"\r\n\r\n")[2]) < int(length[1]):
+                received += connection.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.split()[1] == status
+    assert bool(body) == (status != b"200")
+
+
+def test_http_2(demo: Server, curl: CurlFixture) -> None:
+    """Over HTTP/2 there is no Connection header, and a client that goes is noticed as well."""
+    client = curl("-i", "--http2-prior-knowledge", f"{demo.url}/sse")
+    head = list(itertools.takewhile(lambda line: line != b"\r\n", client.lines))
+    assert head[0].startswith(b"HTTP/2 200")
+    assert b"content-type: text/event-stream\r\n" in head
+    assert not any(line.lower().startswith(b"connection:") for line in head)
+    assert client.lines.readline() == b":\n"
+    client.go_away()
+    demo.wait_for_log("/sse .* disconnected after", within=1)
+
+
+def test_under_the_stock_hypercorn(tmp_path: Path, curl: CurlFixture) -> None:
+    """`hypercorn -k trio penstock.demo:app` serves the same, and logs the same line."""
+    arguments = (HYPERCORN, "-k", "trio", "penstock.demo:app", "--bind", "127.0.0.1:0")
+    with serving(*arguments, folder=tmp_path) as server:
+        client = curl(f"{server.url}/sse")
+        assert client.lines.readline() == b":\n"
+        client.go_away()
+        server.wait_for_log("/sse .* disconnected after .* producer cancelled", within=1)
+        client = curl(f"{server.url}/ticks")
+        assert client.lines.readline() == b":\n"
+        assert server.stop() == 0
+        client.status()
+        assert "Traceback" not in server.log
