@@ -68,15 +68,19 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the sdist and, from it, the wheel; then serve the page from that wheel."""
+    """Build the sdist and, from it, the wheel; and see that the wheel has the page."""
     session.install("build")
     dist = Path(session.create_tmp()) / "dist"
     session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
     (wheel,) = dist.glob("*.whl")
     session.install(str(wheel))
     session.run("penstock", "--version")
-    page = "from penstock.demo import app; print(*app.static_folder.iterdir(), sep='\\n')"
-    session.run("python", "-I", "-c", page)
+    page = "import penstock, pathlib; print(pathlib.Path(penstock.__file__).with_name('web'))"
+    installed = session.run("python", "-I", "-c", page, silent=True)
+    files = {path.name for path in Path(str(installed).strip()).iterdir()}
+    missing = {path.name for path in Path("web").iterdir()} - files
+    if missing:
+        session.error(f"not in the wheel: {', '.join(sorted(missing))}")
 
 
 @nox.session

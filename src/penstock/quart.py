@@ -96,7 +96,7 @@ class EventSourceResponse(TrioResponse):
         body = DataBody(b"") if request.method == "HEAD" else _EventStreamBody(stream)
         super().__init__(body, status, _headers(headers), content_type=_CONTENT_TYPE)
         # Quart would cut the stream after RESPONSE_TIMEOUT, a minute by default.
-        self.timeout = None
+        self.timeout: Any = None
 
 
 def last_event_id() -> str | None:
