@@ -13,7 +13,7 @@ import penstock
 
 SANS_IO = {"errors", "event", "decode", "outcome"}
 HOSTS = {"quart", "hypercorn", "cli", "demo"}
-MODULES = {info.name for info in pkgutil.walk_packages(penstock.__path__)}
+MODULES = {info.name for info in pkgutil.walk_packages(penstock.__path__)} - {"__main__"}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
