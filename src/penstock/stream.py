@@ -10,10 +10,9 @@ everything it started have finished, whatever the reason.
 Rule 3: one stream, one reason. The first cause to end a stream names its `CloseReason`; a stream
 whose producer returned is *finished* only when everything it had sent has been written.
 
-Theory of operation: the producer fills the channel from a task of its own, `EventStream` empties it
-as chunks of bytes, and the writer is whoever iterates: `EventStream.run` for a transport, or a host
-that pulls a response body, as Quart does. There is no task between the channel and the connection.
-The keep-alive is what falls out of a receive that took too long: no timer of its own, no task.
+Theory of operation: the producer fills the channel from a task of its own; the writer is whoever
+iterates, `EventStream.run` for a transport or a host that pulls a response body, as Quart does. No
+task is in between. The keep-alive is what falls out of a receive that took too long.
 """
 
 from __future__ import annotations
@@ -40,12 +39,10 @@ __all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
 # the shortest idle time-out of common proxies is 30.
 DEFAULT_KEEP_ALIVE: Final = 15.0
 
-# Events. A burst of this size costs one write instead of sixteen, and a producer is never further
-# than this ahead of its client.
+# Events. A burst of this size costs one write; a producer is never further ahead of its client.
 DEFAULT_BUFFER: Final = 16
 
-# A comment. As first bytes it makes the browser's `onopen` fire before there is an event; later it
-# keeps proxies from closing a stream that has been silent.
+# As first bytes it makes the browser's `onopen` fire; later it keeps proxies from closing.
 _COMMENT: Final = b":\n\n"
 
 _logger = logging.getLogger(__name__)
@@ -87,22 +84,6 @@ class EventStream:
       was.
     """
 
-    __slots__ = (
-        "_close_reason",
-        "_closed_at",
-        "_keep_alive",
-        "_max_lifetime",
-        "_opened_at",
-        "_producer",
-        "_producer_state",
-        "_producing",
-        "_receive",
-        "_send",
-        "_started",
-        "_tally",
-        "_writing",
-    )
-
     def __init__(
         self,
         producer: Producer,
@@ -135,10 +116,9 @@ class EventStream:
         self._writing = _Tally()  # of the chunk that the writer has and has not come back from
 
     def __repr__(self) -> str:
+        state = "new" if self._opened_at is None else "open"
         if self._closed_at is not None:
             state = f"closed ({self._close_reason})"
-        else:
-            state = "new" if self._opened_at is None else "open"
         return f"<EventStream {state}, {self._tally.events} events sent>"
 
     @property
@@ -287,8 +267,9 @@ class EventStream:
                     self._producer_state = ProducerState.RETURNED
             except* Exception as errors:
                 self._producer_state = ProducerState.FAILED
-                # `except*` wraps an error that came alone in a group without a message.
-                error = errors if errors.message else errors.exceptions[0]
+                # `except*` puts an error that came alone into a group without a message.
+                alone = not errors.message and len(errors.exceptions) == 1
+                error = errors.exceptions[0] if alone else errors
                 _logger.error("Event stream: its producer %s failed", name, exc_info=error)
             finally:
                 if self._producer_state is ProducerState.RUNNING:

@@ -6,11 +6,13 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from processes import PENSTOCK, CurlFixture, serving
+from processes import PENSTOCK, CurlFixture, Server, serving
 
 from penstock import demo
 
@@ -22,17 +24,34 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README)
 
 
+@contextmanager
+def served(name: str, folder: Path) -> Iterator[Server]:
+    """Save the block that starts with a file's name under that name, and serve its `app`."""
+    (source,) = (block for block in blocks("python") if block.startswith(f"# {name}.py\n"))
+    (folder / f"{name}.py").write_text(source)
+    arguments = (PENSTOCK, "serve", f"{name}:app", "--bind", "127.0.0.1:0")
+    with serving(*arguments, folder=folder, cwd=folder) as server:
+        yield server
+
+
 def test_the_application_of_ones_own(tmp_path: Path, curl: CurlFixture) -> None:
-    """Saved under its name and served, it counts, and resumes where a client was."""
-    (source,) = (block for block in blocks("python") if block.startswith("# count.py"))
-    (tmp_path / "count.py").write_text(source)
-    arguments = (PENSTOCK, "serve", "count:app", "--bind", "127.0.0.1:0")
-    with serving(*arguments, folder=tmp_path, cwd=tmp_path) as server:
+    """It counts, a second for each."""
+    with served("hello", tmp_path) as server:
         client = curl(f"{server.url}/count")
-        assert [next(client.lines) for _ in range(5)][2:] == [b"id: 0\n", b"data: 0\n", b"\n"]
-        client = curl("-H", "Last-Event-ID: 41", f"{server.url}/count")
-        assert [next(client.lines) for _ in range(5)][2:] == [b"id: 42\n", b"data: 42\n", b"\n"]
-        assert server.stop() == 0
+        lines = "".join(next(client.lines).decode() for _ in range(8))
+        assert lines == ":\n\nid: 0\ndata: 0\n\nid: 1\ndata: 1\n\n"
+
+
+def test_the_application_that_resumes(tmp_path: Path, curl: CurlFixture) -> None:
+    """It goes on where the client was, and at the end tells it to stay away."""
+    with served("resume", tmp_path) as server:
+        url = f"{server.url}/countdown"
+        client = curl("-H", "Last-Event-ID: 2", url)
+        assert re.findall(rb"data: (\d)", client.lines.read()) == [b"1", b"0"]
+        client = curl("-i", "-H", "Last-Event-ID: 0", url)
+        assert client.lines.readline().startswith(b"HTTP/1.1 204")
+        client = curl(url)
+        assert [next(client.lines) for _ in range(6)][4:] == [b"id: 10\n", b"event: count\n"]
 
 
 async def test_the_test_of_a_producer() -> None:
