@@ -14,7 +14,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # `event` to `stream`, and the response: what one reads to know Penstock.
 CORE = (
-    "errors event decode outcome producer transport stream group quart".split()  # noqa: SIM905
+    *("errors", "event", "decode", "outcome", "producer"),
+    *("transport", "stream", "group", "quart"),
 )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock import DecodeError, EventStreamDecoder, ServerSentEvent
+from penstock import DecodeError, EventStreamDecoder, InvalidEvent, ServerSentEvent
 from wire import DECODED, Heard, Stream
 
 
@@ -134,6 +135,48 @@ def test_a_bound_below_one_byte_is_refused() -> None:
     """A decoder that could read nothing is an error."""
     with pytest.raises(ValueError, match="at least 1 byte"):
         EventStreamDecoder(max_event_size=0)
+
+
+def test_bytes_that_were_fed_are_kept_though_nobody_iterated() -> None:
+    """Feeding takes the bytes, iterating takes the events."""
+    decoder = EventStreamDecoder()
+    decoder.feed(b"data: a\n\n")
+    assert list(decoder.feed(b"")) == [ServerSentEvent("a")]
+
+
+def test_the_bound_is_for_one_event_and_not_for_the_stream() -> None:
+    """A stream may go on for ever."""
+    wire = b"data: 123456\n\n" * 50
+    assert len(list(EventStreamDecoder(max_event_size=20).feed(wire))) == 50
+
+
+def test_the_bound_is_a_mebibyte_unless_told() -> None:
+    """One byte more is too many."""
+    line = b"x" * 2**20
+    assert list(EventStreamDecoder().feed(line + b"\n\n")) == []
+    with pytest.raises(DecodeError):
+        list(EventStreamDecoder().feed(line + b"x"))
+
+
+def test_an_error_keeps_nothing() -> None:
+    """What was too large is not held by the decoder that refused it."""
+    tracemalloc.start()
+    try:
+        decoder = EventStreamDecoder(max_event_size=1000)
+        before, _ = tracemalloc.get_traced_memory()
+        with pytest.raises(DecodeError):
+            list(decoder.feed(b"x" * 1_000_000))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 100_000
+
+
+@pytest.mark.parametrize("id", ["a\nb", "a\0", "\ud800"])
+def test_an_id_that_no_event_could_have_had(id: str) -> None:  # noqa: A002
+    """It is refused when it is given, not in the middle of a stream."""
+    with pytest.raises(InvalidEvent):
+        EventStreamDecoder(last_event_id=id)
 
 
 def test_repr() -> None:

@@ -96,9 +96,9 @@ async def test_the_streams(
     assert client.body.count(b"data: ") == events
     assert client.body.count(b"event: ping\n") == (events if path == "/sse" else 0)
     (line,) = caplog.messages
+    sent = "1 event" if events == 1 else f"{events} events"
     assert line == (
-        f"{path} 192.0.2.1:50000 disconnected after 2.25 s, {events} events sent, "
-        "producer cancelled"
+        f"{path} 192.0.2.1:50000 disconnected after 2.25 s, {sent} sent, producer cancelled"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import math
 
@@ -43,8 +44,50 @@ def test_can_be_copied_with_a_change() -> None:
         dataclasses.replace(ServerSentEvent("a"), id="1\n")
 
 
+def nested(depth: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+class Forged(str):
+    """Text that becomes other text when it is formatted."""
+
+    def __str__(self) -> str:
+        return "x\ndata: forged"
+
+    def __format__(self, spec: str) -> str:
+        return "x\ndata: forged"
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - the older kind, whose format is not its value
+    PING = "ping"
+
+
+def test_what_is_sent_is_what_was_checked() -> None:
+    """A subclass of str is its characters, whatever it makes of itself: an Enum is its value."""
+    for event in (
+        ServerSentEvent(Forged("a"), event=Forged("b"), id=Forged("c"), comment=Forged("d")),
+        ServerSentEvent("a", event=Forged("b"), id="c", comment="d"),
+    ):
+        assert event.encode() == b": d\nid: c\nevent: b\ndata: a\n\n"
+        assert type(event.event) is str
+    ping = ServerSentEvent("1", event=Kind.PING, id=Kind.PING)
+    assert ping.encode() == b"id: ping\nevent: ping\ndata: 1\n\n"
+    with pytest.raises(InvalidEvent):
+        ServerSentEvent("a", id=Forged("b\n"))
+
+
+def test_json_takes_the_other_fields() -> None:
+    """They are those of any event; and the longest retry there is can be had."""
+    event = ServerSentEvent.json(1, event="e", id="i", retry=MAX_RETRY, comment="c")
+    assert event == ServerSentEvent("1", event="e", id="i", retry=MAX_RETRY, comment="c")
+
+
 REFUSED = {
     "LF in id": (lambda: ServerSentEvent("a", id="1\n2"), "id must not contain a line end"),
+    "a long id": (lambda: ServerSentEvent("a", id="1\n" + "x" * 10**6), "id must not contain"),
     "CR in id": (lambda: ServerSentEvent("a", id="1\r2"), "id must not contain a line end"),
     "NUL in id": (lambda: ServerSentEvent("a", id="1\0"), "id must not contain NUL"),
     "LF in event": (lambda: ServerSentEvent("a", event="x\ndata: y"), "event must not contain"),
@@ -62,6 +105,7 @@ REFUSED = {
     "a name without data": (lambda: ServerSentEvent(event="x"), 'pass data=""'),
     "a surrogate": (lambda: ServerSentEvent("a\ud800"), r"U\+D800 is a lone surrogate"),
     "no JSON form": (lambda: ServerSentEvent.json({1j}), "no JSON form"),
+    "JSON too deep": (lambda: ServerSentEvent.json(nested(100_000)), "no JSON form"),
     "JSON has no NaN": (lambda: ServerSentEvent.json(math.nan), "no JSON form"),
 }
 
@@ -72,8 +116,10 @@ def test_refuses_what_the_wire_cannot_carry(make: object, says: str) -> None:
     assert callable(make)
     with pytest.raises(InvalidEvent, match=says) as caught:
         make()
-    assert isinstance(caught.value, PenstockError | ValueError)
+    assert isinstance(caught.value, PenstockError)
+    assert isinstance(caught.value, ValueError)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_positional_is_data_only() -> None:

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from quart import Quart, Response
 from quart_trio import QuartTrio
+from werkzeug.datastructures import Headers
 
 from fake_client import FakeClient
 from penstock import CloseReason, ServerSentEvent, StreamGroup
@@ -28,6 +29,7 @@ class App(QuartTrio):
     def __init__(self, **options: Any) -> None:
         super().__init__("stream_test")
         self.started = 0
+        self.sent = 0
         self.finished_at: list[float] = []
         self.logger.setLevel(logging.INFO)
 
@@ -41,6 +43,7 @@ class App(QuartTrio):
             while True:
                 await trio.sleep(1)
                 await events.send(ServerSentEvent("tick"))
+                self.sent += 1
         finally:
             self.finished_at.append(trio.current_time())
 
@@ -95,6 +98,66 @@ async def test_headers_and_status_of_the_application(
     assert headers == {"Access-Control-Allow-Origin": "*", "cache-control": "no-store"}
 
 
+async def test_the_applications_headers_are_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """They are copied, and none is overruled, not even `Connection`."""
+    given = Headers({"X-A": "b", "Connection": "close"})
+    client = FakeClient(App(max_lifetime=1, headers=given))
+    await client.run()
+    assert list(given) == [("X-A", "b"), ("Connection", "close")]
+    assert (client.headers["x-a"], client.headers["connection"]) == ("b", "close")
+
+
+async def test_a_server_without_extensions(autojump_clock: trio.testing.MockClock) -> None:
+    """ASGI's scope need not have any."""
+    client = FakeClient(App(max_lifetime=1))
+    del client.scope["extensions"]
+    await client.run()
+    assert client.status == 200
+
+
+async def test_the_response_has_its_stream(autojump_clock: trio.testing.MockClock) -> None:
+    """Who keeps the response can end its stream, and read its figures."""
+    app = QuartTrio("stream_test")
+    made: list[EventSourceResponse] = []
+
+    @app.get("/")
+    async def view() -> EventSourceResponse:
+        made.append(EventSourceResponse(App().produce))
+        return made[0]
+
+    client = FakeClient(app)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await trio.sleep(2.5)
+        made[0].stream.end(CloseReason.KICKED)
+    assert client.ended
+    assert made[0].stream.close_reason is CloseReason.KICKED
+    assert made[0].stream.statistics().events_sent == 2
+
+
+@pytest.mark.parametrize("method", ["get_data", "add_etag", "freeze", "make_sequence"])
+async def test_a_stream_is_never_a_whole(
+    method: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What would wait for its end is an error that says so, and no hang."""
+    app = App()
+
+    @app.after_request
+    async def read_it_all(response: EventSourceResponse) -> EventSourceResponse:
+        with pytest.raises(RuntimeError, match="no whole body to read"):
+            await getattr(response, method)()
+        return response
+
+    client = FakeClient(app)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await trio.sleep(1.5)
+        client.disconnect()
+    assert client.body == b":\n\ndata: tick\n\n"
+
+
 @pytest.mark.parametrize(
     ("version", "has_it"), [("1.0", True), ("1.1", True), ("2", False), ("3", False)]
 )
@@ -114,7 +177,8 @@ async def test_head_gets_the_headers_and_runs_no_producer(
     app = App()
     client = FakeClient(app, method="HEAD")
     start = trio.current_time()
-    await client.run()
+    with trio.fail_after(5):
+        await client.run()
     assert trio.current_time() == start
     assert (client.status, client.headers["content-type"]) == (200, "text/event-stream")
     assert "content-length" not in client.headers
@@ -135,6 +199,11 @@ async def test_head_gets_the_headers_and_runs_no_producer(
         ("text/html", 406),
         ("text/event-stream;q=0, text/html", 406),
         ("application/json, image/*", 406),
+        ("text/event-stream;charset=utf-8", 200),
+        ("text/event-stream;v=1;q=0", 406),
+        ("text/*;q=0, */*", 406),
+        ("text/event-stream, */*;q=0", 200),
+        (",", 200),
     ],
 )
 async def test_accept(
@@ -148,6 +217,19 @@ async def test_accept(
     assert app.started == (status == 200)
     if status == 406:
         assert b"accept text/event-stream" in client.body
+
+
+async def test_a_view_may_be_a_plain_function(autojump_clock: trio.testing.MockClock) -> None:
+    """Quart-Trio runs such a view in a thread: the stream it returns is like any other."""
+    app = App()
+
+    @app.get("/plain")
+    def plain() -> EventSourceResponse:
+        return EventSourceResponse(app.produce, max_lifetime=1.5)
+
+    client = FakeClient(app, "/plain")
+    await client.run()
+    assert client.body == b":\n\ndata: tick\n\n"
 
 
 async def test_response_timeout_does_not_cut_it(autojump_clock: trio.testing.MockClock) -> None:
@@ -168,11 +250,12 @@ async def test_keep_alive_and_buffer_are_handed_on(
     await client.run()
     assert client.body == 4 * b":\n\n"
 
-    app = App(buffer=2)
+    app = App(buffer=2, keep_alive=None)
     stalled = FakeClient(app, takes=0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stalled.run)
         await trio.sleep(100)
+        assert app.sent == 2
         nursery.cancel_scope.cancel()
     assert app.finished_at == [trio.current_time()]
 
@@ -184,7 +267,8 @@ async def test_keep_alive_and_buffer_are_handed_on(
 async def test_bad_options_are_errors_in_the_view(options: dict[str, Any]) -> None:
     """A fault is a 500 with a traceback in the log, never a 200 with nothing behind it."""
     client = FakeClient(App(**options))
-    await client.run()
+    with trio.fail_after(5):
+        await client.run()
     assert client.status == 500
 
 
@@ -210,7 +294,8 @@ async def test_a_producer_that_raises_ends_the_response(
     assert error.exc_info is not None
     assert isinstance(error.exc_info[1], LookupError)
     assert line.exc_info is None
-    assert "failed after 0.00 s, 1 events sent, producer failed" in line.getMessage()
+    assert error.getMessage() == "/ 192.0.2.1:50000: the producer failed"
+    assert "failed after 0.00 s, 1 event sent, producer failed" in line.getMessage()
 
 
 async def test_a_stalled_client_that_disconnects_releases_its_producer(
@@ -289,10 +374,10 @@ async def test_the_line_of_the_log_is_one_line(
         ("", 200, "None"),
         ("7", 200, "'7'"),
         ("é漢", 200, "'é漢'"),
-        (" spaced out ", 200, None),
+        ("spaced out", 200, "'spaced out'"),
     ],
 )
-async def test_last_event_id(header: str | None, status: int, body: str | None) -> None:
+async def test_last_event_id(header: str | None, status: int, body: str) -> None:
     """The id a reconnecting client knows is at hand, in UTF-8; an empty one is none."""
     app = QuartTrio("stream_test")
 
@@ -303,8 +388,7 @@ async def test_last_event_id(header: str | None, status: int, body: str | None) 
     client = FakeClient(app, headers={} if header is None else {"Last-Event-ID": header})
     await client.run()
     assert client.status == status
-    if body is not None:
-        assert client.body.decode() == body
+    assert client.body.decode() == body
 
 
 async def test_last_event_id_that_is_not_utf8_is_a_bad_request() -> None:
@@ -364,8 +448,10 @@ async def test_require_trio_changes_nothing_on_trio(
 def run_without_trio(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
     """Step an ASGI application with no event loop at all: it must not need one to say so."""
     sent = []
+    received = []
 
     async def receive() -> dict[str, Any]:
+        received.append(scope)
         return {"type": f"{scope['type']}.startup"}
 
     async def send(message: dict[str, Any]) -> None:
@@ -373,6 +459,8 @@ def run_without_trio(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
 
     with pytest.raises(StopIteration):
         app(scope, receive, send).send(None)
+    # A server waits for its start-up message to be taken.
+    assert len(received) == (scope["type"] == "lifespan")
     return sent
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -211,7 +211,7 @@ async def test_a_producer_that_raises_fails_its_stream_and_nothing_else(
 ) -> None:
     """What it sent is written, one record with the traceback is logged, and no error goes on."""
     client = Client()
-    stream = EventStream(producer)  # type: ignore[arg-type]
+    stream = EventStream(producer, name="/numbers")  # type: ignore[arg-type]
     async with nothing_left_behind():
         assert await stream.run(client) is CloseReason.FAILED
     assert client.data == ["a"]
@@ -219,7 +219,7 @@ async def test_a_producer_that_raises_fails_its_stream_and_nothing_else(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.name == "penstock.stream"
-    assert producer.__name__ in record.getMessage()  # type: ignore[attr-defined]
+    assert record.getMessage() == "/numbers: the producer failed"
     assert "Broken: the reason" in caplog.text
     assert 'raise Broken("the reason")' in caplog.text
 
@@ -290,6 +290,7 @@ async def test_a_disconnect_cancels_the_producer(
         with trio.move_on_after(3.5):
             await stream.run(Client())
     assert producer.finished_at == start + 3.5
+    await trio.sleep(100)  # the figures are those of its end
     assert stream.statistics() == EventStreamStatistics(
         open=False,
         seconds=3.5,
@@ -434,10 +435,174 @@ async def test_only_events_can_be_sent(caplog: pytest.LogCaptureFixture) -> None
     assert client.data == []
 
 
-async def test_what_is_no_async_function_fails_its_stream(caplog: pytest.LogCaptureFixture) -> None:
-    """A forgotten `async` is told in the log, once."""
-    assert await EventStream(lambda events: None).run(Client()) is CloseReason.FAILED  # type: ignore[arg-type,return-value]
+async def test_what_is_no_async_function_fails_its_stream(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A forgotten `async` is told in the log, once, in words that name the remedy."""
+
+    def produce(events: Events) -> None: ...
+
+    assert await EventStream(produce).run(Client()) is CloseReason.FAILED  # type: ignore[arg-type]
     assert len(caplog.records) == 1
+    assert "returned NoneType and nothing to await: define it with `async def`" in caplog.text
+
+
+async def test_a_function_that_returns_an_awaitable_is_a_producer() -> None:
+    """A lambda that binds an argument is one, and so is a partial."""
+    for producer in (lambda events: Producer(2)(events), partial(Producer.__call__, Producer(2))):
+        client = Client()
+        assert await EventStream(producer).run(client) is CloseReason.FINISHED
+        assert client.data == ["0", "1"]
+
+
+async def test_a_transport_that_is_closed_ends_the_stream_as_well() -> None:
+    """ClosedResourceError is the other half of a transport's contract."""
+
+    class Closed(Client):
+        async def send(self, chunk: bytes) -> None:
+            raise trio.ClosedResourceError
+
+    stream = EventStream(Producer())
+    with trio.fail_after(5):
+        assert await stream.run(Closed()) is CloseReason.DISCONNECTED
+
+
+@pytest.mark.parametrize("message", ["", "two at once"])
+async def test_all_errors_of_a_producer_are_logged(
+    message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A group of errors is logged as a group."""
+
+    async def producer(events: Events) -> None:
+        raise ExceptionGroup(message, [Broken("one"), LookupError("two")])
+
+    await EventStream(producer).run(Client())
+    assert len(caplog.records) == 1
+    assert "Broken: one" in caplog.text
+    assert "LookupError: two" in caplog.text
+
+
+def tidies_up_for(seconds: float) -> Callable[[Events], Awaitable[None]]:
+    """Make a producer whose end takes some time, whatever comes."""
+
+    async def producer(events: Events) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(seconds)
+
+    return producer
+
+
+@pytest.mark.parametrize(
+    ("gone_at", "lifetime", "drained_at", "reason"),
+    [
+        (5, 8, math.inf, CloseReason.DISCONNECTED),
+        (5, math.inf, 7, CloseReason.DISCONNECTED),
+        (math.inf, 5, 7, CloseReason.EXPIRED),
+        (7, 5, math.inf, CloseReason.EXPIRED),
+        (7, math.inf, 5, CloseReason.DRAINING),
+        (math.inf, 7, 5, CloseReason.DRAINING),
+    ],
+)
+async def test_the_first_cause_is_the_reason(
+    gone_at: float,
+    lifetime: float,
+    drained_at: float,
+    reason: CloseReason,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What happens while the producer tidies up for ten seconds comes too late to be the reason."""
+    stream = EventStream(tidies_up_for(10), max_lifetime=lifetime)
+    start = trio.current_time()
+
+    async def drain() -> None:
+        await trio.sleep(drained_at)
+        stream.end(CloseReason.DRAINING)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain)
+        with trio.move_on_after(gone_at):
+            await stream.run(Client())
+        nursery.cancel_scope.cancel()
+    assert stream.close_reason is reason
+    assert trio.current_time() == start + 15
+
+
+@pytest.mark.parametrize(
+    ("gone_at", "done", "state"),
+    [
+        (math.inf, True, ProducerState.RETURNED),
+        (0.5, False, ProducerState.CANCELLED),
+    ],
+)
+async def test_a_producer_may_tidy_up_after_it_closed_its_channel(
+    gone_at: float, done: bool, state: ProducerState, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is waited for, and cancelled by a disconnect, as ever; the stream is finished."""
+    tidied = False
+
+    async def producer(events: Events) -> None:
+        nonlocal tidied
+        await events.send(ServerSentEvent("a"))
+        await events.aclose()
+        await trio.sleep(1)
+        tidied = True
+
+    stream, client = EventStream(producer), Client()
+    with trio.move_on_after(gone_at):
+        await stream.run(client)
+    assert client.data == ["a"]
+    assert tidied is done
+    assert stream.close_reason is CloseReason.FINISHED
+    assert stream.statistics().producer is state
+
+
+async def test_a_drain_cancels_a_producer_that_tidies_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A finished stream is ended all the same: a server that stops does not wait for it."""
+
+    async def producer(events: Events) -> None:
+        await events.aclose()
+        await trio.sleep_forever()
+
+    stream = EventStream(producer)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.run, Client())
+            await trio.testing.wait_all_tasks_blocked()
+            stream.end(CloseReason.DRAINING)
+    assert stream.close_reason is CloseReason.FINISHED
+
+
+async def test_a_lifetime_that_ends_after_the_producer_returned_changes_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The producer is what has a lifetime: what it sent in time is written, however late."""
+    stream, client = EventStream(Producer(3), max_lifetime=5), Client(pace=1000)
+    assert await stream.run(client) is CloseReason.FINISHED
+    assert client.data == ["0", "1", "2"]
+
+
+async def test_the_default_buffer_is_sixteen_events() -> None:
+    """A producer that is not read waits with its seventeenth."""
+    producer = Producer()
+    async with EventStream(producer).open():
+        await trio.testing.wait_all_tasks_blocked()
+        assert producer.sent == 16
+
+
+async def test_the_producers_task_is_named() -> None:
+    """Who looks at Trio's tasks sees whose producer each is."""
+    names = []
+
+    async def producer(events: Events) -> None:
+        names.append(trio.lowlevel.current_task().name)
+
+    await EventStream(producer, name="/sse of Jane").run(Client())
+    assert names == ["producer of /sse of Jane"]
 
 
 async def test_is_opened_once() -> None:
@@ -465,19 +630,34 @@ def test_arguments_out_of_range(arguments: dict[str, object], says: str) -> None
         EventStream(Producer(), **arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("producer", [None, Producer()(None)])  # type: ignore[arg-type]
-def test_a_producer_is_a_function(producer: object) -> None:
-    """A coroutine that was called already is refused: each stream must call its own."""
-    with pytest.raises(TypeError, match="producer must be an async function"):
+async def yields(events: Events) -> AsyncIterator[ServerSentEvent]:
+    yield ServerSentEvent("a")
+
+
+def yields_too() -> Iterator[ServerSentEvent]:
+    yield ServerSentEvent("a")
+
+
+@pytest.mark.parametrize(
+    ("producer", "says"),
+    [
+        (None, "must be an async function that takes a send channel, not NoneType"),
+        (yields_too(), "not generator"),
+        (yields, r"does not yield its events: await events\.send\(event\)"),
+        (yields_too, "does not yield"),
+        (partial(yields), "does not yield"),
+    ],
+)
+def test_what_is_no_producer_is_refused_at_once(producer: object, says: str) -> None:
+    """What can be seen before a client comes is told before a client comes."""
+    with pytest.raises(TypeError, match=says):
         EventStream(producer)  # type: ignore[arg-type]
-    if producer is not None:
-        producer.close()  # type: ignore[attr-defined]
 
 
 async def test_repr_and_statistics_through_a_life() -> None:
     """What holds state shows it."""
     stream = EventStream(Producer(1))
-    assert repr(stream) == "<EventStream new, 0 events sent>"
+    assert repr(stream) == "<EventStream 'event stream' new, 0 events sent>"
     assert stream.statistics() == EventStreamStatistics(
         open=False,
         seconds=0,
@@ -490,7 +670,7 @@ async def test_repr_and_statistics_through_a_life() -> None:
     )
     async with stream.open():
         await anext(stream)
-        assert repr(stream) == "<EventStream open, 0 events sent>"
+        assert repr(stream) == "<EventStream 'event stream' open, 0 events sent>"
         assert stream.statistics().open
         await trio.testing.wait_all_tasks_blocked()
         assert stream.statistics().producer is ProducerState.RETURNED
@@ -498,7 +678,7 @@ async def test_repr_and_statistics_through_a_life() -> None:
         assert stream.statistics().events_sent == 0  # asked for, and not written yet
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
-    assert repr(stream) == "<EventStream closed (finished), 1 events sent>"
+    assert repr(stream) == "<EventStream 'event stream' closed (finished), 1 events sent>"
 
 
 async def test_fields_without_data_are_not_counted_as_events() -> None:
@@ -562,7 +742,8 @@ def test_cancelled_at_every_step(pace: float, buffer: int, lifetime: float | Non
             sum(len(chunk) for _, chunk in client.chunks[:-1]),
         )
         if scope.cancelled_caught:
-            assert figures.close_reason in (CloseReason.DISCONNECTED, CloseReason.EXPIRED)
+            expected = {CloseReason.DISCONNECTED} | ({CloseReason.EXPIRED} if lifetime else set())
+            assert figures.close_reason in expected
         elif lifetime is None:
             assert figures.close_reason is CloseReason.FINISHED
             assert len(client.data) == 6

@@ -91,6 +91,7 @@ DECODED: dict[str, Stream] = {
     "U+0085 is no line end": _stream("data: a\u0085b\n\n".encode(), Heard("a\u0085b")),
     "VT and FF are no line ends": _stream(b"data: a\vb\fc\x1cd\n\n", Heard("a\vb\fc\x1cd")),
     "many blank lines": _stream(b"\n\n\r\r\r\n\r\ndata: a\n\n\n\n", Heard("a")),
+    "CRLF between lines": _stream(b"event: x\r\ndata: a\r\ndata: b\r\n\r\n", Heard("a\nb", "x")),
     # Colon forms.
     "no space": _stream(b"data:a\n\n", Heard("a")),
     "two spaces": _stream(b"data:  a\n\n", Heard(" a")),
@@ -146,6 +147,10 @@ DECODED: dict[str, Stream] = {
         b"id: 1\ndata: a\n\nid: 2\n", Heard("a", last_event_id="1")
     ),
     "an id in UTF-8": _stream("id: é漢\ndata: a\n\n".encode(), Heard("a", last_event_id="é漢")),
+    "an id that is not UTF-8": _stream(
+        b"id: a\xffb\ndata: x\n\n", Heard("x", last_event_id="a\ufffdb")
+    ),
+    "a name that is not UTF-8": _stream(b"event: a\xffb\ndata: x\n\n", Heard("x", "a\ufffdb")),
     # Encoding.
     "a BOM": _stream(b"\xef\xbb\xbfdata: a\n\n", Heard("a")),
     "two BOMs": _stream(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", Heard("b")),
@@ -172,6 +177,12 @@ DECODED: dict[str, Stream] = {
         retry=2000,
     ),
     "retry with zeros": _stream(b"retry: 000020\ndata: a\n\n", Heard("a"), retry=20),
+    "retry with more zeros than digits count": _stream(
+        b"retry: " + b"0" * 20 + b"7\ndata: a\n\n", Heard("a"), retry=7
+    ),
+    "retry of eleven digits": _stream(
+        b"retry: 10000000000\ndata: a\n\n", Heard("a"), retry=2**31 - 1
+    ),
     "retry beyond bounds": _stream(
         b"retry: " + b"9" * 5_000 + b"\ndata: a\n\n", Heard("a"), retry=2**31 - 1
     ),

@@ -1,6 +1,8 @@
 // The page of the demonstration: two event sources, and what of each reaches which handler.
 
 const MOST_LOG_LINES = 200;
+const SIX =
+  "still connecting: over HTTP/1.1 a browser holds six connections to a host, in all its tabs";
 const log = /** @type {HTMLOListElement} */ (document.querySelector("#log"));
 
 /**
@@ -55,8 +57,9 @@ function wire(card) {
     const states = ["connecting", "open", "closed"];
     const state = states[source ? source.readyState : EventSource.CLOSED];
     if (card.dataset.state === state) return;
+    const again = state === "connecting" && card.dataset.state === "open";
     card.dataset.state = state;
-    stateText.textContent = state;
+    stateText.textContent = again ? "reconnecting" : state;
     const wasFocused = document.activeElement;
     connect.disabled = state !== "closed";
     disconnect.disabled = state === "closed";
@@ -75,14 +78,12 @@ function wire(card) {
     note(stream, `${handler}: ${event.data}`);
   }
 
-  connect.addEventListener("click", () => {
-    const opened = performance.now();
+  function open() {
+    const asked = performance.now();
     source = new EventSource(/** @type {string} */ (card.dataset.url));
     source.onopen = () => {
-      const after = Math.round(performance.now() - opened);
-      card.dataset.openedAfter ??= String(after);
       count(stream, "open");
-      note(stream, "onopen");
+      note(stream, `onopen, ${Math.round(performance.now() - asked)} ms after it was asked for`);
       showState();
     };
     source.addEventListener("ping", (event) => {
@@ -99,18 +100,42 @@ function wire(card) {
       note(stream, closed ? "onerror: closed for good" : "onerror: the browser will reconnect");
       showState();
     };
+    const waiting = source;
+    setTimeout(() => {
+      if (source === waiting && card.dataset.state === "connecting") note(stream, SIX);
+    }, 3000);
     showState();
-  });
+  }
 
-  disconnect.addEventListener("click", () => {
+  function close() {
     source?.close();
     source = null;
-    note(stream, "disconnected by you");
     showState();
+  }
+
+  connect.addEventListener("click", open);
+  disconnect.addEventListener("click", () => {
+    close();
+    note(stream, "disconnected by you");
+  });
+  card.addEventListener("keydown", (event) => {
+    // A key that is held down would connect and disconnect in turn.
+    if (event.repeat && event.key === "Enter") event.preventDefault();
+  });
+
+  // A page that is left may be kept for the way back, and its connections with it: close them, and
+  // open them again if it is shown again.
+  let wasOpen = false;
+  addEventListener("pagehide", () => {
+    wasOpen = source !== null;
+    close();
+  });
+  addEventListener("pageshow", (event) => {
+    if (event.persisted && wasOpen) open();
   });
 
   showState();
-  connect.click();
+  open();
 }
 
 for (const card of document.querySelectorAll(".stream")) {

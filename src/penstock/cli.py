@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import inspect
 import logging
+import operator
 import os
-import pkgutil
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Final
 
 import click
 import trio
 from hypercorn.config import Config
-from hypercorn.utils import LifespanFailureError
+from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 from quart import Quart
 from quart_trio import QuartTrio
 
@@ -44,21 +47,34 @@ Examples:
 """
 
 
+class _Misuse(click.ClickException):
+    """The command line asks for what cannot be; the message says what can."""
+
+    exit_code = 2
+
+
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and status 1 or 2."""
     try:
         sys.exit(cli.main(prog_name="penstock", standalone_mode=False) or 0)
     except click.ClickException as error:
-        click.echo(f"penstock: {error.format_message()}", err=True)
+        said = error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx:
+            end = "" if said.endswith((".", "?")) else "."
+            said = f"{said}{end} See {error.ctx.command_path} --help."
+        click.echo(f"penstock: {said}", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="penstock")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Server-Sent Events for Trio."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 class Bind(click.ParamType[tuple[str, int]]):
@@ -72,16 +88,17 @@ class Bind(click.ParamType[tuple[str, int]]):
         """Return the host and the port."""
         if isinstance(value, tuple):
             return value
-        host, colon, port = str(value).rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        if not colon or not host or (":" in host and not bracketed):
+        host, _, port = str(value).rpartition(":")
+        if host.startswith("[") and host.endswith("]") and ":" in host:
+            host = host[1:-1]
+        elif not host or set(host) & set("[]:") or not host.isascii() or not host.isprintable():
             self.fail(f"{value!r} is not HOST:PORT, such as {DEFAULT_BIND} or [::1]:8080")
-        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
             self.fail(f"{value!r} has no port from 0 to 65535 after its last colon")
-        return host.strip("[]"), int(port)
+        return host, int(port)
 
 
-@cli.command(epilog=_SERVE_EPILOG)
+@cli.command(epilog=_SERVE_EPILOG, short_help="Serve an application, or the demonstration.")
 @click.argument("application", metavar="[MODULE:APP]", default=DEMO)
 @click.option(
     "binds",
@@ -103,35 +120,55 @@ def serve(application: str, binds: tuple[tuple[str, int], ...]) -> None:
     app = _load(application)
     config = _config(binds)
     try:
-        trio.run(partial(_serve, app, config), strict_exception_groups=True)
-    except* LifespanFailureError as errors:
+        trio.run(_serve, app, config, strict_exception_groups=True)
+    except* (LifespanFailureError, LifespanTimeoutError) as errors:
         raise click.ClickException(f"{application} did not start: {_first(errors)}") from errors
+    except* _NoOutput as errors:
+        raise click.ClickException(str(_first(errors))) from errors
 
 
 def _load(application: str) -> Any:
     """Import MODULE:APP, looked for in the current directory, too, as with `python -m`."""
-    module, colon, name = application.partition(":")
-    if not (module and colon and name):
-        raise click.UsageError(f"{application!r} is not MODULE:APP, such as {DEMO}")
+    module, _, name = application.partition(":")
+    if not module or not name or module.startswith("."):
+        suggestion = f"{module.strip('.') or 'shop'}:app"
+        raise _Misuse(f"{application!r} is not MODULE:APP, such as {suggestion}")
+    if module.endswith(".py"):
+        right = f"{module.removesuffix('.py').replace(os.sep, '.')}:{name}"
+        raise _Misuse(f"{module!r} is a file, and MODULE:APP names a module: {right}")
     sys.path.insert(0, os.getcwd())
     try:
-        app = pkgutil.resolve_name(application)
+        loaded: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the application's own import failed: that is for its traceback to tell
-        raise click.UsageError(
+        raise _Misuse(
             f"no module {error.name!r} for {application!r}: check its spelling, and run in the "
             "directory that holds it"
         ) from error
+    try:
+        app = operator.attrgetter(name)(loaded)
     except AttributeError as error:
-        raise click.UsageError(f"module {module!r} has no {name!r} to serve") from error
-    except ValueError as error:
-        raise click.UsageError(f"{application!r} is not MODULE:APP, such as {DEMO}") from error
-    if not callable(app):
-        raise click.UsageError(f"{application!r} is no ASGI application: {type(app).__name__}")
+        raise _Misuse(f"module {module!r} has no {name!r} to serve") from error
+    if not _takes_three(app):
+        raise _Misuse(
+            f"{application!r} is no ASGI application but {type(app).__name__}: "
+            "name an object such as `app = QuartTrio(__name__)`"
+        )
     if isinstance(app, Quart) and not isinstance(app, QuartTrio):
-        raise click.UsageError(f"{application!r} is a Quart of asyncio: make it a QuartTrio")
+        raise _Misuse(f"{application!r} is a Quart of asyncio: make it a QuartTrio")
     return app
+
+
+def _takes_three(app: Any) -> bool:
+    """Tell whether an object can be called as ASGI calls it: a view, factory or WSGI app cannot."""
+    try:
+        inspect.signature(app).bind("scope", "receive", "send")
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature to look at
+        return callable(app)
+    return True
 
 
 def _config(binds: tuple[tuple[str, int], ...]) -> Config:
@@ -156,40 +193,63 @@ def _listening_socket(host: str, port: int) -> int:
         raise click.ClickException(
             f"no permission to listen on {where}: choose a port from 1024 on, with --bind"
         ) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         # A name that cannot be resolved has a negative number, from another list.
-        number = error.errno or 0
+        number = getattr(error, "errno", None) or 0
         reason = os.strerror(number) if number > 0 else "no such host"
         if number == errno.EADDRINUSE:
             remedy = "stop what uses it, or choose another port, with --bind"
         else:
             remedy = "choose an address of this machine, with --bind"
         raise click.ClickException(f"cannot listen on {where}: {reason}: {remedy}") from error
-    # Events are small and must not wait to be joined; accepted sockets inherit it.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening.detach()
 
 
+class _NoOutput(Exception):
+    """Standard output takes no more: nobody would know where the server listens."""
+
+
 async def _serve(app: Any, config: Config) -> None:
-    group = StreamGroup()
-    async with trio.open_nursery() as nursery:
-        serve = partial(hypercorn.serve, app, config, group=group)
-        trigger = partial(_stop_signal, group)
-        for url in await nursery.start(partial(serve, shutdown_trigger=trigger)):
-            click.echo(f"Listening on {url}")
-            sys.stdout.flush()
-
-
-async def _stop_signal(group: StreamGroup) -> None:
-    """Return at the first SIGINT or SIGTERM; the second kills the process as if never caught."""
+    """Serve until a signal; the signals are caught before the application starts."""
+    group, stop, starting = StreamGroup(), trio.Event(), trio.CancelScope()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            break
+        async with trio.open_nursery() as watcher:
+            watcher.start_soon(_stop_at_signal, signals, stop, starting, group)
+            async with trio.open_nursery() as nursery:
+                run = partial(hypercorn.serve, app, config, group=group)
+                with starting:
+                    urls = await nursery.start(partial(run, shutdown_trigger=stop.wait))
+                    _say([f"Listening on {url}" for url in urls])
+            watcher.cancel_scope.cancel()
+
+
+async def _stop_at_signal(
+    signals: AsyncIterator[int], stop: trio.Event, starting: trio.CancelScope, group: StreamGroup
+) -> None:
+    """At the first signal, stop the server; the second kills the process as if never caught."""
+    await anext(signals)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    logging.getLogger(__name__).info(
-        "Stopping: %d streams to end; once more to stop at once", group.statistics().streams_open
-    )
+    streams = group.statistics().streams_open
+    waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""
+    logging.getLogger(__name__).info("Stopping%s; a second signal stops at once", waits_for)
+    stop.set()
+    starting.cancel()
+
+
+def _say(lines: list[str]) -> None:
+    """Print lines, flushed.
+
+    Raises:
+      _NoOutput: they cannot be written.
+    """
+    try:
+        for line in lines:
+            click.echo(line)
+    except OSError as error:
+        # What Python would flush at its exit goes nowhere, and says nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _NoOutput(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:

@@ -2,8 +2,9 @@
 
 Rule 1: what comes out does not depend on how the bytes were cut into chunks.
 
-Rule 2: memory is bounded. What is kept is the line being read and the data lines of the event being
-read, never more than ``max_event_size`` bytes of them together.
+Rule 2: memory is bounded. What is kept between two calls, once what came was iterated, is the line
+being read and the data of the event being read, never more than ``max_event_size`` bytes of them
+together, and one line each for the event's name and id.
 
 Theory of operation: bytes are cut into lines (a CR at the end of a chunk ends its line there and
 then, and an LF at the start of the next chunk belongs to it); each line is a field, a comment or
@@ -43,13 +44,19 @@ class EventStreamDecoder:
     never comes out.
 
     Args:
-      max_event_size: the most bytes that one event's data, or any one line, may have.
+      max_event_size: the most bytes that the data of an event and the line being read (a comment's,
+        too) may have together.
       last_event_id: the id in force before the first event: what a client that reconnects knows.
+
+    Raises:
+      ValueError: ``max_event_size`` is below 1.
+      InvalidEvent: no event could have had that ``last_event_id``.
     """
 
     def __init__(self, *, max_event_size: int = _MAX_EVENT_SIZE, last_event_id: str = "") -> None:
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1 byte, not {max_event_size}")
+        ServerSentEvent(id=last_event_id)
         self._max_event_size = max_event_size
         self._last_event_id = last_event_id
         self._retry: int | None = None

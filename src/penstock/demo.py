@@ -47,7 +47,7 @@ require_trio(app)
 class Ticker:
     """Comes back once each period, the first time after one, on a schedule that does not drift.
 
-    Periods that went by while the client was slow are left out: it gets no burst of old news.
+    Periods that went by while its user was busy, or waited for a slow client, are left out.
     """
 
     def __init__(self, period: float) -> None:
@@ -69,7 +69,8 @@ async def ping(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
     while True:
         await ticker.tick()
         now = str(int(time.time()))
-        await events.send(ServerSentEvent(now, event="ping", id=now))
+        event = ServerSentEvent(now, event="ping", id=now)
+        await events.send(event)
 
 
 async def send_data(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
@@ -79,7 +80,8 @@ async def send_data(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
     while True:
         await ticker.tick()
         now = str(int(time.time()))
-        await events.send(ServerSentEvent(now, id=now))
+        event = ServerSentEvent(now, id=now)
+        await events.send(event)
 
 
 @app.get("/sse")

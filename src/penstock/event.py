@@ -62,8 +62,13 @@ class ServerSentEvent:
     _encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("data", "event", "id", "comment"):
+            value = getattr(self, name)
+            if isinstance(value, str) and type(value) is not str:
+                # The characters themselves, such as an Enum's value. What the subclass would make
+                # of itself when it is formatted is not what was checked.
+                object.__setattr__(self, name, str.__str__(value))
         _check(self)
-        # The one assignment of a frozen object, to the field that its other fields determine.
         object.__setattr__(self, "_encoded", _encode(self))
 
     @classmethod

@@ -12,7 +12,7 @@ class CloseReason(StrEnum):
     """Why a stream ended; exactly one for each stream."""
 
     FINISHED = "finished"
-    """Its producer returned, and everything it sent was written."""
+    """Its producer returned or closed its channel, and everything it sent was written."""
     DISCONNECTED = "disconnected"
     """The client went away, or the server took its connection away."""
     SLOW = "slow"

@@ -6,6 +6,7 @@ events it sends, and is tested with `trio.open_memory_channel` and no server.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, final
 
@@ -13,9 +14,41 @@ import trio
 
 from penstock.event import ServerSentEvent
 
-__all__ = ["EventSender", "Producer"]
+__all__ = ["EventSender", "Producer", "check_producer", "start_producer"]
 
 Producer: TypeAlias = Callable[[trio.abc.SendChannel[ServerSentEvent]], Awaitable[None]]
+
+
+def check_producer(producer: object) -> None:
+    """Refuse what can be seen to be no producer before it is called.
+
+    Raises:
+      TypeError: it cannot be called, or it is a generator function.
+    """
+    if not callable(producer):
+        raise TypeError(
+            "producer must be an async function that takes a send channel, "
+            f"not {type(producer).__name__}"
+        )
+    if inspect.isasyncgenfunction(producer) or inspect.isgeneratorfunction(producer):
+        raise TypeError("a producer does not yield its events: await events.send(event)")
+
+
+def start_producer(
+    producer: Producer, events: trio.abc.SendChannel[ServerSentEvent]
+) -> Awaitable[None]:
+    """Call a producer, and return what there is to await.
+
+    Raises:
+      TypeError: it is no async function, and returned what cannot be awaited.
+    """
+    running = producer(events)
+    if not inspect.isawaitable(running):
+        raise TypeError(
+            f"the producer {producer!r} returned {type(running).__name__} and nothing to await: "
+            "define it with `async def`"
+        )
+    return running
 
 
 @final
@@ -45,7 +78,9 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
         await self._channel.send(value)
 
     async def aclose(self) -> None:
-        """Close the channel: the stream ends when what was sent is written.
+        """Close the channel: the stream is finished when what was sent is written.
+
+        The producer may go on, to tidy up; what ends a stream, a disconnect say, cancels it still.
 
         Cancellation:
           A checkpoint; the channel is closed even when it is cancelled.

@@ -10,7 +10,7 @@ Quart pulls: it iterates the body and sends each chunk, and is thereby the strea
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from http import HTTPStatus
 from types import TracebackType
@@ -32,8 +32,6 @@ from penstock.stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
 __all__ = ["EventSourceResponse", "last_event_id", "require_trio", "stop_reconnecting"]
 
 _CONTENT_TYPE: Final = "text/event-stream"
-
-HeadersArgument = Mapping[str, str] | Headers
 
 
 @final
@@ -59,6 +57,10 @@ class EventSourceResponse(TrioResponse):
         ``Access-Control-Allow-Origin`` here.
       status: the HTTP status. A browser's EventSource takes no other than 200.
 
+    Attributes:
+      stream: the `penstock.stream.EventStream`, which can be ended from outside, and tells its
+        statistics.
+
     Raises:
       werkzeug.exceptions.NotAcceptable: the request's ``Accept`` excludes ``text/event-stream``;
         left alone, Quart answers 406.
@@ -80,23 +82,37 @@ class EventSourceResponse(TrioResponse):
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int = DEFAULT_BUFFER,
         max_lifetime: float | None = None,
-        headers: HeadersArgument | None = None,
+        headers: Mapping[str, str] | Headers | None = None,
         status: int = 200,
     ) -> None:
+        """Make the response to the current request; see the class for all there is to say."""
         if not has_request_context():
             raise RuntimeError("an EventSourceResponse answers a request: make it in a view")
-        if not trio.lowlevel.in_trio_task():
+        if not _on_trio():
             raise InternalServerError(str(StreamingUnsupported()))
-        accepted = request.accept_mimetypes
-        if accepted.provided and not accepted[_CONTENT_TYPE]:
+        if not _accepted():
             raise NotAcceptable(f"This is an event stream: accept {_CONTENT_TYPE} to read it.")
         stream = EventStream(
-            producer, keep_alive=keep_alive, buffer=buffer, max_lifetime=max_lifetime
+            producer,
+            keep_alive=keep_alive,
+            buffer=buffer,
+            max_lifetime=max_lifetime,
+            name=f"{quote(request.path)} {_client_of(request)}",
         )
         body = DataBody(b"") if request.method == "HEAD" else _EventStreamBody(stream)
         super().__init__(body, status, _headers(headers), content_type=_CONTENT_TYPE)
+        self.stream = stream
         # Quart would cut the stream after RESPONSE_TIMEOUT, a minute by default.
         self.timeout: Any = None
+
+    async def iter_encode(self) -> AsyncGenerator[bytes, None]:
+        """Refuse to be read: an ETag, a cache or a compression would wait for the stream's end.
+
+        Raises:
+          RuntimeError: always; so do ``get_data``, ``add_etag``, ``freeze``, ``make_sequence``.
+        """
+        raise RuntimeError("an event stream has no whole body to read: it can only be sent")
+        yield b""
 
 
 def last_event_id() -> str | None:
@@ -116,7 +132,7 @@ def last_event_id() -> str | None:
         raise BadRequest("The Last-Event-ID header is not UTF-8.") from None
 
 
-def stop_reconnecting(*, headers: HeadersArgument | None = None) -> Response:
+def stop_reconnecting(*, headers: Mapping[str, str] | Headers | None = None) -> Response:
     """Return the response that tells an EventSource to stop, for good: 204 No Content.
 
     Args:
@@ -168,14 +184,43 @@ def require_trio(app: Quart) -> None:
     app.asgi_app = asgi_app  # type: ignore[method-assign]
 
 
-def _headers(given: HeadersArgument | None) -> Headers:
+def _accepted() -> bool:
+    """Tell whether the request's Accept, if there is one, allows event streams.
+
+    Spec: RFC 9110, 12.5.1: the most specific media range decides. Parameters other than the quality
+    say nothing about an event stream.
+    """
+    qualities: dict[str, float] = {}
+    for media_range, quality in request.accept_mimetypes:
+        name = media_range.partition(";")[0].strip().lower()
+        if name:
+            qualities[name] = max(quality, qualities.get(name, 0))
+    for media_range in (_CONTENT_TYPE, "text/*", "*/*"):
+        if media_range in qualities:
+            return qualities[media_range] > 0
+    return not qualities
+
+
+def _on_trio() -> bool:
+    """Tell whether this is a task of Trio's, or a thread in which Quart-Trio runs a plain view."""
+    if trio.lowlevel.in_trio_task():
+        return True
+    try:
+        trio.from_thread.check_cancelled()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _headers(given: Mapping[str, str] | Headers | None) -> Headers:
     headers = Headers(given)
     if "Content-Type" in headers:
         raise ValueError(f"the content type of an event stream is {_CONTENT_TYPE}: do not give one")
     headers.setdefault("Cache-Control", "no-cache")
     headers.setdefault("X-Accel-Buffering", "no")  # nginx: pass each event on as it comes
     if request.http_version in ("1.0", "1.1"):
-        headers["Connection"] = "keep-alive"  # RFC 9113, 8.2.2: malformed in HTTP/2 and later
+        # RFC 9113, 8.2.2: with it, a response of HTTP/2 would be malformed.
+        headers.setdefault("Connection", "keep-alive")
     return headers
 
 
@@ -185,8 +230,6 @@ class _EventStreamBody(ResponseBody):
 
     def __init__(self, stream: EventStream) -> None:
         self._stream = stream
-        self._path = quote(request.path)
-        self._client = _client_of(request)
         self._group = _group_of(request)
         self._logger: logging.Logger = current_app.logger
         self._block: AbstractAsyncContextManager[EventStream] = self._open()
@@ -213,12 +256,12 @@ class _EventStreamBody(ResponseBody):
             finally:
                 figures = stream.statistics()
                 self._logger.info(
-                    "%s %s %s after %.2f s, %d events sent, producer %s",
-                    self._path,
-                    self._client,
+                    "%s %s after %.2f s, %d event%s sent, producer %s",
+                    stream.name,
                     figures.close_reason,
                     figures.seconds,
                     figures.events_sent,
+                    "" if figures.events_sent == 1 else "s",
                     figures.producer,
                 )
 

@@ -1,8 +1,8 @@
 """One client's event stream: a nursery, a bounded memory channel, a producer and a writer.
 
-Rule 1: a stream ends because its producer ends. The producer returns or raises, its scope is
-cancelled (by `EventStream.end` or by the deadline of ``max_lifetime``), or everything round it is
-cancelled, because the client is gone. There is no other way out.
+Rule 1: a stream ends because its producer ends. The producer returns, raises or closes its channel,
+its scope is cancelled (by `EventStream.end` or by the deadline of ``max_lifetime``), or everything
+round it is cancelled, because the client is gone. There is no other way out.
 
 Rule 2: lifetime equals block. When the block of `EventStream.open` is left, the producer and
 everything it started have finished, whatever the reason.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
@@ -28,7 +28,7 @@ import trio
 
 from penstock.event import ServerSentEvent
 from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
-from penstock.producer import EventSender, Producer
+from penstock.producer import EventSender, Producer, check_producer, start_producer
 
 if TYPE_CHECKING:
     from penstock.transport import Transport
@@ -71,10 +71,12 @@ class EventStream:
         proxy may close the stream, and a client that vanished is noticed at the next event only.
       buffer: how many events the producer may be ahead of the writer; 0 makes each send wait for
         the writer.
-      max_lifetime: seconds after which the stream ends with `CloseReason.EXPIRED`, or None.
+      max_lifetime: seconds after which the producer is cancelled, and the stream ends with
+        `CloseReason.EXPIRED` when what was sent is written; None sets no limit.
+      name: whose stream it is, for the log and for the name of the producer's task.
 
     Raises:
-      TypeError: the producer cannot be called.
+      TypeError: the producer cannot be one: it cannot be called, or it yields.
       ValueError: another argument is out of its range.
 
     Error handling:
@@ -91,17 +93,15 @@ class EventStream:
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int = DEFAULT_BUFFER,
         max_lifetime: float | None = None,
+        name: str = "event stream",
     ) -> None:
-        if not callable(producer):
-            raise TypeError(
-                "producer must be an async function that takes a send channel, "
-                f"not {type(producer).__name__}"
-            )
-        for name, seconds in (("keep_alive", keep_alive), ("max_lifetime", max_lifetime)):
+        check_producer(producer)
+        for option, seconds in (("keep_alive", keep_alive), ("max_lifetime", max_lifetime)):
             if seconds is not None and not seconds > 0:
-                raise ValueError(f"{name} must be a number of seconds above 0, or None: {seconds}")
+                raise ValueError(f"{option} must be a number of seconds above 0: {seconds}")
         if type(buffer) is not int or buffer < 0:
             raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
+        self.name = name
         self._producer = producer
         self._keep_alive = math.inf if keep_alive is None else keep_alive
         self._max_lifetime = math.inf if max_lifetime is None else max_lifetime
@@ -119,7 +119,7 @@ class EventStream:
         state = "new" if self._opened_at is None else "open"
         if self._closed_at is not None:
             state = f"closed ({self._close_reason})"
-        return f"<EventStream {state}, {self._tally.events} events sent>"
+        return f"<EventStream {self.name!r} {state}, {self._tally.events} events sent>"
 
     @property
     def close_reason(self) -> CloseReason | None:
@@ -146,15 +146,14 @@ class EventStream:
     def end(self, reason: CloseReason) -> None:
         """End the stream from outside: cancel its producer, and let the writer write what is there.
 
-        Only the first reason counts; ending a stream that is ending or has ended does nothing. It
-        may be called before the stream is opened: the stream then ends as soon as it is.
+        Only the first reason counts. It may be called before the stream is opened: the stream then
+        ends as soon as it is.
 
         Cancellation:
           Synchronous, no checkpoint. It does not wait for the stream to be over.
         """
-        if self._close_reason is None:
-            self._close_reason = reason
-            self._producing.cancel()
+        self._conclude(reason)
+        self._producing.cancel()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[EventStream]:
@@ -162,7 +161,8 @@ class EventStream:
 
         Cancellation:
           Entering is no checkpoint. Leaving waits for the producer, which has been cancelled unless
-          it had ended; a producer that shields itself or swallows `trio.Cancelled` delays it.
+          the stream is finished: a producer may go on after it closed its channel. One that shields
+          itself or swallows `trio.Cancelled` delays it.
 
         Resource handling:
           When the block has been left, no task and no channel of the stream is left, and
@@ -175,17 +175,18 @@ class EventStream:
             raise RuntimeError("a stream is opened once: make another for another client")
         self._opened_at = trio.current_time()
         self._producing.deadline = self._opened_at + self._max_lifetime
-        name = getattr(self._producer, "__qualname__", repr(self._producer))
         with self._receive:
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._produce, name, name=f"producer {name}")
-                    yield self
-                    nursery.cancel_scope.cancel()
+                    nursery.start_soon(self._produce, name=f"producer of {self.name}")
+                    try:
+                        yield self
+                    finally:
+                        # Left before the end: cancelled, or by a writer that could not write.
+                        self._conclude(CloseReason.DISCONNECTED)
+                        if self._close_reason is not CloseReason.FINISHED:
+                            nursery.cancel_scope.cancel()
             finally:
-                if self._close_reason is None:
-                    # Cancelled from outside, or left by a writer that could not write: no client.
-                    self._close_reason = CloseReason.DISCONNECTED
                 self._closed_at = trio.current_time()
 
     async def run(self, transport: Transport) -> CloseReason:
@@ -203,11 +204,9 @@ class EventStream:
           any other error of it propagates, in an exception group, after the producer is cancelled.
         """
         async with self.open():
-            try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 async for chunk in self:
                     await transport.send(chunk)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.end(CloseReason.DISCONNECTED)
         assert self._close_reason is not None
         return self._close_reason
 
@@ -235,8 +234,7 @@ class EventStream:
                 try:
                     event = await self._receive.receive()
                 except trio.EndOfChannel:
-                    if self._close_reason is None:
-                        self._close_reason = CloseReason.FINISHED
+                    self._conclude(CloseReason.FINISHED)
                     raise StopAsyncIteration from None
             if waiting.cancelled_caught:
                 self._writing.keep_alives = 1
@@ -257,35 +255,37 @@ class EventStream:
         except (trio.WouldBlock, trio.EndOfChannel):
             return b"".join(chunks) if len(chunks) > 1 else chunks[0]
 
-    async def _produce(self, name: str) -> None:
+    async def _produce(self) -> None:
         """Run the producer in its scope; close its channel, and note what ended it."""
         self._producer_state = ProducerState.RUNNING
         with self._send:
             try:
                 with self._producing:
-                    await self._producer(EventSender(self._send))
+                    await start_producer(self._producer, EventSender(self._send))
                     self._producer_state = ProducerState.RETURNED
             except* Exception as errors:
                 self._producer_state = ProducerState.FAILED
                 # `except*` puts an error that came alone into a group without a message.
                 alone = not errors.message and len(errors.exceptions) == 1
                 error = errors.exceptions[0] if alone else errors
-                _logger.error("Event stream: its producer %s failed", name, exc_info=error)
+                _logger.error("%s: the producer failed", self.name, exc_info=error)
             finally:
                 if self._producer_state is ProducerState.RUNNING:
                     self._producer_state = ProducerState.CANCELLED
-                if self._close_reason is None:
-                    self._close_reason = self._cause()
+                # Cancelled with all that is round it, it names no cause, whatever it raised then.
+                around = trio.current_effective_deadline() == -math.inf
+                if self._expired() or (self._producer_state is ProducerState.FAILED and not around):
+                    self._conclude(CloseReason.FAILED)
 
-    def _cause(self) -> CloseReason | None:
-        """Return why a producer that just ended did so, where that ends the stream by itself."""
-        if self._producer_state is ProducerState.RETURNED:
-            return None  # the writer knows when everything is written
-        if self._producing.cancel_called:
-            return CloseReason.EXPIRED  # `end` would have left its reason
-        if trio.current_effective_deadline() == -math.inf:
-            return None  # cancelled with all that is round it, whatever it raised on its way out
-        return CloseReason.FAILED
+    def _conclude(self, reason: CloseReason) -> None:
+        """Note why the stream ends, unless an earlier cause has been noted, or has come true."""
+        if self._close_reason is None:
+            self._close_reason = CloseReason.EXPIRED if self._expired() else reason
+
+    def _expired(self) -> bool:
+        """Tell whether the lifetime ended before the producer did; `end` leaves its own reason."""
+        returned = self._producer_state is ProducerState.RETURNED
+        return not returned and self._producing.cancel_called and self._close_reason is None
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Playwright
 
 from require import require
 
@@ -22,10 +22,16 @@ _ARGUMENTS = [
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Run a headless browser for the length of the block."""
+def chromium(playwright: Playwright, *, keep_pages: bool = False) -> Iterator[Browser]:
+    """Run a headless browser for the length of the block.
+
+    Playwright turns the back-forward cache off; ``keep_pages`` leaves it on, as users have it.
+    """
     program = require("chromium", install="apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
-        yield browser
-        browser.close()
+    browser = playwright.chromium.launch(
+        executable_path=program,
+        args=_ARGUMENTS,
+        ignore_default_args=["--disable-back-forward-cache"] if keep_pages else None,
+    )
+    yield browser
+    browser.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from chromium import chromium
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from processes import PENSTOCK, Curl, CurlFixture, Server, serving
 
 
@@ -33,9 +33,16 @@ def curl() -> Iterator[CurlFixture]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
+    """Start what drives browsers."""
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
     """Start Chromium."""
-    with chromium() as browser:
+    with chromium(playwright) as browser:
         yield browser
 
 

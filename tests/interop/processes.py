@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -79,9 +80,11 @@ def serving(*command: str, folder: Path, cwd: Path | None = None) -> Iterator[Se
     """Run a server for the length of the block; kill it if it is there at the end."""
     number = len(list(folder.glob("*.out")))
     output, log = folder / f"server{number}.out", folder / f"server{number}.err"
+    # Unbuffered output would hide that a line is not flushed.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with output.open("wb") as out, log.open("wb") as err:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=env
         )
     try:
         yield Server(process, output, log)

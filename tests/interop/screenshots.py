@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from chromium import chromium
-from playwright.sync_api import expect
+from playwright.sync_api import expect, sync_playwright
 from processes import PENSTOCK, serving
 
 PICTURES: list[tuple[str, int, int, Literal["light", "dark"]]] = [
@@ -25,7 +25,8 @@ def main(folder: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as logs,
         serving(PENSTOCK, "serve", *bind, folder=Path(logs)) as server,
-        chromium() as browser,
+        sync_playwright() as playwright,
+        chromium(playwright) as browser,
     ):
         for name, width, height, scheme in PICTURES:
             viewport = {"width": width, "height": height}

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from chromium import chromium
+from playwright.sync_api import Browser, Page, Playwright, Route, expect
 from processes import PENSTOCK, Server, serving
 
 # The client of the Go program's page: a named listener, and `onmessage`, which a named event
@@ -63,11 +64,63 @@ def test_onopen_fires_before_the_first_event(demo: Server, page: Page) -> None:
     """Within 300 ms of connecting, though /ticks says nothing for two seconds."""
     page.goto(demo.url)
     for stream in ("sse", "ticks"):
-        wait_for_count(page, stream, "open", 1)
-        after = int(page.get_attribute(f"#{stream}", "data-opened-after") or "-1")
+        after = opened_after(page, stream)
         print(f"/{stream}: onopen after {after} ms")
-        assert 0 <= after < 300
+        assert after < 300
     assert count(page, "ticks", "message") == 0
+
+
+def test_the_time_until_onopen_is_measured(demo: Server, page: Page) -> None:
+    """A response that is held back for 400 ms is shown as late as it is."""
+
+    def late(route: Route) -> None:
+        time.sleep(0.4)
+        route.continue_()
+
+    page.route("**/ticks", late)
+    page.goto(demo.url)
+    assert opened_after(page, "ticks") >= 400
+
+
+def opened_after(page: Page, stream: str) -> int:
+    wait_for_count(page, stream, "open", 1)
+    said = re.search(rf"/{stream}\s*onopen, (\d+) ms", page.inner_text("#log"))
+    assert said is not None
+    return int(said[1])
+
+
+def test_counts_are_the_servers(demo: Server, page: Page) -> None:
+    """What a page counted of a stream is what the server says that it sent."""
+    page.goto(demo.url)
+    wait_for_count(page, "ticks", "message", 1)
+    for stream, handler in (("sse", "ping"), ("ticks", "message")):
+        page.locator(f"#{stream}").get_by_role("button", name="Disconnect").click()
+        sent = demo.wait_for_log(rf"/{stream} .* (\d+) events? sent", within=1)
+        assert count(page, stream, handler) in (int(sent[1]), int(sent[1]) - 1)
+        line = {"ping": 'listener "ping"', "message": "onmessage"}[handler]
+        assert count(page, stream, handler) == page.inner_text("#log").count(line)
+
+
+def test_id_and_data_are_told_apart(demo: Server, page: Page) -> None:
+    """The last id is the id's field, and the last data is the data's."""
+    body = "id: 7\nevent: ping\ndata: x\n\n"
+    page.route("**/sse", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.goto(demo.url)
+    wait_for_count(page, "sse", "ping", 1)
+    expect(page.locator("#sse .last-id")).to_have_text("7")
+    expect(page.locator("#sse .last-data")).to_have_text("x")
+
+
+def test_the_log_stays_short(demo: Server, page: Page) -> None:
+    """A page that is open for days does not grow."""
+    page.goto(demo.url)
+    page.evaluate(
+        "() => { for (let n = 0; n < 250; n++) document.querySelector('#log')"
+        ".append(document.createElement('li')); }"
+    )
+    before = count(page, "sse", "ping")
+    wait_for_count(page, "sse", "ping", before + 1)
+    assert page.locator("#log li").count() == 200
 
 
 def test_a_closed_page_is_a_disconnect(demo: Server, browser: Browser) -> None:
@@ -99,6 +152,40 @@ def test_buttons(demo: Server, page: Page) -> None:
     expect(card.get_by_role("button", name="Disconnect")).to_be_focused()
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_copy(demo: Server, browser: Browser, allowed: bool) -> None:
+    """The three lines are copied, or where the browser forbids it selected, for Ctrl-C."""
+    permissions = ["clipboard-read", "clipboard-write"] if allowed else []
+    with browser.new_context(permissions=permissions) as context:
+        page = context.new_page()
+        page.goto(demo.url)
+        if not allowed:
+            page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
+        page.get_by_role("button", name="Copy").click()
+        expect(page.locator("#copy")).to_have_text("Copied" if allowed else re.compile("Selected"))
+        read = "navigator.clipboard.readText()" if allowed else "String(getSelection())"
+        lines = page.evaluate(f"() => {read}").strip().splitlines()
+    assert len(lines) == 3
+    assert lines[0] == 'const source = new EventSource("/sse");'
+
+
+def test_a_page_that_is_left_is_a_disconnect(demo: Server, playwright: Playwright) -> None:
+    """A browser may keep it for the way back: its streams end, and come back with it."""
+    with chromium(playwright, keep_pages=True) as browser:
+        page = browser.new_page()
+        page.goto(demo.url)
+        wait_for_count(page, "sse", "ping", 1)
+        page.goto(f"{demo.url}/nothing")
+        for stream in ("sse", "ticks"):
+            demo.wait_for_log(f"/{stream} .* disconnected after", within=1)
+        page.evaluate("() => { history.back(); }")
+        wait_for_count(page, "sse", "open", 2)
+        kept = count(page, "sse", "ping")
+        assert kept >= 1, "the page was loaded anew: this test shows nothing"
+        wait_for_count(page, "sse", "ping", kept + 1)
+        page.close()
+
+
 def test_reconnects_when_the_server_is_back(tmp_path: Path, page: Page) -> None:
     """The browser waits for its `retry`, tries again, and goes on; onerror tells of the gap."""
     with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as first:
@@ -108,7 +195,7 @@ def test_reconnects_when_the_server_is_back(tmp_path: Path, page: Page) -> None:
         wait_for_count(page, "ticks", "open", 1)
         assert first.stop() == 0
         wait_for_count(page, "sse", "error", 1)
-        expect(page.locator("#sse .state-text")).to_have_text("connecting")
+        expect(page.locator("#sse .state-text")).to_have_text("reconnecting")
         heard = count(page, "sse", "ping")
     with serving(PENSTOCK, "serve", "--bind", bind, folder=tmp_path) as second:
         assert second.url == url

@@ -26,8 +26,14 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def modules(tmp_path: Path) -> Path:
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "text.py").write_text("app = 'text'")
+    (tmp_path / "callables.py").write_text(
+        "def factory(): ...\nasync def view(): ...\ndef wsgi(environ, start_response): ...\n"
+    )
     (tmp_path / "asyncio_app.py").write_text("from quart import Quart\napp = Quart('x')")
     (tmp_path / "needs_more.py").write_text("import no_such_dependency")
+    (tmp_path / "bad_value.py").write_text("PORT = int('no number')")
+    (tmp_path / "bad_name.py").write_text("import os\nos.no_such_thing")
+    (tmp_path / "colorsys.py").write_text("app = 'this one, and not that of Python'")
     (tmp_path / "starts_badly.py").write_text(
         "from quart_trio import QuartTrio\n"
         "app = QuartTrio('x')\n"
@@ -43,21 +49,51 @@ def modules(tmp_path: Path) -> Path:
         (["serve", "no.such:app"], 2, "no module 'no' for 'no.such:app': check its spelling"),
         (["serve", "empty:missing"], 2, "module 'empty' has no 'missing' to serve"),
         (["serve", "empty.deeper:app"], 2, "no module 'empty.deeper'"),
-        (["serve", "empty"], 2, "'empty' is not MODULE:APP, such as penstock.demo:app"),
+        (["serve", "empty"], 2, "'empty' is not MODULE:APP, such as empty:app"),
+        (
+            ["serve", "text.py:app"],
+            2,
+            "'text.py' is a file, and MODULE:APP names a module: text:app",
+        ),
         (["serve", ":app"], 2, "is not MODULE:APP"),
-        (["serve", "1 2:app"], 2, "is not MODULE:APP"),
-        (["serve", "text:app"], 2, "'text:app' is no ASGI application: str"),
+        (["serve", "1 2:app"], 2, "no module '1 2'"),
+        (
+            ["serve", "text:app"],
+            2,
+            "'text:app' is no ASGI application but str: name an object such as",
+        ),
+        (["serve", "colorsys:app"], 2, "'colorsys:app' is no ASGI application but str"),
         (["serve", "asyncio_app:app"], 2, "is a Quart of asyncio: make it a QuartTrio"),
+        (
+            ["serve", "callables:factory"],
+            2,
+            "'callables:factory' is no ASGI application but function",
+        ),
+        (["serve", "callables:view"], 2, "is no ASGI application but function"),
+        (["serve", "callables:wsgi"], 2, "is no ASGI application but function"),
         (["serve", "--bind", "nonsense"], 2, "'nonsense' is not HOST:PORT, such as 127.0.0.1:8080"),
+        (["serve", "--bind", ":8080"], 2, "is not HOST:PORT"),
+        (["serve", "--bind", "[]:8080"], 2, "is not HOST:PORT"),
+        (["serve", "--bind", "[localhost]:8080"], 2, "is not HOST:PORT"),
+        (["serve", "--bind", "loc\udcffal:80"], 2, "is not HOST:PORT"),
+        (["serve", "--bind", "a\nb:80"], 2, "is not HOST:PORT"),
+        (["serve", "--bind", "localhost:²"], 2, "no port from 0 to 65535"),
+        (["serve", "--bind", "localhost:" + "1" * 5000], 2, "no port from 0 to 65535"),
+        (["serve", "--bind", "[::x]:80"], 1, "cannot listen on [::x]:80: no such host"),
+        (["serve", "--bind", "a..b:80"], 1, "cannot listen on a..b:80: no such host"),
         (["serve", "--bind", "::1:80"], 2, "such as 127.0.0.1:8080 or [::1]:8080"),
         (["serve", "--bind", "localhost:http"], 2, "no port from 0 to 65535"),
         (["serve", "--bind", "localhost:65536"], 2, "no port from 0 to 65535"),
         (["serve", "--bind", "localhost:-1"], 2, "no port from 0 to 65535"),
         (["serve", "--bind", "203.0.113.1:0"], 1, "cannot listen on 203.0.113.1:0: "),
-        (["serve", "--bind", "no.such.host.invalid:0"], 1, "choose an address of this machine"),
-        (["serve", "--colour"], 2, "No such option"),
+        (
+            ["serve", "--bind", "no.such.host.invalid:0"],
+            1,
+            "no such host: choose an address of",
+        ),
+        (["serve", "--colour"], 2, "See penstock serve --help."),
         (["serve", "a:b", "c:d"], 2, "unexpected extra argument"),
-        (["sreve"], 2, "No such command 'sreve'"),
+        (["sreve"], 2, "No such command 'sreve'. Did you mean 'serve'? See penstock --help."),
     ],
 )
 def test_one_line_that_says_what_to_do(
@@ -72,10 +108,14 @@ def test_one_line_that_says_what_to_do(
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_port_in_use() -> None:
+@pytest.mark.parametrize(
+    ("host", "family", "shown"),
+    [("127.0.0.1", socket.AF_INET, "127.0.0.1"), ("::1", socket.AF_INET6, "[::1]")],
+)
+def test_a_port_in_use(host: str, family: socket.AddressFamily, shown: str) -> None:
     """The address is named, and a remedy."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        where = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server((host, 0), family=family) as taken:
+        where = f"{shown}:{taken.getsockname()[1]}"
         ran = run("serve", "--bind", where)
     assert ran.returncode == 1
     assert ran.stdout == ""
@@ -134,11 +174,59 @@ def test_an_application_that_does_not_start(modules: Path) -> None:
     assert ran.stderr.count("Traceback") == 1
 
 
-def test_a_fault_in_the_application_is_for_its_author(modules: Path) -> None:
-    """An import that fails inside the module is unexpected, and keeps its traceback."""
-    ran = run("serve", "needs_more:app", cwd=modules)
+@pytest.mark.parametrize(
+    ("module", "error"),
+    [
+        ("needs_more", "ModuleNotFoundError: No module named 'no_such_dependency'"),
+        ("bad_value", "ValueError: invalid literal for int() with base 10: 'no number'"),
+        ("bad_name", "AttributeError: module 'os' has no attribute 'no_such_thing'"),
+    ],
+)
+def test_a_fault_in_the_application_is_for_its_author(
+    module: str, error: str, modules: Path
+) -> None:
+    """A failure inside the module is unexpected, and keeps its traceback."""
+    ran = run("serve", f"{module}:app", cwd=modules)
     assert ran.returncode == 1
-    assert ran.stderr.endswith("ModuleNotFoundError: No module named 'no_such_dependency'\n")
+    assert ran.stderr.endswith(f"{error}\n")
+
+
+@pytest.mark.parametrize(
+    ("redirect", "says"), [(">/dev/full", "No space left on device"), ("| true", "Broken pipe")]
+)
+def test_an_output_that_takes_nothing(redirect: str, says: str) -> None:
+    """Nobody could learn where the server listens: it says so, and ends."""
+    command = f'"{PENSTOCK}" serve --bind 127.0.0.1:0 {redirect}'
+    ran = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr == f"penstock: cannot write to standard output: {says}\n"
+
+
+def test_defaults() -> None:
+    """What help says of the default address is so, and as many clients as may can wait."""
+    (bind,) = [each for each in cli.serve.params if each.name == "binds"]
+    assert bind.default == ["127.0.0.1:8080"]
+    config = cli._config((("127.0.0.1", 0),))
+    os.close(int(config.bind[0].removeprefix("fd://")))
+    assert config.backlog == 4096
+
+
+def test_ctrl_c_before_trio_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While modules are imported, Ctrl-C ends the process as it ends any other."""
+
+    def interrupted(**options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.cli, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
 
 
 def test_version_and_help() -> None:
@@ -149,7 +237,8 @@ def test_version_and_help() -> None:
         assert (ran.returncode, ran.stderr) == (0, "")
     assert "penstock serve shop:app --bind 0.0.0.0:80" in ran.stdout
     assert "[default: 127.0.0.1:8080]" in ran.stdout
-    assert "serve" in run().stdout + run().stderr
+    assert run().stdout == run("--help").stdout
+    assert "serve  Serve an application, or the demonstration.\n" in run().stdout
 
 
 def test_python_m_penstock(tmp_path: Path) -> None:

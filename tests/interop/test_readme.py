@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import html
+import importlib
 import inspect
 import re
 import subprocess
@@ -10,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import trio
 from processes import PENSTOCK, CurlFixture, Server, serving
 
-from penstock import demo
+from penstock import ServerSentEvent, demo
+from penstock.quart import EventSourceResponse
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -56,37 +59,72 @@ def test_the_application_that_resumes(tmp_path: Path, curl: CurlFixture) -> None
 
 async def test_the_test_of_a_producer() -> None:
     """It passes as it stands."""
-    (source,) = (block for block in blocks("python") if "test_countdown" in block)
+    (source,) = (block for block in blocks("python") if "test_two_at_once" in block)
     names: dict[str, object] = {}
     exec(source, names)
-    test = names["test_countdown"]
+    test = names["test_two_at_once"]
     assert callable(test)
     with trio.fail_after(5):
         await test()
 
 
-@pytest.mark.parametrize("name", ["ping", "send_data", "sse", "ticks"])
-def test_the_trio_program_is_the_demonstration(name: str) -> None:
-    """The README's lines are the demonstration's, but for what a column has no room for."""
+class Bare(ast.NodeTransformer):
+    """Takes away what a column has no room for: annotations and docstrings."""
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
+        node.returns = None
+        for argument in node.args.args:
+            argument.annotation = None
+        if ast.get_docstring(node):
+            del node.body[0]
+        return node
+
+
+def bare(source: str) -> dict[str, str]:
+    functions = Bare().visit(ast.parse(source)).body
+    return {f.name: ast.dump(f) for f in functions if isinstance(f, ast.AsyncFunctionDef)}
+
+
+def test_the_trio_program_is_the_demonstration() -> None:
+    """The README's functions are the demonstration's, but for what a column has no room for."""
     (source,) = (block for block in blocks("python") if "async def send_data" in block)
-    shown = re.search(rf"(?ms)^async def {name}\(.*?(?=^\S|\Z)", source)
-    assert shown is not None
+    shown, real = bare(source), bare(inspect.getsource(demo))
+    assert set(shown) == {"ping", "send_data", "sse", "ticks"}
+    for name, function in shown.items():
+        assert function == real[name], name
 
-    def words(code: str) -> set[str]:
-        return set(re.findall(r"[A-Za-z_]\w+", code))
 
-    used = inspect.getsource(getattr(demo, name))
-    assert words(shown.group()) - {"event"} <= words(used) | {"event"}
+def test_the_three_lines_are_the_pages() -> None:
+    """README and page show the same JavaScript, which `test_browser` tries."""
+    page = html.unescape((ROOT / "web" / "index.html").read_text())
+    (shown,) = blocks("js")
+    assert len(shown.splitlines()) == 3
+    assert shown.strip() in page
+
+
+def test_the_signatures_are_so() -> None:
+    """The two that the README shows are those of the code."""
+    (shown,) = (block for block in blocks("text") if block.startswith("EventSourceResponse("))
+
+    def signature(made: type) -> str:
+        parameters = inspect.signature(made).parameters.values()
+        bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+        return f"{made.__name__}{inspect.Signature(bare)}\n"
+
+    assert shown == signature(EventSourceResponse) + signature(ServerSentEvent)
 
 
 def test_the_table_of_modules_is_complete() -> None:
-    """Every name that the table of modules gives can be had."""
+    """Every name that the table of modules gives can be had, and it gives the modules there are."""
     table = README.partition("## What there is")[2].partition("## What Penstock")[0]
-    for module, names in re.findall(r"(?m)^\| `(penstock[\w.]*)` \| (.*) \|$", table):
-        namespace = __import__(module, fromlist=["x"])
-        for name in re.findall(r"`([A-Za-z_]+)(?:\(.*?\))?`", names):
-            if name != "json":
-                assert hasattr(namespace, name), (module, name)
+    rows = dict(re.findall(r"(?m)^\| `(penstock[\w.]*)` \| (.*) \|$", table))
+    assert set(rows) == {"penstock", "penstock.quart", "penstock.hypercorn", "penstock.demo"}
+    for module, said in rows.items():
+        namespace = importlib.import_module(module)
+        names = set(re.findall(r"`([A-Za-z_]+)(?:\(.*?\))?`", said)) - {"json"}
+        assert names <= set(namespace.__all__), module
+        if module == "penstock.quart":
+            assert names == set(namespace.__all__)
 
 
 def test_the_commands_are_sessions() -> None:
@@ -94,7 +132,9 @@ def test_the_commands_are_sessions() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "nox", "-l"], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    for session in re.findall(r"nox -s (\w+)", README):
+    sessions = set(re.findall(r"nox -s (\w+)", README))
+    assert {"serve", "tests"} <= sessions
+    for session in sessions:
         assert f"{session} ->" in listed.stdout, session
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / target).exists(), target

@@ -57,15 +57,54 @@ def test_a_signal_ends_streams_and_server(
     assert "Traceback" not in demo.log
 
 
-def test_a_second_signal_ends_it_at_once(demo: Server) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(demo: Server, number: signal.Signals) -> None:
     """Who cannot wait for what holds the server need not."""
     with socket.create_connection(("127.0.0.1", demo.port)) as connection:
         connection.sendall(b"GET /sse HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(10)
         # Not closing at the stream's end, this client holds its connection for the grace of 1 s.
         demo.process.send_signal(signal.SIGTERM)
-        demo.wait_for_log("Stopping: 1 streams to end")
-        assert demo.stop(signal.SIGTERM, within=0.5) == -signal.SIGTERM
+        demo.wait_for_log("Stopping: 1 stream to end; a second signal stops at once")
+        assert demo.stop(number, within=0.9) == -number
+        assert "Traceback" not in demo.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_application_starts(tmp_path: Path, number: signal.Signals) -> None:
+    """The application is cancelled, its `finally` has run, and the status is 0."""
+    (tmp_path / "slow.py").write_text(
+        """
+import trio
+from quart_trio import QuartTrio
+
+app = QuartTrio(__name__)
+
+@app.before_serving
+async def connect():
+    try:
+        print("http://starting", flush=True)
+        await trio.sleep_forever()
+    finally:
+        print("finally", flush=True)
+"""
+    )
+    with serving(
+        PENSTOCK, "serve", "slow:app", "-b", "127.0.0.1:0", folder=tmp_path, cwd=tmp_path
+    ) as server:
+        assert server.url == "http://starting"
+        assert server.stop(number) == 0
+        assert "Listening" not in server.output
+        assert server.output.endswith("finally\n")
+        assert "Traceback" not in server.log
+
+
+def test_a_signal_as_soon_as_it_listens(tmp_path: Path) -> None:
+    """Who waits for the first line may stop the server then."""
+    for _ in range(10):
+        with serving(PENSTOCK, "serve", "-b", "127.0.0.1:0", folder=tmp_path) as server:
+            wait_until(lambda: "Listening" in server.output)
+            assert server.stop() == 0
 
 
 def test_a_client_that_keeps_its_connection_does_not_hold_the_server(demo: Server) -> None:
@@ -90,6 +129,7 @@ def test_listens_where_it_says(tmp_path: Path) -> None:
             socket.create_connection((host, int(port))).close()
         assert server.stop() == 0
         assert server.output.count("\n") == 3
+        assert "Running on" not in server.log
 
 
 def test_an_application_of_ones_own(tmp_path: Path, curl: CurlFixture) -> None:
@@ -165,16 +205,17 @@ def test_short_answers(demo: Server, request_line: str, status: bytes) -> None:
     line, *headers = request_line.split("\r\n")
     lines = [f"{line} HTTP/1.1", "Host: x", *headers, "", ""]
     with socket.create_connection(("127.0.0.1", demo.port), timeout=5) as connection:
-        connection.sendall("\r\n".join(lines).encode())
-        received = connection.recv(65536)
-        if status != b"200":
-            length = re.search(rb"content-length: (\d+)", received)
-            assert length
-            while len(received.partition(b"\r\n\r\n")[2]) < int(length[1]):
-                received += connection.recv(65536)
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert head.split()[1] == status
+        with connection.makefile("rb") as received:
+            connection.sendall("\r\n".join(lines).encode())
+            head = list(itertools.takewhile(lambda line: line != b"\r\n", received))
+            lengths = [line.split()[1] for line in head if line.startswith(b"content-length:")]
+            body = received.read(int(lengths[0])) if lengths else b""
+            # Whatever came beyond it would be taken for this answer.
+            connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+            following = received.readline()
+    assert head[0].split()[1] == status
     assert bool(body) == (status != b"200")
+    assert following.startswith(b"HTTP/1.1 404")
 
 
 def test_http_2(demo: Server, curl: CurlFixture) -> None:
