@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import trio
 from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError
 from quart_trio import QuartTrio
 
 from penstock import CloseReason, ServerSentEvent, StreamGroup
@@ -87,7 +88,7 @@ async def test_an_application_that_fails_to_start_has_not_started(config: Config
         raise LookupError("away")
 
     started = []
-    with trio.fail_after(10), pytest.raises(BaseExceptionGroup):
+    with trio.fail_after(10), pytest.RaisesGroup(LifespanFailureError, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             started += await nursery.start(partial(serve, app, config))
     assert not started
