@@ -52,6 +52,7 @@ function wire(card) {
   const lastData = /** @type {HTMLElement} */ (card.querySelector(".last-data"));
   /** @type {EventSource | null} */
   let source = null;
+  let giveUp = () => {}; // stops waiting for the first answer
 
   function showState() {
     const states = ["connecting", "open", "closed"];
@@ -100,14 +101,16 @@ function wire(card) {
       note(stream, closed ? "onerror: closed for good" : "onerror: the browser will reconnect");
       showState();
     };
-    const waiting = source;
-    setTimeout(() => {
-      if (source === waiting && card.dataset.state === "connecting") note(stream, SIX);
-    }, 3000);
     showState();
+    const patience = setTimeout(() => note(stream, SIX), 3000);
+    for (const answer of ["open", "error"]) {
+      source.addEventListener(answer, () => clearTimeout(patience));
+    }
+    giveUp = () => clearTimeout(patience);
   }
 
   function close() {
+    giveUp();
     source?.close();
     source = null;
     showState();

@@ -193,8 +193,7 @@ def _accepted() -> bool:
     qualities: dict[str, float] = {}
     for media_range, quality in request.accept_mimetypes:
         name = media_range.partition(";")[0].strip().lower()
-        if name:
-            qualities[name] = max(quality, qualities.get(name, 0))
+        qualities[name] = max(quality, qualities.get(name, 0))
     for media_range in (_CONTENT_TYPE, "text/*", "*/*"):
         if media_range in qualities:
             return qualities[media_range] > 0

@@ -111,6 +111,17 @@ def test_id_and_data_are_told_apart(demo: Server, page: Page) -> None:
     expect(page.locator("#sse .last-data")).to_have_text("x")
 
 
+def test_a_connection_that_gets_no_answer_is_explained(demo: Server, page: Page) -> None:
+    """The seventh connection of a browser to a host waits: the page says why."""
+    page.route("**/ticks", lambda route: None)
+    page.goto(demo.url)
+    wait_for_count(page, "sse", "ping", 7)
+    log = page.inner_text("#log")
+    assert re.search(r"/ticks\s*still connecting: .* six connections", log)
+    assert not re.search(r"/sse\s*still connecting", log)
+    expect(page.locator("#ticks .state-text")).to_have_text("connecting")
+
+
 def test_the_log_stays_short(demo: Server, page: Page) -> None:
     """A page that is open for days does not grow."""
     page.goto(demo.url)
