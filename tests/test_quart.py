@@ -219,6 +219,18 @@ async def test_accept(
         assert b"accept text/event-stream" in client.body
 
 
+async def test_accept_in_several_lines(autojump_clock: trio.testing.MockClock) -> None:
+    """They are one list."""
+    client = FakeClient(App(max_lifetime=1), headers={"Accept": "text/html"})
+    client.scope["headers"].append((b"accept", b"text/event-stream"))
+    await client.run()
+    assert client.status == 200
+    client = FakeClient(App(max_lifetime=1), headers={"Accept": ""})
+    client.scope["headers"].append((b"accept", b"text/html"))
+    await client.run()
+    assert client.status == 406
+
+
 async def test_a_view_may_be_a_plain_function(autojump_clock: trio.testing.MockClock) -> None:
     """Quart-Trio runs such a view in a thread: the stream it returns is like any other."""
     app = App()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -557,6 +558,50 @@ async def test_a_producer_may_tidy_up_after_it_closed_its_channel(
     assert tidied is done
     assert stream.close_reason is CloseReason.FINISHED
     assert stream.statistics().producer is state
+
+
+async def test_a_lifetime_that_a_producer_swallows_is_the_reason_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It ended because it was cancelled, whatever it made of that."""
+
+    async def producer(events: Events) -> None:
+        with contextlib.suppress(trio.Cancelled):
+            await trio.sleep_forever()
+
+    assert await EventStream(producer, max_lifetime=5).run(Client()) is CloseReason.EXPIRED
+
+
+async def test_a_disconnect_is_the_reason_though_the_writer_cannot_leave(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A server may shield its send: the producer's end tells what came first."""
+
+    class Shielded(Client):
+        async def send(self, chunk: bytes) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(10)
+
+    stream = EventStream(Producer(pause=1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.run, Shielded())
+        await trio.sleep(3)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+            stream.end(CloseReason.DRAINING)
+    assert stream.close_reason is CloseReason.DISCONNECTED
+
+
+async def test_is_iterated_in_its_block_only() -> None:
+    """A forgotten `open` would be a stream that is silent for ever."""
+    stream = EventStream(Producer())
+    with pytest.raises(trio.ClosedResourceError, match="in the block of its open"):
+        await anext(stream)
+    async with stream.open():
+        pass
+    with pytest.raises(trio.ClosedResourceError):
+        await anext(stream)
 
 
 async def test_a_drain_cancels_a_producer_that_tidies_up(

@@ -114,13 +114,14 @@ def serve(application: str, binds: tuple[tuple[str, int], ...]) -> None:
     """Serve an application with Hypercorn on Trio; without MODULE:APP, the demonstration.
 
     Prints a line on stdout for each address it listens on. Ctrl-C or SIGTERM ends all streams and
-    then the server; a second one ends it at once.
+    then the server; a second one ends it at once. Stopped while it starts, an application is
+    cancelled, and its shutdown functions do not run.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     app = _load(application)
     config = _config(binds)
     try:
-        trio.run(_serve, app, config, strict_exception_groups=True)
+        trio.run(_serve, app, config)
     except* (LifespanFailureError, LifespanTimeoutError) as errors:
         raise click.ClickException(f"{application} did not start: {_first(errors)}") from errors
     except* _NoOutput as errors:
@@ -136,7 +137,7 @@ def _load(application: str) -> Any:
     if module.endswith(".py"):
         right = f"{module.removesuffix('.py').replace(os.sep, '.')}:{name}"
         raise _Misuse(f"{module!r} is a file, and MODULE:APP names a module: {right}")
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, "")
     try:
         loaded: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -150,7 +151,7 @@ def _load(application: str) -> Any:
         app = operator.attrgetter(name)(loaded)
     except AttributeError as error:
         raise _Misuse(f"module {module!r} has no {name!r} to serve") from error
-    if not _takes_three(app):
+    if isinstance(app, type) or not _takes_three(app):
         raise _Misuse(
             f"{application!r} is no ASGI application but {type(app).__name__}: "
             "name an object such as `app = QuartTrio(__name__)`"
@@ -163,7 +164,7 @@ def _load(application: str) -> Any:
 def _takes_three(app: Any) -> bool:
     """Tell whether an object can be called as ASGI calls it: a view, factory or WSGI app cannot."""
     try:
-        inspect.signature(app).bind("scope", "receive", "send")
+        inspect.signature(app, follow_wrapped=False).bind("scope", "receive", "send")
     except TypeError:
         return False
     except ValueError:  # it has no signature to look at

@@ -80,7 +80,9 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
     async def aclose(self) -> None:
         """Close the channel: the stream is finished when what was sent is written.
 
-        The producer may go on, to tidy up; what ends a stream, a disconnect say, cancels it still.
+        The producer may go on, to tidy up briefly: the response ends when it has returned, and
+        nothing is written until then, not even to keep it alive. What ends a stream, a disconnect
+        say, cancels it still.
 
         Cancellation:
           A checkpoint; the channel is closed even when it is cancelled.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, final
@@ -21,8 +21,9 @@ import trio
 from quart import Quart, Request, Response, current_app, has_request_context, request
 from quart.wrappers.response import DataBody, ResponseBody
 from quart_trio.wrappers import TrioResponse
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import Headers, MIMEAccept
 from werkzeug.exceptions import BadRequest, InternalServerError, NotAcceptable
+from werkzeug.http import parse_accept_header
 
 from penstock.errors import StreamingUnsupported
 from penstock.group import STREAM_GROUP, StreamGroup
@@ -191,7 +192,8 @@ def _accepted() -> bool:
     say nothing about an event stream.
     """
     qualities: dict[str, float] = {}
-    for media_range, quality in request.accept_mimetypes:
+    lines = ",".join(request.headers.getlist("Accept"))  # RFC 9110, 5.3: several are one list
+    for media_range, quality in parse_accept_header(lines, MIMEAccept):
         name = media_range.partition(";")[0].strip().lower()
         qualities[name] = max(quality, qualities.get(name, 0))
     for media_range in (_CONTENT_TYPE, "text/*", "*/*"):
@@ -228,10 +230,7 @@ class _EventStreamBody(ResponseBody):
     """A body that Quart enters, iterates and leaves, all in the task that sends the response."""
 
     def __init__(self, stream: EventStream) -> None:
-        self._stream = stream
-        self._group = _group_of(request)
-        self._logger: logging.Logger = current_app.logger
-        self._block: AbstractAsyncContextManager[EventStream] = self._open()
+        self._block = _open(stream, _group_of(request), current_app.logger)
 
     async def __aenter__(self) -> EventStream:
         return await self._block.__aenter__()
@@ -245,24 +244,27 @@ class _EventStreamBody(ResponseBody):
         # The block's own exit, which waits for tasks that it has cancelled: nothing to shield.
         await self._block.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
 
-    @asynccontextmanager
-    async def _open(self) -> AsyncIterator[EventStream]:
-        stream = self._stream
-        with self._group.hold(stream) if self._group else nullcontext():
-            try:
-                async with stream.open():
-                    yield stream
-            finally:
-                figures = stream.statistics()
-                self._logger.info(
-                    "%s %s after %.2f s, %d event%s sent, producer %s",
-                    stream.name,
-                    figures.close_reason,
-                    figures.seconds,
-                    figures.events_sent,
-                    "" if figures.events_sent == 1 else "s",
-                    figures.producer,
-                )
+
+@asynccontextmanager
+async def _open(
+    stream: EventStream, group: StreamGroup | None, logger: logging.Logger
+) -> AsyncIterator[EventStream]:
+    """Open a stream, in the server's group if it has one, and log what became of it."""
+    with group.hold(stream) if group else nullcontext():
+        try:
+            async with stream.open():
+                yield stream
+        finally:
+            figures = stream.statistics()
+            logger.info(
+                "%s %s after %.2f s, %d event%s sent, producer %s",
+                stream.name,
+                figures.close_reason,
+                figures.seconds,
+                figures.events_sent,
+                "" if figures.events_sent == 1 else "s",
+                figures.producer,
+            )
 
 
 def _group_of(asked: Request) -> StreamGroup | None:

@@ -150,7 +150,8 @@ class EventStream:
         ends as soon as it is.
 
         Cancellation:
-          Synchronous, no checkpoint. It does not wait for the stream to be over.
+          Synchronous, no checkpoint. It does not wait for the stream to be over. From a thread,
+          such as a plain view's, it is called through `trio.from_thread.run_sync`.
         """
         self._conclude(reason)
         self._producing.cancel()
@@ -218,11 +219,13 @@ class EventStream:
 
         Raises:
           StopAsyncIteration: the stream has ended.
-          trio.ClosedResourceError: the block of `open` was left.
+          trio.ClosedResourceError: this is not the block of `open`.
 
         Cancellation:
           A checkpoint. Atomic: either bytes are returned or nothing was taken from the channel.
         """
+        if self._opened_at is None or self._closed_at is not None:
+            raise trio.ClosedResourceError("a stream is iterated in the block of its open()")
         self._tally.add(self._writing)
         self._writing = _Tally()
         if not self._started:
@@ -253,7 +256,7 @@ class EventStream:
                 self._writing.events += event.data is not None
                 event = self._receive.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel):
-            return b"".join(chunks) if len(chunks) > 1 else chunks[0]
+            return b"".join(chunks)
 
     async def _produce(self) -> None:
         """Run the producer in its scope; close its channel, and note what ended it."""
@@ -272,20 +275,17 @@ class EventStream:
             finally:
                 if self._producer_state is ProducerState.RUNNING:
                     self._producer_state = ProducerState.CANCELLED
-                # Cancelled with all that is round it, it names no cause, whatever it raised then.
-                around = trio.current_effective_deadline() == -math.inf
-                if self._expired() or (self._producer_state is ProducerState.FAILED and not around):
-                    self._conclude(CloseReason.FAILED)
+                if self._producer_state is not ProducerState.RETURNED:
+                    # Where all that is round it was cancelled, that is the cause: no client.
+                    gone = trio.current_effective_deadline() == -math.inf
+                    self._conclude(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
 
     def _conclude(self, reason: CloseReason) -> None:
         """Note why the stream ends, unless an earlier cause has been noted, or has come true."""
         if self._close_reason is None:
-            self._close_reason = CloseReason.EXPIRED if self._expired() else reason
-
-    def _expired(self) -> bool:
-        """Tell whether the lifetime ended before the producer did; `end` leaves its own reason."""
-        returned = self._producer_state is ProducerState.RETURNED
-        return not returned and self._producing.cancel_called and self._close_reason is None
+            # `end` notes its reason before it cancels: without one, it was the deadline.
+            expired = self._producing.cancel_called
+            self._close_reason = CloseReason.EXPIRED if expired else reason
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ def modules(tmp_path: Path) -> Path:
     (tmp_path / "text.py").write_text("app = 'text'")
     (tmp_path / "callables.py").write_text(
         "def factory(): ...\nasync def view(): ...\ndef wsgi(environ, start_response): ...\n"
+        "class Class:\n    def __init__(self, *args): ...\n"
     )
     (tmp_path / "asyncio_app.py").write_text("from quart import Quart\napp = Quart('x')")
     (tmp_path / "needs_more.py").write_text("import no_such_dependency")
@@ -69,6 +70,7 @@ def modules(tmp_path: Path) -> Path:
             2,
             "'callables:factory' is no ASGI application but function",
         ),
+        (["serve", "callables:Class"], 2, "is no ASGI application but type: name an object"),
         (["serve", "callables:view"], 2, "is no ASGI application but function"),
         (["serve", "callables:wsgi"], 2, "is no ASGI application but function"),
         (["serve", "--bind", "nonsense"], 2, "'nonsense' is not HOST:PORT, such as 127.0.0.1:8080"),

@@ -136,5 +136,7 @@ def test_the_commands_are_sessions() -> None:
     assert {"serve", "tests"} <= sessions
     for session in sessions:
         assert f"{session} ->" in listed.stdout, session
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+    links = re.findall(r"\]\((?!http)([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", README)
+    assert len(links) > 5
+    for target in ("".join(link) for link in links):
         assert (ROOT / target).exists(), target
