@@ -38,7 +38,7 @@ GRACE: Final = 1.0
 # kernel holds it to net.core.somaxconn, 4096 by default.
 BACKLOG: Final = 4096
 
-_SERVE_EPILOG: Final = """\b
+_EXAMPLES: Final = """\b
 Examples:
   penstock serve                                the demonstration, with its page
   penstock serve shop:app                       `app` in shop.py of this directory
@@ -68,7 +68,11 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    epilog=_EXAMPLES,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="penstock")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -98,7 +102,7 @@ class Bind(click.ParamType[tuple[str, int]]):
         return host, int(port)
 
 
-@cli.command(epilog=_SERVE_EPILOG, short_help="Serve an application, or the demonstration.")
+@cli.command(epilog=_EXAMPLES, short_help="Serve an application, or the demonstration.")
 @click.argument("application", metavar="[MODULE:APP]", default=DEMO)
 @click.option(
     "binds",

@@ -237,7 +237,7 @@ def test_version_and_help() -> None:
     for arguments in (["--help"], ["-h"], ["serve", "--help"]):
         ran = run(*arguments)
         assert (ran.returncode, ran.stderr) == (0, "")
-    assert "penstock serve shop:app --bind 0.0.0.0:80" in ran.stdout
+        assert "penstock serve shop:app --bind 0.0.0.0:80" in ran.stdout
     assert "[default: 127.0.0.1:8080]" in ran.stdout
     assert run().stdout == run("--help").stdout
     assert "serve  Serve an application, or the demonstration.\n" in run().stdout
