@@ -124,12 +124,15 @@ def serve(application: str, binds: tuple[tuple[str, int], ...]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     app = _load(application)
     config = _config(binds)
+    failure = None
     try:
         trio.run(_serve, app, config)
     except* (LifespanFailureError, LifespanTimeoutError) as errors:
-        raise click.ClickException(f"{application} did not start: {_first(errors)}") from errors
+        failure = f"{application} did not start: {_first(errors)}"
     except* _NoOutput as errors:
-        raise click.ClickException(str(_first(errors))) from errors
+        failure = str(_first(errors))
+    if failure is not None:  # what is raised in an `except*` comes out in a group, in Python 3.11.2
+        raise click.ClickException(failure)
 
 
 def _load(application: str) -> Any:
