@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 
 import nox
@@ -88,5 +88,5 @@ def build(session: nox.Session) -> None:
 def screenshots(session: nox.Session) -> None:
     """Take the pictures of the page that the README shows."""
     install(session, "test")
-    env = {"PYTHONPATH": f"tests{':' if sys.platform != 'win32' else ';'}tests/interop"}
+    env = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
     session.run("python", "tests/interop/screenshots.py", ".readme", env=env)

@@ -172,11 +172,11 @@ def test_an_error_keeps_nothing() -> None:
     assert after - before < 100_000
 
 
-@pytest.mark.parametrize("id", ["a\nb", "a\0", "\ud800"])
-def test_an_id_that_no_event_could_have_had(id: str) -> None:  # noqa: A002
+@pytest.mark.parametrize("last", ["a\nb", "a\0", "\ud800"])
+def test_an_id_that_no_event_could_have_had(last: str) -> None:
     """It is refused when it is given, not in the middle of a stream."""
     with pytest.raises(InvalidEvent):
-        EventStreamDecoder(last_event_id=id)
+        EventStreamDecoder(last_event_id=last)
 
 
 def test_repr() -> None:

@@ -120,7 +120,7 @@ async def test_other_requests(path: str, method: str, status: int, part: bytes) 
 
 
 @pytest.mark.parametrize(
-    ("path", "type"),
+    ("path", "mimetype"),
     [
         ("/", "text/html"),
         ("/static/page.css", "text/css"),
@@ -128,12 +128,12 @@ async def test_other_requests(path: str, method: str, status: int, part: bytes) 
         ("/static/icon.svg", "image/svg+xml"),
     ],
 )
-async def test_the_page(path: str, type: str) -> None:  # noqa: A002
+async def test_the_page(path: str, mimetype: str) -> None:
     """The page and what it needs are there, and asked for anew each time."""
     client = FakeClient(app, path)
     await client.run()
     assert client.status == 200
-    assert type in client.headers["content-type"]
+    assert mimetype in client.headers["content-type"]
     assert "max-age" not in client.headers.get("cache-control", "")
     assert len(client.body) == int(client.headers["content-length"])
 

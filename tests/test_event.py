@@ -34,7 +34,7 @@ def test_is_frozen_and_compares_by_its_fields() -> None:
     assert {event: 1}[ServerSentEvent("a", id="1")] == 1
     assert event != ServerSentEvent("a", id="2")
     with pytest.raises(dataclasses.FrozenInstanceError):
-        event.data = "b"  # type: ignore[misc]
+        event.data = "b"  # type: ignore[misc] # what is to fail
 
 
 def test_can_be_copied_with_a_change() -> None:
@@ -85,6 +85,7 @@ def test_json_takes_the_other_fields() -> None:
     assert event == ServerSentEvent("1", event="e", id="i", retry=MAX_RETRY, comment="c")
 
 
+# Each `type: ignore` stands by a mistake that a type checker would have found, too.
 REFUSED = {
     "LF in id": (lambda: ServerSentEvent("a", id="1\n2"), "id must not contain a line end"),
     "a long id": (lambda: ServerSentEvent("a", id="1\n" + "x" * 10**6), "id must not contain"),
@@ -125,7 +126,7 @@ def test_refuses_what_the_wire_cannot_carry(make: object, says: str) -> None:
 def test_positional_is_data_only() -> None:
     """All but the data is given by name: nobody need remember an order."""
     with pytest.raises(TypeError):
-        ServerSentEvent("a", "b")  # type: ignore[call-arg]
+        ServerSentEvent("a", "b")  # type: ignore[call-arg] # what is to fail
 
 
 text = st.text(st.characters(codec="utf-8"))
@@ -143,7 +144,7 @@ lines = text.filter(lambda value: not LINE_END.search(value))
 def test_round_trip(
     data: str,
     event: str | None,
-    id: str | None,  # noqa: A002
+    id: str | None,  # noqa: A002 - the name of the field
     retry: int | None,
     comment: str | None,
     cut: int,

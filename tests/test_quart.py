@@ -371,8 +371,8 @@ async def test_the_line_of_the_log_is_one_line(
     """Whatever the path was, it cannot write anything else into a terminal or a log."""
     app = App()
 
-    @app.get("/<path:any>")
-    async def deeper(any: str) -> EventSourceResponse:  # noqa: A002
+    @app.get("/<path:rest>")
+    async def deeper(rest: str) -> EventSourceResponse:
         return EventSourceResponse(app.produce, max_lifetime=1)
 
     await FakeClient(app, path, client=client).run()
@@ -493,7 +493,7 @@ def test_require_trio_without_trio(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[0].exc_info is None
 
     with pytest.raises(RuntimeError, match="Streaming unsupported"):
-        app({"type": "websocket"}, None, None).send(None)  # type: ignore[arg-type]
+        app({"type": "websocket"}, None, None).send(None)  # type: ignore[arg-type] # never called
 
 
 def test_an_event_source_response_of_an_asyncio_quart() -> None:

@@ -23,6 +23,7 @@ from penstock import (
 )
 
 Events = trio.abc.SendChannel[ServerSentEvent]
+ProducerFunction = Callable[[Events], Awaitable[None]]
 
 COMMENT = b":\n\n"
 
@@ -206,13 +207,13 @@ async def fails_in_a_nursery(events: Events) -> None:
 
 @pytest.mark.parametrize("producer", [fails, fails_in_a_nursery])
 async def test_a_producer_that_raises_fails_its_stream_and_nothing_else(
-    producer: object,
+    producer: ProducerFunction,
     caplog: pytest.LogCaptureFixture,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """What it sent is written, one record with the traceback is logged, and no error goes on."""
     client = Client()
-    stream = EventStream(producer, name="/numbers")  # type: ignore[arg-type]
+    stream = EventStream(producer, name="/numbers")
     async with nothing_left_behind():
         assert await stream.run(client) is CloseReason.FAILED
     assert client.data == ["a"]
@@ -428,7 +429,7 @@ async def test_only_events_can_be_sent(caplog: pytest.LogCaptureFixture) -> None
     """Text would be taken for wire bytes: it is refused where it is sent, in the producer."""
 
     async def producer(events: Events) -> None:
-        await events.send("data: forged\n\n")  # type: ignore[arg-type]
+        await events.send("data: forged\n\n")  # type: ignore[arg-type] # the mistake
 
     client = Client()
     assert await EventStream(producer).run(client) is CloseReason.FAILED
@@ -443,7 +444,8 @@ async def test_what_is_no_async_function_fails_its_stream(
 
     def produce(events: Events) -> None: ...
 
-    assert await EventStream(produce).run(Client()) is CloseReason.FAILED  # type: ignore[arg-type]
+    stream = EventStream(produce)  # type: ignore[arg-type] # the mistake
+    assert await stream.run(Client()) is CloseReason.FAILED
     assert len(caplog.records) == 1
     assert "returned NoneType and nothing to await: define it with `async def`" in caplog.text
 
@@ -483,7 +485,7 @@ async def test_all_errors_of_a_producer_are_logged(
     assert "LookupError: two" in caplog.text
 
 
-def tidies_up_for(seconds: float) -> Callable[[Events], Awaitable[None]]:
+def tidies_up_for(seconds: float) -> ProducerFunction:
     """Make a producer whose end takes some time, whatever comes."""
 
     async def producer(events: Events) -> None:
@@ -672,7 +674,7 @@ async def test_is_opened_once() -> None:
 def test_arguments_out_of_range(arguments: dict[str, object], says: str) -> None:
     """What could not work is an error when it is given, not when a client comes."""
     with pytest.raises(ValueError, match=says):
-        EventStream(Producer(), **arguments)  # type: ignore[arg-type]
+        EventStream(Producer(), **arguments)  # type: ignore[arg-type] # the mistakes
 
 
 async def yields(events: Events) -> AsyncIterator[ServerSentEvent]:
@@ -696,7 +698,7 @@ def yields_too() -> Iterator[ServerSentEvent]:
 def test_what_is_no_producer_is_refused_at_once(producer: object, says: str) -> None:
     """What can be seen before a client comes is told before a client comes."""
     with pytest.raises(TypeError, match=says):
-        EventStream(producer)  # type: ignore[arg-type]
+        EventStream(producer)  # type: ignore[arg-type] # the mistakes
 
 
 async def test_repr_and_statistics_through_a_life() -> None:

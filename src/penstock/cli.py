@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 import trio
 from hypercorn.config import Config
-from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
+from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
 from quart import Quart
 from quart_trio import QuartTrio
 
@@ -194,7 +194,7 @@ def _config(binds: tuple[tuple[str, int], ...]) -> Config:
 def _listening_socket(host: str, port: int) -> int:
     """Bind a socket, and return its file descriptor, which is the caller's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = repr_socket_addr(family, (host, port))
     try:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except PermissionError as error:

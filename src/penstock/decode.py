@@ -56,7 +56,7 @@ class EventStreamDecoder:
     def __init__(self, *, max_event_size: int = _MAX_EVENT_SIZE, last_event_id: str = "") -> None:
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1 byte, not {max_event_size}")
-        ServerSentEvent(id=last_event_id)
+        ServerSentEvent(id=last_event_id)  # refuses what no event could have had
         self._max_event_size = max_event_size
         self._last_event_id = last_event_id
         self._retry: int | None = None

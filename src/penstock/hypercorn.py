@@ -20,7 +20,7 @@ from penstock.group import STREAM_GROUP, StreamGroup
 __all__ = ["serve"]
 
 
-async def serve(  # noqa: ASYNC128 - Hypercorn calls `started`
+async def serve(  # noqa: ASYNC128 - Hypercorn calls `started`, through our status
     app: Any,
     config: Config,
     *,

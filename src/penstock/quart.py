@@ -181,7 +181,7 @@ def require_trio(app: Quart) -> None:
         else:
             raise error
 
-    # The way Flask and Quart document for wrapping an application.
+    # The way Flask and Quart document for wrapping an application; to mypy, it replaces a method.
     app.asgi_app = asgi_app  # type: ignore[method-assign]
 
 
@@ -241,7 +241,7 @@ class _EventStreamBody(ResponseBody):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # The block's own exit, which waits for tasks that it has cancelled: nothing to shield.
+        # ASYNC102: the block's own exit, which waits for tasks it has cancelled; nothing to shield.
         await self._block.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from chromium import chromium
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import ViewportSize, expect, sync_playwright
 from processes import PENSTOCK, serving
 
 PICTURES: list[tuple[str, int, int, Literal["light", "dark"]]] = [
@@ -29,8 +29,8 @@ def main(folder: Path) -> None:
         chromium(playwright) as browser,
     ):
         for name, width, height, scheme in PICTURES:
-            viewport = {"width": width, "height": height}
-            page = browser.new_page(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
+            viewport = ViewportSize(width=width, height=height)
+            page = browser.new_page(viewport=viewport, color_scheme=scheme)
             page.goto(server.url)
             heard = page.locator("[data-count='ticks message']")
             expect(heard).to_have_text("2", timeout=10_000)
