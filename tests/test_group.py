@@ -66,7 +66,7 @@ async def test_drain_ends_open_streams_and_those_that_come_later(
             for _ in range(3):
                 nursery.start_soon(held, group, EventStream(tick))
             await trio.sleep(2.5)
-            group.drain()
+            await group.drain()
         await held(group, EventStream(tick))
     figures = group.statistics()
     assert figures.streams_closed == {CloseReason.DRAINING: 4}

@@ -332,7 +332,7 @@ async def test_a_server_ends_its_streams(autojump_clock: trio.testing.MockClock)
         await trio.sleep(2.5)
         assert group.statistics().streams_open == 1
         assert group.statistics().events_sent == 2
-        group.drain()
+        await group.drain()
     assert client.ended
     assert group.statistics().streams_closed == {CloseReason.DRAINING: 1}
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import importlib
-import inspect
 import logging
-import operator
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
@@ -19,24 +17,16 @@ import click
 import trio
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
-from quart import Quart
-from quart_trio import QuartTrio
 
-from penstock import hypercorn
-from penstock.group import StreamGroup
+from penstock.errors import InvalidSettings
+from penstock.hypercorn import Server, Settings
+from penstock.loading import NoApplication, load_application
 
 __all__ = ["main"]
 
 DEMO: Final = "penstock.demo:app"
 DEFAULT_BIND: Final = "127.0.0.1:8080"
-
-# Seconds that requests may go on after the stop. Streams end at once; with the stock server a
-# connection that carried one stays open until this is over.
-GRACE: Final = 1.0
-
-# Connections that wait to be accepted: as many clients may come back at the same moment. The
-# kernel holds it to net.core.somaxconn, 4096 by default.
-BACKLOG: Final = 4096
+DEFAULTS: Final = Settings()
 
 _EXAMPLES: Final = """\b
 Examples:
@@ -44,6 +34,8 @@ Examples:
   penstock serve shop:app                       `app` in shop.py of this directory
   penstock serve shop:app --bind 0.0.0.0:80     on every IPv4 address
   penstock serve --bind 127.0.0.1:0             on a free port, which it prints
+  penstock serve --certfile cert.pem --keyfile key.pem --bind 127.0.0.1:8443
+                                                over TLS, with HTTP/2
 """
 
 
@@ -102,6 +94,21 @@ class Bind(click.ParamType[tuple[str, int]]):
         return host, int(port)
 
 
+class Seconds(click.ParamType[float]):
+    """A number of seconds; whether it may be 0 is the setting's to say."""
+
+    name = "SECONDS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of seconds")
+
+
 @cli.command(epilog=_EXAMPLES, short_help="Serve an application, or the demonstration.")
 @click.argument("application", metavar="[MODULE:APP]", default=DEMO)
 @click.option(
@@ -114,19 +121,79 @@ class Bind(click.ParamType[tuple[str, int]]):
     help=f"Where to listen; may be given several times. Port 0 takes a free port. "
     f"[default: {DEFAULT_BIND}]",
 )
-def serve(application: str, binds: tuple[tuple[str, int], ...]) -> None:
+@click.option(
+    "--certfile",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Speak TLS, with this certificate (PEM).",
+)
+@click.option(
+    "--keyfile",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The certificate's key (PEM).",
+)
+@click.option(
+    "--http2/--no-http2",
+    default=DEFAULTS.http2,
+    help="Whether a port without TLS speaks HTTP/2, too. Over TLS it is negotiated. "
+    "[default: no-http2]",
+)
+@click.option(
+    "--send-timeout",
+    type=Seconds(),
+    default=DEFAULTS.send_timeout,
+    help=f"How long a client may not take what is sent. [default: {DEFAULTS.send_timeout:g}]",
+)
+@click.option(
+    "--drain-window",
+    type=Seconds(),
+    default=DEFAULTS.drain_window,
+    help="How long clients and their streams may take to end at the stop. "
+    f"[default: {DEFAULTS.drain_window:g}]",
+)
+@click.option(
+    "--reconnect-spread",
+    type=Seconds(),
+    default=DEFAULTS.reconnect_spread,
+    help="Over how long the clients of a stopped server are told to come back. "
+    f"[default: {DEFAULTS.reconnect_spread:g}]",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Refuse clients beyond this. [default: by the limit of open files]",
+)
+@click.option(
+    "--max-connections-per-address",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Refuse clients of one address beyond this. [default: none]",
+)
+def serve(
+    application: str,
+    binds: tuple[tuple[str, int], ...],
+    certfile: str | None,
+    keyfile: str | None,
+    **options: Any,
+) -> None:
     """Serve an application with Hypercorn on Trio; without MODULE:APP, the demonstration.
 
     Prints a line on stdout for each address it listens on. Ctrl-C or SIGTERM ends all streams and
     then the server; a second one ends it at once. Stopped while it starts, an application is
-    cancelled, and its shutdown functions do not run.
+    cancelled, and its shutdown functions do not run. Times are in seconds.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    app = _load(application)
-    config = _config(binds)
+    try:
+        settings = Settings(**options)
+        app = load_application(application)
+    except (NoApplication, InvalidSettings) as error:
+        raise _Misuse(str(error)) from error
+    config = _config(binds, certfile, keyfile, settings)
     failure = None
     try:
-        trio.run(_serve, app, config)
+        trio.run(_serve, Server(app, config, settings=settings, mode="asgi"))
     except* (LifespanFailureError, LifespanTimeoutError) as errors:
         failure = f"{application} did not start: {_first(errors)}"
     except* _NoOutput as errors:
@@ -135,56 +202,27 @@ def serve(application: str, binds: tuple[tuple[str, int], ...]) -> None:
         raise click.ClickException(failure)
 
 
-def _load(application: str) -> Any:
-    """Import MODULE:APP, looked for in the current directory, too, as with `python -m`."""
-    module, _, name = application.partition(":")
-    if not module or not name or module.startswith("."):
-        suggestion = f"{module.strip('.') or 'shop'}:app"
-        raise _Misuse(f"{application!r} is not MODULE:APP, such as {suggestion}")
-    if module.endswith(".py"):
-        right = f"{module.removesuffix('.py').replace(os.sep, '.')}:{name}"
-        raise _Misuse(f"{module!r} is a file, and MODULE:APP names a module: {right}")
-    sys.path.insert(0, "")
-    try:
-        loaded: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the application's own import failed: that is for its traceback to tell
-        raise _Misuse(
-            f"no module {error.name!r} for {application!r}: check its spelling, and run in the "
-            "directory that holds it"
-        ) from error
-    try:
-        app = operator.attrgetter(name)(loaded)
-    except AttributeError as error:
-        raise _Misuse(f"module {module!r} has no {name!r} to serve") from error
-    if isinstance(app, type) or not _takes_three(app):
-        raise _Misuse(
-            f"{application!r} is no ASGI application but {type(app).__name__}: "
-            "name an object such as `app = QuartTrio(__name__)`"
-        )
-    if isinstance(app, Quart) and not isinstance(app, QuartTrio):
-        raise _Misuse(f"{application!r} is a Quart of asyncio: make it a QuartTrio")
-    return app
-
-
-def _takes_three(app: Any) -> bool:
-    """Tell whether an object can be called as ASGI calls it: a view, factory or WSGI app cannot."""
-    try:
-        inspect.signature(app, follow_wrapped=False).bind("scope", "receive", "send")
-    except TypeError:
-        return False
-    except ValueError:  # it has no signature to look at
-        return callable(app)
-    return True
-
-
-def _config(binds: tuple[tuple[str, int], ...]) -> Config:
+def _config(
+    binds: tuple[tuple[str, int], ...],
+    certfile: str | None,
+    keyfile: str | None,
+    settings: Settings,
+) -> Config:
     config = Config()
+    if (certfile is None) != (keyfile is None):
+        raise _Misuse("TLS needs both --certfile and --keyfile")
+    config.certfile, config.keyfile = certfile, keyfile
+    try:
+        config.create_ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        why = getattr(error, "reason", None) or error.strerror
+        raise click.ClickException(
+            f"cannot use {certfile} with {keyfile} for TLS: {why}: give a certificate and its key, "
+            "both in PEM"
+        ) from error
     # Bound here rather than by Hypercorn, so that what cannot be bound is named.
     config.bind = [f"fd://{_listening_socket(host, port)}" for host, port in binds]
-    config.backlog = BACKLOG
-    config.graceful_timeout = GRACE
+    config.graceful_timeout = settings.drain_window
     # Where it listens is said on stdout already.
     config.errorlog = logging.getLogger("hypercorn.error")
     config.errorlog.setLevel(logging.WARNING)
@@ -196,7 +234,7 @@ def _listening_socket(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     where = repr_socket_addr(family, (host, port))
     try:
-        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family)
     except PermissionError as error:
         raise click.ClickException(
             f"no permission to listen on {where}: choose a port from 1024 on, with --bind"
@@ -217,28 +255,27 @@ class _NoOutput(Exception):
     """Standard output takes no more: nobody would know where the server listens."""
 
 
-async def _serve(app: Any, config: Config) -> None:
+async def _serve(server: Server) -> None:
     """Serve until a signal; the signals are caught before the application starts."""
-    group, stop, starting = StreamGroup(), trio.Event(), trio.CancelScope()
+    stop, starting = trio.Event(), trio.CancelScope()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as watcher:
-            watcher.start_soon(_stop_at_signal, signals, stop, starting, group)
+            watcher.start_soon(_stop_at_signal, signals, stop, starting, server)
             async with trio.open_nursery() as nursery:
-                run = partial(hypercorn.serve, app, config, group=group)
                 with starting:
-                    urls = await nursery.start(partial(run, shutdown_trigger=stop.wait))
+                    urls = await nursery.start(partial(server.serve, shutdown_trigger=stop.wait))
                     _say([f"Listening on {url}" for url in urls])
             watcher.cancel_scope.cancel()
 
 
 async def _stop_at_signal(
-    signals: AsyncIterator[int], stop: trio.Event, starting: trio.CancelScope, group: StreamGroup
+    signals: AsyncIterator[int], stop: trio.Event, starting: trio.CancelScope, server: Server
 ) -> None:
     """At the first signal, stop the server; the second kills the process as if never caught."""
     await anext(signals)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    streams = group.statistics().streams_open
+    streams = server.statistics().streams.streams_open
     waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""
     logging.getLogger(__name__).info("Stopping%s; a second signal stops at once", waits_for)
     stop.set()

@@ -2,6 +2,7 @@
 
     PenstockError
     ├── InvalidEvent (ValueError)             your event cannot be sent as it is
+    ├── InvalidSettings (ValueError)          the server cannot be set up like this
     ├── DecodeError                           their event stream cannot be read further
     └── StreamingUnsupported (RuntimeError)   this server cannot carry a Trio stream
 
@@ -11,7 +12,13 @@ The state of a resource is told with Trio's own errors: `trio.ClosedResourceErro
 
 from __future__ import annotations
 
-__all__ = ["DecodeError", "InvalidEvent", "PenstockError", "StreamingUnsupported"]
+__all__ = [
+    "DecodeError",
+    "InvalidEvent",
+    "InvalidSettings",
+    "PenstockError",
+    "StreamingUnsupported",
+]
 
 
 class PenstockError(Exception):
@@ -20,6 +27,10 @@ class PenstockError(Exception):
 
 class InvalidEvent(PenstockError, ValueError):
     """An event was built from values that the event stream format cannot carry."""
+
+
+class InvalidSettings(PenstockError, ValueError):
+    """A server was to be set up in a way that cannot be, or that breaks its guarantee."""
 
 
 class DecodeError(PenstockError):

@@ -6,12 +6,16 @@ each server. It starts no task and holds nothing but references to streams that 
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, final
 
+import trio
+
+from penstock.event import ServerSentEvent
 from penstock.outcome import CloseReason
 from penstock.stream import EventStream
 
@@ -20,6 +24,14 @@ __all__ = ["STREAM_GROUP", "StreamGroup", "StreamGroupStatistics"]
 # The entry of an ASGI scope's "extensions" in which a server offers the group it ends its streams
 # with. Without it a stream is its application's alone, and a stopping server just cancels it.
 STREAM_GROUP: Final = "penstock.stream_group"
+
+
+# Streams that end in a second when there is time for more: their clients are no storm.
+_DRAIN_RATE: Final = 100
+
+# Seconds until a drained client comes back at the soonest: the process has to be gone, and another
+# to be there.
+_LEAST_RETRY: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,7 @@ class StreamGroup:
         self._events_sent = 0
         self._bytes_sent = 0
         self._draining = False
+        self._spread: float | None = None
 
     def __repr__(self) -> str:
         state = "draining" if self._draining else "serving"
@@ -64,15 +77,37 @@ class StreamGroup:
             draining=self._draining,
         )
 
-    def drain(self) -> None:
+    async def drain(self, *, over: float = 0.0, spread: float | None = None) -> None:
         """End every stream with `CloseReason.DRAINING`, and each that is opened from now on.
 
+        Args:
+          over: seconds over which the ends are spread, in random order, so that not all clients
+            come back at once. Fewer than 100 streams a second are no storm: then it takes less.
+          spread: seconds over which the clients come back after that: each is told to wait for a
+            random part of it, and half a second, as its last ``retry:``. None tells them nothing.
+
         Cancellation:
-          Synchronous, no checkpoint. It does not wait for the streams to be over.
+          A checkpoint between two ends. Cancelled, streams that it has not reached live on, and
+          those that are opened from now on end still. It does not wait for streams to be over.
         """
         self._draining = True
-        for stream in self._open:
-            stream.end(CloseReason.DRAINING)
+        self._spread = spread
+        until = trio.current_time() + over
+        streams = list(self._open)
+        random.shuffle(streams)
+        while streams:
+            stream = streams.pop()
+            if stream in self._open:
+                self._end(stream)
+                pause = min(1 / _DRAIN_RATE, (until - trio.current_time()) / (len(streams) + 1))
+                await trio.sleep(max(0, pause))
+
+    def _end(self, stream: EventStream) -> None:
+        farewell = None
+        if self._spread is not None:
+            seconds = _LEAST_RETRY + random.uniform(0, self._spread)
+            farewell = ServerSentEvent(retry=round(seconds * 1000))
+        stream.end(CloseReason.DRAINING, farewell)
 
     @contextmanager
     def hold(self, stream: EventStream) -> Iterator[None]:
@@ -82,7 +117,7 @@ class StreamGroup:
         """
         self._open.add(stream)
         if self._draining:
-            stream.end(CloseReason.DRAINING)
+            self._end(stream)
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from typing import TypeAlias, final
 
 import trio
 
+from penstock.channel import StreamChannel
 from penstock.event import ServerSentEvent
 
 __all__ = ["EventSender", "Producer", "check_producer", "start_producer"]
@@ -57,7 +58,7 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
 
     __slots__ = ("_channel",)
 
-    def __init__(self, channel: trio.MemorySendChannel[ServerSentEvent]) -> None:
+    def __init__(self, channel: StreamChannel) -> None:
         self._channel = channel
 
     async def send(self, value: ServerSentEvent) -> None:
@@ -87,4 +88,5 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
         Cancellation:
           A checkpoint; the channel is closed even when it is cancelled.
         """
-        await self._channel.aclose()
+        self._channel.close()
+        await trio.lowlevel.checkpoint()

@@ -29,6 +29,7 @@ from penstock.errors import StreamingUnsupported
 from penstock.group import STREAM_GROUP, StreamGroup
 from penstock.producer import Producer
 from penstock.stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
+from penstock.transport import WRITE_THROUGH, WriteThrough
 
 __all__ = ["EventSourceResponse", "last_event_id", "require_trio", "stop_reconnecting"]
 
@@ -230,7 +231,9 @@ class _EventStreamBody(ResponseBody):
     """A body that Quart enters, iterates and leaves, all in the task that sends the response."""
 
     def __init__(self, stream: EventStream) -> None:
-        self._block = _open(stream, _group_of(request), current_app.logger)
+        offered: Mapping[str, Any] = request.scope.get("extensions") or {}
+        group, through = offered.get(STREAM_GROUP), offered.get(WRITE_THROUGH)
+        self._block = _open(stream, group, through, current_app.logger)
 
     async def __aenter__(self) -> EventStream:
         return await self._block.__aenter__()
@@ -247,12 +250,15 @@ class _EventStreamBody(ResponseBody):
 
 @asynccontextmanager
 async def _open(
-    stream: EventStream, group: StreamGroup | None, logger: logging.Logger
+    stream: EventStream,
+    group: StreamGroup | None,
+    through: WriteThrough | None,
+    logger: logging.Logger,
 ) -> AsyncIterator[EventStream]:
     """Open a stream, in the server's group if it has one, and log what became of it."""
     with group.hold(stream) if group else nullcontext():
         try:
-            async with stream.open():
+            async with stream.open(through):
                 yield stream
         finally:
             figures = stream.statistics()
@@ -265,11 +271,6 @@ async def _open(
                 "" if figures.events_sent == 1 else "s",
                 figures.producer,
             )
-
-
-def _group_of(asked: Request) -> StreamGroup | None:
-    extensions: Mapping[str, Any] = asked.scope.get("extensions") or {}
-    return extensions.get(STREAM_GROUP)
 
 
 def _client_of(asked: Request) -> str:

@@ -12,7 +12,9 @@ whose producer returned is *finished* only when everything it had sent has been 
 
 Theory of operation: the producer fills the channel from a task of its own; the writer is whoever
 iterates, `EventStream.run` for a transport or a host that pulls a response body, as Quart does. No
-task is in between. The keep-alive is what falls out of a receive that took too long.
+task is in between. The keep-alive is what falls out of a receive that took too long. Where the
+server offers it, the iteration does not come back with events: they are written through, past the
+writer while it has nothing to do, and by itself when the client is behind.
 """
 
 from __future__ import annotations
@@ -21,17 +23,17 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from penstock.channel import COMMENT, StreamChannel, Tally
 from penstock.event import ServerSentEvent
 from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
 from penstock.producer import EventSender, Producer, check_producer, start_producer
 
 if TYPE_CHECKING:
-    from penstock.transport import Transport
+    from penstock.transport import Transport, WriteThrough
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
 
@@ -41,9 +43,6 @@ DEFAULT_KEEP_ALIVE: Final = 15.0
 
 # Events. A burst of this size costs one write; a producer is never further ahead of its client.
 DEFAULT_BUFFER: Final = 16
-
-# As first bytes it makes the browser's `onopen` fire; later it keeps proxies from closing.
-_COMMENT: Final = b":\n\n"
 
 _logger = logging.getLogger(__name__)
 
@@ -103,23 +102,22 @@ class EventStream:
             raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
         self.name = name
         self._producer = producer
-        self._keep_alive = math.inf if keep_alive is None else keep_alive
+        self._channel = StreamChannel(buffer, math.inf if keep_alive is None else keep_alive)
+        self._through: WriteThrough | None = None
         self._max_lifetime = math.inf if max_lifetime is None else max_lifetime
-        self._send, self._receive = trio.open_memory_channel[ServerSentEvent](buffer)
         self._producing = trio.CancelScope()
         self._producer_state = ProducerState.WAITING
         self._close_reason: CloseReason | None = None
         self._opened_at: float | None = None
         self._closed_at: float | None = None
-        self._started = False
-        self._tally = _Tally()
-        self._writing = _Tally()  # of the chunk that the writer has and has not come back from
+        self._begun = False
+        self._writing = Tally()  # of the chunk that the writer has and has not come back from
 
     def __repr__(self) -> str:
         state = "new" if self._opened_at is None else "open"
         if self._closed_at is not None:
             state = f"closed ({self._close_reason})"
-        return f"<EventStream {self.name!r} {state}, {self._tally.events} events sent>"
+        return f"<EventStream {self.name!r} {state}, {self._channel.written.events} events sent>"
 
     @property
     def close_reason(self) -> CloseReason | None:
@@ -130,35 +128,45 @@ class EventStream:
         """Return the stream's figures as they are now."""
         seconds = 0.0
         if self._opened_at is not None:
-            until = trio.current_time() if self._closed_at is None else self._closed_at
-            seconds = until - self._opened_at
+            seconds = (self._closed_at or trio.current_time()) - self._opened_at
         return EventStreamStatistics(
             open=self._opened_at is not None and self._closed_at is None,
             seconds=seconds,
-            events_sent=self._tally.events,
-            bytes_sent=self._tally.bytes,
-            keep_alives_sent=self._tally.keep_alives,
-            events_buffered=self._receive.statistics().current_buffer_used,
+            events_sent=self._channel.written.events,
+            bytes_sent=self._channel.written.bytes,
+            keep_alives_sent=self._channel.written.keep_alives,
+            events_buffered=self._channel.waiting,
             producer=self._producer_state,
             close_reason=self._close_reason,
         )
 
-    def end(self, reason: CloseReason) -> None:
+    def end(self, reason: CloseReason, farewell: ServerSentEvent | None = None) -> None:
         """End the stream from outside: cancel its producer, and let the writer write what is there.
 
         Only the first reason counts. It may be called before the stream is opened: the stream then
         ends as soon as it is.
 
+        Args:
+          reason: why.
+          farewell: the last thing to write, such as ``ServerSentEvent(retry=…)``. It is not
+            counted as an event.
+
         Cancellation:
           Synchronous, no checkpoint. It does not wait for the stream to be over. From a thread,
           such as a plain view's, it is called through `trio.from_thread.run_sync`.
         """
+        if self._close_reason is None and farewell is not None:
+            self._channel.farewell = farewell.encode()
         self._conclude(reason)
         self._producing.cancel()
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[EventStream]:
+    async def open(self, through: WriteThrough | None = None) -> AsyncIterator[EventStream]:
         """Run the producer for as long as the block runs; iterate the stream in the block.
+
+        Args:
+          through: the server's offer to write this response's bytes itself. The iteration then
+            gives the first bytes only and, if they came out unchanged, ends with the stream.
 
         Cancellation:
           Entering is no checkpoint. Leaving waits for the producer, which has been cancelled unless
@@ -174,24 +182,29 @@ class EventStream:
         """
         if self._opened_at is not None:
             raise RuntimeError("a stream is opened once: make another for another client")
+        self._through = through
         self._opened_at = trio.current_time()
         self._producing.deadline = self._opened_at + self._max_lifetime
-        with self._receive:
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._produce, name=f"producer of {self.name}")
-                    try:
-                        yield self
-                    finally:
-                        # Left before the end: cancelled, or by a writer that could not write.
-                        self._conclude(CloseReason.DISCONNECTED)
-                        if self._close_reason is not CloseReason.FINISHED:
-                            nursery.cancel_scope.cancel()
-            finally:
-                self._closed_at = trio.current_time()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._produce, name=f"producer of {self.name}")
+                try:
+                    yield self
+                finally:
+                    # Left before the end: cancelled, or by a writer that could not write.
+                    self._conclude(CloseReason.DISCONNECTED)
+                    if self._close_reason is not CloseReason.FINISHED:
+                        nursery.cancel_scope.cancel()
+        finally:
+            self._channel.abandon()
+            self._closed_at = trio.current_time()
 
-    async def run(self, transport: Transport) -> CloseReason:
+    async def run(self, transport: Transport, through: WriteThrough | None = None) -> CloseReason:
         """Open the stream, write it to a transport until it ends, and return why it ended.
+
+        Args:
+          transport: where the bytes go.
+          through: as in `open`.
 
         Returns:
           The reason; `CloseReason.DISCONNECTED` where the transport says that the peer is gone.
@@ -204,7 +217,7 @@ class EventStream:
           `trio.BrokenResourceError` and `trio.ClosedResourceError` of the transport end the stream;
           any other error of it propagates, in an exception group, after the producer is cancelled.
         """
-        async with self.open():
+        async with self.open(through):
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 async for chunk in self:
                     await transport.send(chunk)
@@ -222,79 +235,73 @@ class EventStream:
           trio.ClosedResourceError: this is not the block of `open`.
 
         Cancellation:
-          A checkpoint. Atomic: either bytes are returned or nothing was taken from the channel.
+          A checkpoint. Atomic: either bytes are returned or nothing was taken from the channel;
+          bytes that are written through are never lost nor written in part.
         """
         if self._opened_at is None or self._closed_at is not None:
             raise trio.ClosedResourceError("a stream is iterated in the block of its open()")
-        self._tally.add(self._writing)
-        self._writing = _Tally()
-        if not self._started:
+        self._note_written()
+        if not self._begun:
             await trio.lowlevel.checkpoint()
-            self._started = True
-            chunk = _COMMENT
-        else:
-            with trio.move_on_after(self._keep_alive) as waiting:
-                try:
-                    event = await self._receive.receive()
-                except trio.EndOfChannel:
-                    self._conclude(CloseReason.FINISHED)
-                    raise StopAsyncIteration from None
-            if waiting.cancelled_caught:
-                self._writing.keep_alives = 1
-                chunk = _COMMENT
-            else:
-                chunk = self._with_all_that_waits(event)
-        self._writing.bytes = len(chunk)
-        return chunk
-
-    def _with_all_that_waits(self, event: ServerSentEvent) -> bytes:
-        """Join an event with those behind it: one write, however many events."""
-        chunks = []
+            self._begun = True
+            self._writing.bytes = len(COMMENT)
+            return COMMENT
         try:
-            while True:
-                chunks.append(event.encode())
-                self._writing.events += event.data is not None
-                event = self._receive.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return b"".join(chunks)
+            if self._through is not None and self._through.opens_after(COMMENT):
+                await self._write_through(self._through)
+                raise StopAsyncIteration
+            return await self._channel.take(self._writing)
+        except trio.EndOfChannel:
+            self._conclude(CloseReason.FINISHED)
+            raise StopAsyncIteration from None
+
+    async def _write_through(self, through: WriteThrough) -> None:
+        """Write to the server directly, until the stream has ended."""
+        self._channel.write_through(through)
+        try:
+            with suppress(trio.EndOfChannel):
+                while True:
+                    await through.send(await self._channel.take(self._writing))
+                    self._note_written()
+            await through.send(b"")  # what was written past this task has arrived, too
+            self._conclude(CloseReason.FINISHED)
+        except trio.BrokenResourceError:
+            self._conclude(CloseReason.DISCONNECTED)
+
+    def _note_written(self) -> None:
+        if self._writing.bytes:
+            self._channel.written.add(self._writing)
+            self._writing = Tally()
 
     async def _produce(self) -> None:
         """Run the producer in its scope; close its channel, and note what ended it."""
         self._producer_state = ProducerState.RUNNING
-        with self._send:
-            try:
-                with self._producing:
-                    await start_producer(self._producer, EventSender(self._send))
-                    self._producer_state = ProducerState.RETURNED
-            except* Exception as errors:
-                self._producer_state = ProducerState.FAILED
-                # `except*` puts an error that came alone into a group without a message.
-                alone = not errors.message and len(errors.exceptions) == 1
-                error = errors.exceptions[0] if alone else errors
-                _logger.error("%s: the producer failed", self.name, exc_info=error)
-            finally:
-                if self._producer_state is ProducerState.RUNNING:
-                    self._producer_state = ProducerState.CANCELLED
-                if self._producer_state is not ProducerState.RETURNED:
-                    # Where all that is round it was cancelled, that is the cause: no client.
-                    gone = trio.current_effective_deadline() == -math.inf
-                    self._conclude(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
+        try:
+            with self._producing:
+                await start_producer(self._producer, EventSender(self._channel))
+                self._producer_state = ProducerState.RETURNED
+        except* Exception as errors:
+            self._producer_state = ProducerState.FAILED
+            # `except*` puts an error that came alone into a group without a message.
+            alone = not errors.message and len(errors.exceptions) == 1
+            error = errors.exceptions[0] if alone else errors
+            _logger.error("%s: the producer failed", self.name, exc_info=error)
+        finally:
+            if self._producer_state is ProducerState.RUNNING:
+                self._producer_state = ProducerState.CANCELLED
+            if self._producer_state is not ProducerState.RETURNED:
+                # Where all that is round it was cancelled, that is the cause: no client.
+                gone = trio.current_effective_deadline() == -math.inf
+                self._conclude(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
+            self._channel.close()
 
     def _conclude(self, reason: CloseReason) -> None:
         """Note why the stream ends, unless an earlier cause has been noted, or has come true."""
-        if self._close_reason is None:
+        if self._close_reason is not None:
+            return
+        if self._producing.cancel_called:
             # `end` notes its reason before it cancels: without one, it was the deadline.
-            expired = self._producing.cancel_called
-            self._close_reason = CloseReason.EXPIRED if expired else reason
-
-
-@dataclass(slots=True)
-class _Tally:
-    events: int = 0
-    bytes: int = 0
-    keep_alives: int = 0
-
-    def add(self, other: _Tally) -> None:
-        self.events += other.events
-        self.bytes += other.bytes
-        self.keep_alives += other.keep_alives
+            reason = CloseReason.EXPIRED
+        elif reason is CloseReason.DISCONNECTED and self._through and self._through.stalled:
+            reason = CloseReason.SLOW
+        self._close_reason = reason

@@ -5,16 +5,24 @@ frame or a socket is stays on its side; what an event is stays on the stream's.
 
 `ASGITransport` serves any ASGI application on Trio. A Quart response needs no transport: Quart
 pulls its body itself (see `penstock.quart`).
+
+A server may offer a `WriteThrough` beside either, which saves a healthy client's events the way
+through the channel, the writer's task, the framework and the server's own layers. Penstock's server
+does (`penstock.hypercorn`). It never replaces the transport: the first bytes of each stream take
+the ordinary way, and only where they come out of it unchanged are others written through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import trio
 
-__all__ = ["ASGITransport", "Transport"]
+__all__ = ["WRITE_THROUGH", "ASGITransport", "Transport", "WriteThrough"]
+
+# The entry of an ASGI scope's "extensions" in which a server offers its `WriteThrough`.
+WRITE_THROUGH: Final = "penstock.write_through"
 
 
 class Transport(Protocol):
@@ -29,6 +37,49 @@ class Transport(Protocol):
 
         Cancellation:
           A checkpoint. Not atomic: a cancelled send may have written a part of the chunk.
+        """
+        ...
+
+
+class WriteThrough(Protocol):
+    """A server's offer to take a response's bytes without a task switch; for one response."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the server gave the client up because it did not read."""
+        ...
+
+    def opens_after(self, first: bytes) -> bool:
+        """Tell whether bytes may be written through, now that the response has begun.
+
+        They may not while its body is anything else than these first bytes: a middleware that
+        compresses or signs what passes would be circumvented.
+        """
+        ...
+
+    def write_nowait(self, chunk: bytes) -> bool:
+        """Write a chunk if nothing waits before it, and tell whether it was taken.
+
+        Taken, it is the server's: what the kernel had no room for is written in the background, in
+        front of everything that follows. Not taken, nothing of it was.
+
+        Cancellation:
+          Synchronous, no checkpoint.
+        """
+        ...
+
+    async def send(self, chunk: bytes) -> None:
+        """Write a chunk behind what waits, and wait until the kernel has it all.
+
+        Args:
+          chunk: may be empty, to wait for what was written before.
+
+        Raises:
+          trio.BrokenResourceError: the client is gone, or was given up.
+
+        Cancellation:
+          A checkpoint. The chunk is written in the background, in full and in its order, even when
+          waiting for it is cancelled.
         """
         ...
 

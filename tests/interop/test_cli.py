@@ -14,6 +14,7 @@ import pytest
 from processes import PENSTOCK, serving
 
 from penstock import cli
+from penstock.hypercorn import Settings
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -214,9 +215,11 @@ def test_defaults() -> None:
     """What help says of the default address is so, and as many clients as may can wait."""
     (bind,) = [each for each in cli.serve.params if each.name == "binds"]
     assert bind.default == ["127.0.0.1:8080"]
-    config = cli._config((("127.0.0.1", 0),))
+    settings = Settings()
+    config = cli._config((("127.0.0.1", 0),), None, None, settings)
     os.close(int(config.bind[0].removeprefix("fd://")))
-    assert config.backlog == 4096
+    assert settings.backlog == 4096
+    assert config.graceful_timeout == settings.drain_window == 5
 
 
 def test_ctrl_c_before_trio_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +241,13 @@ def test_version_and_help() -> None:
         ran = run(*arguments)
         assert (ran.returncode, ran.stderr) == (0, "")
         assert "penstock serve shop:app --bind 0.0.0.0:80" in ran.stdout
-    assert "[default: 127.0.0.1:8080]" in ran.stdout
+    said = " ".join(ran.stdout.split())
+    for default in (
+        "[default: 127.0.0.1:8080]",
+        "[default: no-http2]",
+        "stop. [default: 5]",
+    ):
+        assert default in said
     assert run().stdout == run("--help").stdout
     assert "serve  Serve an application, or the demonstration.\n" in run().stdout
 

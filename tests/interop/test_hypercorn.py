@@ -10,8 +10,8 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 from quart_trio import QuartTrio
 
-from penstock import CloseReason, ServerSentEvent, StreamGroup
-from penstock.hypercorn import serve
+from penstock import CloseReason, ServerSentEvent
+from penstock.hypercorn import Server, serve
 from penstock.quart import EventSourceResponse
 
 
@@ -51,10 +51,11 @@ async def open_stream(url: str) -> trio.SocketStream:
 
 async def test_cancelled_without_a_trigger(app: QuartTrio, config: Config) -> None:
     """A program may just cancel the server: its streams are gone when that is done."""
-    group = StreamGroup()
+    server = Server(app, config)
+    group = server.streams
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            (url,) = await nursery.start(partial(serve, app, config, group=group))
+            (url,) = await nursery.start(server.serve)
             client = await open_stream(url)
             assert group.statistics().streams_open == 1
             nursery.cancel_scope.cancel()
@@ -65,10 +66,11 @@ async def test_cancelled_without_a_trigger(app: QuartTrio, config: Config) -> No
 
 async def test_triggered(app: QuartTrio, config: Config) -> None:
     """The trigger drains the streams: the client has a proper end."""
-    group, stop = StreamGroup(), trio.Event()
+    server, stop = Server(app, config), trio.Event()
+    group = server.streams
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            run = partial(serve, app, config, group=group, shutdown_trigger=stop.wait)
+            run = partial(server.serve, shutdown_trigger=stop.wait)
             (url,) = await nursery.start(run)
             client = await open_stream(url)
             stop.set()

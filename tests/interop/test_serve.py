@@ -218,16 +218,31 @@ def test_short_answers(demo: Server, request_line: str, status: bytes) -> None:
     assert following.startswith(b"HTTP/1.1 404")
 
 
-def test_http_2(demo: Server, curl: CurlFixture) -> None:
+def test_http_2(tmp_path: Path, curl: CurlFixture) -> None:
     """Over HTTP/2 there is no Connection header, and a client that goes is noticed as well."""
-    client = curl("-i", "--http2-prior-knowledge", f"{demo.url}/sse")
-    head = list(itertools.takewhile(lambda line: line != b"\r\n", client.lines))
-    assert head[0].startswith(b"HTTP/2 200")
-    assert b"content-type: text/event-stream\r\n" in head
-    assert not any(line.lower().startswith(b"connection:") for line in head)
-    assert client.lines.readline() == b":\n"
-    client.go_away()
-    demo.wait_for_log("/sse .* disconnected after", within=1)
+    arguments = (PENSTOCK, "serve", "--http2", "--bind", "127.0.0.1:0")
+    with serving(*arguments, folder=tmp_path) as server:
+        client = curl("-i", "--http2-prior-knowledge", f"{server.url}/sse")
+        head = list(itertools.takewhile(lambda line: line != b"\r\n", client.lines))
+        assert head[0].startswith(b"HTTP/2 200")
+        assert b"content-type: text/event-stream\r\n" in head
+        assert not any(line.lower().startswith(b"connection:") for line in head)
+        assert client.lines.readline() == b":\n"
+        client.go_away()
+        server.wait_for_log("/sse .* disconnected after", within=1)
+
+
+def test_http_2_on_a_plain_port_is_refused_unless_asked_for(demo: Server) -> None:
+    """Prior knowledge is answered with 505, and an upgrade to h2c is not made."""
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=5) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 505 ")
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=5) as connection:
+        connection.sendall(
+            b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+            b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 404 ")
 
 
 def test_under_the_stock_hypercorn(tmp_path: Path, curl: CurlFixture) -> None:

@@ -15,8 +15,8 @@ import trio.testing
 from hypercorn.config import Config
 from quart_trio import QuartTrio
 
-from penstock import CloseReason, ServerSentEvent, StreamGroup
-from penstock.hypercorn import serve
+from penstock import CloseReason, ServerSentEvent
+from penstock.hypercorn import Server
 from penstock.quart import EventSourceResponse
 
 CLIENTS = 1000
@@ -81,7 +81,7 @@ def _file_descriptors() -> None:
 
 async def test_a_thousand_clients_leave_nothing_behind() -> None:
     """Half close, half reset: every finally has run, and all counts are as before."""
-    produce, group, stop = Counting(), StreamGroup(), trio.Event()
+    produce, stop = Counting(), trio.Event()
     app = QuartTrio(__name__)
 
     @app.get("/")
@@ -92,9 +92,11 @@ async def test_a_thousand_clients_leave_nothing_behind() -> None:
     config.bind = ["127.0.0.1:0"]
     config.backlog = CLIENTS
     config.errorlog = None
+    server = Server(app, config)
+    group = server.streams
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
-            run = partial(serve, app, config, group=group, shutdown_trigger=stop.wait)
+            run = partial(server.serve, shutdown_trigger=stop.wait)
             (url,) = await nursery.start(run)
             port = int(url.rpartition(":")[2])
             await trio.testing.wait_all_tasks_blocked(0.05)

@@ -1,0 +1,321 @@
+"""One client's connection: Hypercorn's `TCPServer`, made so that it lets go.
+
+Rule 1: nothing is awaited between a protocol's state and the connection's bytes. What a protocol
+sends is written to the kernel, or joins what waits for it, in one step that cannot be cancelled; an
+application waits afterwards, and may be cancelled there, for the bytes stay in their order.
+
+Rule 2: who waits for the client has a deadline. Bytes that the kernel does not take are written by
+a task of the connection's own, which gives a piece of 64 KiB ``send_timeout`` seconds; then the
+connection is reset.
+
+Rule 3: the reader always listens. It never waits for an application, a lock or a write, so a client
+that leaves is seen; where it must not read more, it watches for the hang-up instead.
+
+Rule 4: an error in here ends this connection, is logged, and goes no further.
+
+Theory of operation: the reader is the connection's own task; every application that it starts is
+another, and the writer is one only while bytes wait. ``Closed`` ends the reader's loop, which tells
+the protocol (and thereby the applications) at once, and only then waits for the last bytes.
+
+Replaces `hypercorn/trio/tcp_server.py` of Hypercorn 0.18.0, with the same constructor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
+from typing import Any, Final, final
+
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from penstock.hypercorn.http1 import HTTP1, Ahead, HTTP2NotSpoken
+from penstock.hypercorn.http2 import HTTP2
+from penstock.hypercorn.incoming import MAX_AHEAD, Gone, Incoming
+from penstock.hypercorn.outgoing import Outgoing
+from penstock.hypercorn.requests import Requests
+from penstock.hypercorn.settings import Settings
+from penstock.hypercorn.sockets import reset_on_close
+
+__all__ = ["Connection"]
+
+# Bytes of answers (to pings, say) that a client may leave unread while it asks for more.
+_MAX_UNREAD: Final = 2**18
+
+# Seconds to wait for the client's FIN after ours: closing a socket in which something is unread
+# would send RST, and that would take the response's last bytes with it.
+_LINGER: Final = 0.5
+
+_LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+@final
+class Connection:
+    """One client's connection; awaiting it serves the client until one of both closes.
+
+    Args:
+      app: the application, as Hypercorn wraps it.
+      config: Hypercorn's configuration.
+      context: the worker's state: whether it is stopping.
+      state: the lifespan's state, which each request is handed a copy of.
+      stream: the connection; this closes it.
+      settings: the worker's settings.
+
+    Cancellation:
+      Checkpoints throughout. Cancelled, it resets the connection and cancels its applications.
+
+    Error handling:
+      An exception of an application or in the protocol is logged to Hypercorn's error log and ends
+      this connection.
+    """
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        state: Any,
+        stream: Any,
+        settings: Settings | None = None,
+    ) -> None:
+        self.gone = False
+        self.incoming: Incoming
+        self.outgoing: Outgoing
+        self.protocol: HTTP1 | HTTP2
+        self.requests: Requests
+        self._app = app
+        self._config = config
+        self._context = context
+        self._settings = Settings(http2=True) if settings is None else settings
+        self._state = state
+        self._stream = stream
+        self._socket: Any = None
+        self._task: trio.lowlevel.Task | None = None
+        self._started = False
+        self._idle = True
+        self._closing = False
+        self._linger = False
+        self._said_goodbye = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.run().__await__()
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that the client sent."""
+        return self.incoming.received if self._started else 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the kernel took."""
+        return self.outgoing.sent if self._started else 0
+
+    @property
+    def requests_open(self) -> int:
+        """Requests whose application is running."""
+        return self.requests.open if self._started else 0
+
+    async def run(self) -> None:
+        """Serve the client."""
+        self._task = trio.lowlevel.current_task()
+        try:
+            async with trio.open_nursery() as nursery:
+                if await self._begin(nursery):
+                    await self.guarded(self._read)
+                    await self.guarded(self.protocol.handle, Closed())
+                    if self._closing and not self.gone:
+                        await self._say_goodbye()
+                self.abort()
+        finally:
+            self.abort()
+            if self._socket is None:
+                await trio.aclose_forcefully(self._stream)
+
+    def drain(self) -> None:
+        """Take no more requests: close as soon as nothing is under way."""
+        if not self._started:
+            self.abort()
+            return
+        if isinstance(self.protocol, HTTP2):
+            self.protocol.retire()
+        if self._idle:
+            self._close()
+
+    def abort(self) -> None:
+        """Close now: what waits is thrown away, and the applications are told.
+
+        Cancellation:
+          Synchronous, no checkpoint.
+        """
+        if self.gone:
+            return
+        self.gone = True
+        if self._socket is not None:
+            busy = self._started and (not self._idle or self.outgoing.waiting)
+            if busy and not self._said_goodbye:
+                with suppress(OSError):  # it is closed already
+                    reset_on_close(self._socket)
+            self._socket.close()
+        if self._started:
+            self.outgoing.discard()
+            self.incoming.stop()
+
+    # What the reader does
+
+    async def _begin(self, nursery: trio.Nursery) -> bool:
+        """Finish the handshake, choose the protocol and start it; False if there is no client."""
+        self._ssl = hasattr(self._stream, "do_handshake")
+        transport = self._stream.transport_stream if self._ssl else self._stream
+        if isinstance(transport, trio.SocketStream):
+            self._socket = transport.socket
+        alpn = "http/1.1"
+        try:
+            family = transport.socket.family
+            self._client = parse_socket_addr(family, transport.socket.getpeername())
+            self._server = parse_socket_addr(family, transport.socket.getsockname())
+            if self._ssl:
+                with trio.fail_after(self._config.ssl_handshake_timeout):
+                    await self._stream.do_handshake()
+                alpn = self._stream.selected_alpn_protocol()
+        except (OSError, trio.TooSlowError, *_LOST):
+            return False
+        direct = None if self._ssl else self._socket
+        timeout = self._settings.send_timeout
+        self.outgoing = Outgoing(self._stream, direct, nursery, timeout, self.abort)
+        self.incoming = Incoming(self._stream, self._socket)
+        self.requests = Requests(self, nursery)
+        self._started = True
+        self._set_idle(True)
+        return await self.guarded(self._start, HTTP2 if alpn == "h2" else HTTP1)
+
+    async def _start(self, protocol: type[HTTP1] | type[HTTP2], *initial: Any) -> None:
+        self.protocol = protocol(
+            self._app,
+            self._config,
+            self._context,
+            self.requests,  # type: ignore[arg-type]
+            ConnectionState(self._state),
+            self._ssl,
+            self._client,
+            self._server,
+            self.protocol_send,
+        )
+        if isinstance(self.protocol, HTTP1):
+            self.protocol.http2 = self._settings.http2
+            self.protocol.can_read = Ahead(self.incoming.read_ahead, self.incoming.wake)
+        else:
+            self.protocol.send_timeout = self._settings.send_timeout
+            self.protocol.wire = self.outgoing.write
+        await self.protocol.initiate(*initial)
+
+    async def guarded(self, function: Callable[..., Awaitable[None]], *args: Any) -> bool:
+        """Run a step of this connection, and tell whether it went well.
+
+        Error handling:
+          An exception is logged and ends the connection, and nothing else.
+        """
+        try:
+            await function(*args)
+        except Gone:
+            return False
+        except HTTP2NotSpoken:
+            self._close()
+            return False
+        except Exception:
+            await self._config.log.exception("The connection of %s failed", self._client)
+            self.abort()
+            return False
+        return True
+
+    async def _read(self) -> None:
+        while not self.incoming.stopped:
+            if self.requests.untaken > MAX_AHEAD:
+                await self.incoming.watch()
+            elif data := await self.incoming.receive():
+                await self._handle(data)
+                if isinstance(self.protocol, HTTP1) and not self._idle:
+                    receives = self.protocol.receives_body
+                    seconds = self._body_timeout if receives else math.inf
+                    self.incoming.deadline = trio.current_time() + seconds
+        self._closing = True  # told to, or the client was silent for too long
+
+    @property
+    def _body_timeout(self) -> float:
+        return min(self._settings.body_timeout, self._config.read_timeout or math.inf)
+
+    async def _handle(self, data: bytes) -> None:
+        """Give bytes to the protocol, which may turn out to be HTTP/2."""
+        try:
+            await self.protocol.handle(RawData(data=data))
+        except H2ProtocolAssumedError as error:
+            await self._start(HTTP2)
+            await self.protocol.handle(RawData(data=error.data))
+        except H2CProtocolRequiredError as error:
+            await self._start(HTTP2, error.headers, error.settings)
+            if error.data:
+                await self.protocol.handle(RawData(data=error.data))
+
+    def taken(self, stream_id: int, size: int) -> None:
+        """Let the client send more, because an application has taken this many bytes."""
+        if isinstance(self.protocol, HTTP2):
+            self.protocol.acknowledge(stream_id, size)
+        elif self.requests.untaken <= MAX_AHEAD < self.requests.untaken + size:
+            self.incoming.wake()
+
+    async def _say_goodbye(self) -> None:
+        """Wait until the last bytes are written, and see that they arrive."""
+        await self.outgoing.flush()
+        with trio.move_on_after(_LINGER), suppress(*_LOST):
+            if not self._ssl:
+                await self._stream.send_eof()
+            self._said_goodbye = not self.gone
+            if self._ssl and self._socket is not None:
+                await self._stream.aclose()  # TLS's own goodbye
+            elif self._linger:
+                while await self._stream.receive_some(MAX_AHEAD):
+                    pass
+
+    # What the protocol asks for
+
+    async def protocol_send(self, event: Event) -> None:
+        """Do what the protocol asks for: write, close, or note whether it is idle.
+
+        Cancellation:
+          A checkpoint where something is written, after it was. Otherwise not a checkpoint.
+        """
+        if isinstance(event, RawData):
+            if not event.data:
+                return
+            if self.gone:
+                await trio.lowlevel.checkpoint()
+                return
+            self.outgoing.write(event.data)
+            if trio.lowlevel.current_task() is self._task:
+                if self.outgoing.waiting > _MAX_UNREAD:
+                    self.outgoing.give_up()
+            else:
+                await trio.lowlevel.checkpoint()
+                await self.outgoing.flush()
+        elif isinstance(event, Closed):
+            self._linger = not self._idle
+            self._close()
+        elif isinstance(event, Updated):
+            self._set_idle(event.idle)
+
+    def _close(self) -> None:
+        self._closing = True
+        self.incoming.stop()
+
+    def _set_idle(self, idle: bool) -> None:
+        self._idle = idle
+        self.incoming.deadline = math.inf
+        if idle:
+            self.incoming.deadline = trio.current_time() + self._config.keep_alive_timeout
+            if self._context.terminated.is_set():
+                self._close()

@@ -1,0 +1,84 @@
+"""What stands before the application: the answers for health, and for clients too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, final
+
+from hypercorn.typing import AppWrapper
+
+from penstock.group import STREAM_GROUP, StreamGroup
+from penstock.hypercorn.settings import Settings
+
+__all__ = ["Front", "Refusal"]
+
+
+@final
+class Front:
+    """An application, as Hypercorn wraps it, with the server's streams and health beside it."""
+
+    def __init__(self, app: AppWrapper, streams: StreamGroup, settings: Settings) -> None:
+        self.stopping = False
+        self._app = app
+        self._streams = streams
+        prefix = settings.health
+        self._live = None if prefix is None else f"{prefix}/live"
+        self._ready = None if prefix is None else f"{prefix}/ready"
+
+    async def __call__(
+        self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
+    ) -> None:
+        """Answer a question for the server's health, or run the application."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path == self._live:
+                await _answer(scope, send, HTTPStatus.OK, "live")
+                return
+            if path == self._ready:
+                if self.stopping:
+                    await _answer(scope, send, HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
+                else:
+                    await _answer(scope, send, HTTPStatus.OK, "ready")
+                return
+            scope["extensions"][STREAM_GROUP] = self._streams
+        await self._app(scope, receive, send, sync_spawn, call_soon)
+
+
+@final
+class Refusal:
+    """What a client beyond a limit is served: an answer, and the end of its connection."""
+
+    def __init__(self, status: HTTPStatus, retry_after: int) -> None:
+        self._status = status
+        self._retry_after = retry_after
+
+    async def __call__(
+        self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
+    ) -> None:
+        """Say that there are too many."""
+        if scope["type"] == "http":
+            headers = [(b"retry-after", b"%d" % self._retry_after)]
+            if scope["http_version"] in ("1.0", "1.1"):
+                headers.append((b"connection", b"close"))
+            what = self._status.phrase.lower()
+            text = f"{what}: too many connections; come back in {self._retry_after} s"
+            await _answer(scope, send, self._status, text, headers)
+
+
+async def _answer(
+    scope: Any,
+    send: Any,
+    status: HTTPStatus,
+    text: str,
+    headers: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    body = f"{text}\n".encode()
+    head = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        *(headers or []),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

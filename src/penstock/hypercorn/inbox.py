@@ -1,0 +1,64 @@
+"""What a connection has for an application: the messages that its ``receive`` gives."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import trio
+
+__all__ = ["Inbox", "Message"]
+
+Message = dict[str, Any]
+
+_LAST: Final = ("http.disconnect", "websocket.disconnect")
+
+
+@final
+class Inbox:
+    """One request's messages. Putting one in never waits, so a disconnect is always told.
+
+    How much may wait in it is the connection's business, which is told what was taken out.
+    """
+
+    __slots__ = ("_arrived", "_messages", "_taken")
+
+    def __init__(self, taken: Callable[[Message], None]) -> None:
+        self._messages: deque[Message] | tuple[Message, ...] = ()
+        self._arrived: trio.Event | None = None
+        self._taken = taken
+
+    async def put(self, message: Message) -> None:
+        """Add a message. Not a checkpoint: whoever closes is not cancelled in the middle of it."""
+        if not isinstance(self._messages, deque):
+            self._messages = deque(self._messages)
+        self._messages.append(message)
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None
+
+    def rest(self) -> list[Message]:
+        """Return what nobody has taken."""
+        return list(self._messages)
+
+    async def receive(self) -> Message:
+        """Return the next message; a disconnect, once it is there, at every further call.
+
+        Cancellation:
+          A checkpoint. Atomic: either a message is returned or nothing was taken.
+        """
+        if self._messages:
+            await trio.lowlevel.checkpoint()
+        while not self._messages:
+            if self._arrived is None:
+                self._arrived = trio.Event()
+            await self._arrived.wait()
+        assert isinstance(self._messages, deque)
+        message = self._messages[0]
+        if message["type"] not in _LAST:
+            self._messages.popleft()
+            if not self._messages:
+                self._messages = ()  # an idle request keeps no container
+            self._taken(message)
+        return message

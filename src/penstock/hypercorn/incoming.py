@@ -1,0 +1,137 @@
+"""The bytes that come from one client, and the news that it has left.
+
+The reader always listens. Where it must not read more, because what it has read was not taken, it
+looks for the hang-up behind the bytes that it leaves in the kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import trio
+
+from penstock.hypercorn.sockets import has_hung_up
+
+__all__ = ["MAX_AHEAD", "Gone", "Incoming"]
+
+# Bytes to read at once, as Hypercorn does.
+_PIECE: Final = 2**16
+
+# Bytes that a client may have sent and nobody has taken; then its socket is left alone.
+MAX_AHEAD: Final = 2**16
+
+# Seconds between two looks for a hang-up while nothing is read; half of what is promised.
+_LOOK: Final = 0.05
+
+
+class Gone(Exception):
+    """There is nothing more to read: the client has left, or we are closing."""
+
+
+@final
+class Incoming:
+    """One connection's bytes to read; by one task, its reader.
+
+    Args:
+      stream: where they come from; only this reads from it.
+      socket: the socket underneath, or None where there is none.
+    """
+
+    __slots__ = ("_ahead", "_deadline", "_scope", "_socket", "_stopped", "_stream", "received")
+
+    def __init__(self, stream: Any, socket: Any) -> None:
+        self.received = 0
+        self._stream = stream
+        self._socket = socket
+        self._ahead = b""
+        self._deadline = math.inf
+        self._scope: trio.CancelScope | None = None
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self._stopped
+
+    @property
+    def deadline(self) -> float:
+        """Until when the client may be silent; then reading stops."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._scope is not None:
+            self._scope.deadline = deadline
+
+    def stop(self) -> None:
+        """Read no more; the reader is woken."""
+        self._stopped = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the reader look again at what it waits for."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def receive(self) -> bytes:
+        """Return what the client sent; nothing, if woken, or if it was silent for too long.
+
+        Raises:
+          Gone: the client has closed or reset.
+
+        Cancellation:
+          A checkpoint, unless bytes were read ahead. Atomic.
+        """
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
+        return await self._read()
+
+    async def _read(self) -> bytes:
+        with trio.CancelScope(deadline=self._deadline) as self._scope:
+            try:
+                data = bytes(await self._stream.receive_some(_PIECE))
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise Gone from error
+            finally:
+                self._scope = None
+            if not data:
+                raise Gone
+            self.received += len(data)
+            return data
+        self._stopped = self._stopped or self._deadline <= trio.current_time()
+        return b""
+
+    async def watch(self) -> None:
+        """Wait to be woken, and look from time to time whether the client has hung up.
+
+        Raises:
+          Gone: it has.
+        """
+        deadline = trio.current_time() + _LOOK
+        with trio.CancelScope(deadline=min(deadline, self._deadline)) as self._scope:
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._scope = None
+        self._stopped = self._stopped or self._deadline <= trio.current_time()
+        if not self._stopped and self._socket is not None and has_hung_up(self._socket):
+            raise Gone
+
+    async def read_ahead(self, until: Callable[[], bool]) -> None:
+        """Read, within bounds, what the client sends beyond its request, until it is its turn.
+
+        Raises:
+          Gone: the client has closed or reset, or nothing more is to be read.
+        """
+        self.deadline = math.inf
+        while not until():
+            if self._stopped:
+                raise Gone
+            if len(self._ahead) >= MAX_AHEAD:
+                await self.watch()
+            else:
+                self._ahead += await self._read()

@@ -1,0 +1,51 @@
+"""The guarded worker under Hypercorn's own ways to serve: its command line and `trio.serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import hypercorn.trio
+import hypercorn.trio.run
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.typing import AppWrapper
+
+from penstock.errors import InvalidSettings
+from penstock.hypercorn.server import Server
+
+__all__ = ["install"]
+
+
+def install() -> None:
+    """Have Hypercorn's Trio worker be the guarded one, in this process.
+
+        from penstock.hypercorn import install
+        install()
+
+    in the module that has the application is enough for ``hypercorn -k trio MODULE:APP``: Hypercorn
+    loads it in each worker before that starts to serve. `hypercorn.trio.serve` is guarded, too.
+    Calling it again does nothing more.
+
+    Settings are given in Hypercorn's configuration, as the table ``[penstock]`` of a TOML file; see
+    `Settings`.
+    """
+    hypercorn.trio.run.worker_serve = _worker_serve
+    hypercorn.trio.worker_serve = _worker_serve  # type: ignore[attr-defined]
+
+
+async def _worker_serve(
+    app: AppWrapper,
+    config: Config,
+    *,
+    sockets: Sockets | None = None,
+    shutdown_trigger: Callable[..., Awaitable[None]] | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Do what `hypercorn.trio.run.worker_serve` does, of Hypercorn 0.18.0."""
+    try:
+        server = Server.of_wrapped(app, config)
+    except InvalidSettings as error:
+        if sockets is None:
+            raise
+        raise SystemExit(f"penstock: {error}") from None  # from the command line: one line
+    await server.serve(shutdown_trigger=shutdown_trigger, sockets=sockets, task_status=task_status)

@@ -1,0 +1,110 @@
+"""The sockets that a server listens on, and the loop that accepts from them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn, final
+
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.utils import repr_socket_addr
+
+from penstock.hypercorn.settings import Settings
+from penstock.hypercorn.sockets import configure
+
+__all__ = ["Listener", "open_listeners"]
+
+# The process or the system has no room for another socket; it will have, when a client goes.
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# Seconds until accepting is tried again; trio's own `serve_listeners` waits as long.
+_PAUSE: Final = 0.1
+
+_logger = logging.getLogger(__name__)
+
+Handler = Callable[[Any, str | None], Awaitable[None]]
+
+
+@final
+class Listener:
+    """One listening socket, which speaks TLS if there is a context for it."""
+
+    def __init__(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
+        scheme = "http" if context is None else "https"
+        address = repr_socket_addr(listening.family, listening.getsockname())
+        self.url = f"{scheme}://{address}"
+        self._context = context
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+    async def accept(self, nursery: trio.Nursery, handler: Handler) -> NoReturn:
+        """Start a task for each client, for ever.
+
+        Error handling:
+          Where there is no room for another socket, clients wait in the kernel's queue; that is
+          logged once for each time it begins. Other errors of accept propagate.
+        """
+        complained = False
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                if not complained:
+                    why = os.strerror(error.errno)
+                    _logger.error("%s accepts no clients until others go: %s", self.url, why)
+                complained = True
+                await trio.sleep(_PAUSE)
+                continue
+            complained = False
+            try:
+                peer = stream.socket.getpeername()
+            except OSError:
+                stream.socket.close()  # it has gone already
+                continue
+            address = peer[0] if isinstance(peer, tuple) else None
+            nursery.start_soon(
+                handler, self._secured(stream), address, name=f"connection {address or 'local'}"
+            )
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._listener.socket.close()
+
+    def _secured(self, stream: trio.SocketStream) -> Any:
+        if self._context is None:
+            return stream
+        return trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
+
+
+@contextmanager
+def open_listeners(
+    config: Config, settings: Settings, sockets: Sockets | None
+) -> Iterator[list[Listener]]:
+    """Listen on the configuration's addresses, or on these sockets, while the block runs.
+
+    Raises:
+      OSError: an address cannot be bound.
+    """
+    if sockets is None:
+        sockets = config.create_sockets()
+    context = config.create_ssl_context()
+    listeners = []
+    try:
+        for each, secure in (
+            *((each, context) for each in sockets.secure_sockets),
+            *((each, None) for each in sockets.insecure_sockets),
+        ):
+            configure(each, settings)
+            each.listen(max(config.backlog, settings.backlog))
+            listeners.append(Listener(each, secure))
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.close()

@@ -1,0 +1,137 @@
+"""The bytes on their way to one client.
+
+What the kernel takes is written at once. The rest waits, and is written by a task that exists only
+as long as something waits; it gives each piece its deadline. So whoever writes need not wait, and
+whoever waits may be cancelled: the bytes stay whole, and in their order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import trio
+
+__all__ = ["Outgoing"]
+
+# Bytes that are written with one deadline. A client on a slow line that takes a download gets on by
+# this much each ``send_timeout``: 4.4 kB/s are enough.
+_PIECE: Final = 2**16
+
+
+@final
+class Outgoing:
+    """One connection's bytes to write.
+
+    Args:
+      stream: where they go; only this writes to it.
+      socket: the stream's socket, if bytes may be written to it as they are, else None.
+      nursery: the connection's, for the writer.
+      send_timeout: seconds for each piece.
+      lost: called when the client is gone, or was given up; closes the connection, and calls
+        `discard`. Synchronous.
+    """
+
+    __slots__ = (
+        "_lost",
+        "_nursery",
+        "_send_timeout",
+        "_socket",
+        "_stream",
+        "_waiting",
+        "_written",
+        "sent",
+        "stalled",
+    )
+
+    def __init__(
+        self,
+        stream: Any,
+        socket: Any,
+        nursery: trio.Nursery,
+        send_timeout: float,
+        lost: Callable[[], None],
+    ) -> None:
+        self.sent = 0
+        self.stalled = False
+        self._stream = stream
+        self._socket = socket
+        self._nursery = nursery
+        self._send_timeout = send_timeout
+        self._lost = lost
+        self._waiting: bytearray | None = None
+        self._written: trio.Event | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes the kernel has not taken yet."""
+        return len(self._waiting) if self._waiting else 0
+
+    def write(self, data: bytes) -> None:
+        """Write, behind what waits; never lost in part.
+
+        Cancellation:
+          Synchronous, no checkpoint.
+        """
+        if self._waiting is not None:
+            self._waiting += data
+            return
+        written = 0
+        if self._socket is not None:
+            try:
+                # -1 once the socket is closed, so that no other file is ever written to.
+                written = os.write(self._socket.fileno(), data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._lost()
+                return
+            self.sent += written
+        if written < len(data):
+            self._waiting = bytearray(memoryview(data)[written:])
+            self._nursery.start_soon(self._write_waiting, name="writer")
+
+    async def flush(self) -> None:
+        """Wait until the kernel has taken everything, or the client is gone.
+
+        Cancellation:
+          Not a checkpoint when nothing waits. What waits is written all the same.
+        """
+        if self._waiting is not None:
+            if self._written is None:
+                self._written = trio.Event()
+            await self._written.wait()
+
+    def give_up(self) -> None:
+        """Take the client for one that does not read, and have the connection closed."""
+        self.stalled = True
+        self._lost()
+
+    def discard(self) -> None:
+        """Throw away what waits, and let go whoever waits for it."""
+        self._waiting = None
+        if self._written is not None:
+            self._written.set()
+            self._written = None
+
+    async def _write_waiting(self) -> None:
+        """Write what waits, and what joins it meanwhile; each piece has its deadline.
+
+        Cancellation:
+          Cancelled, with its connection only, it leaves the connection to be reset.
+        """
+        try:
+            while self._waiting:
+                piece = bytes(self._waiting[:_PIECE])
+                with trio.move_on_after(self._send_timeout) as patience:
+                    await self._stream.send_all(piece)
+                if patience.cancelled_caught:
+                    self.give_up()
+                    return
+                self.sent += len(piece)
+                if self._waiting is not None:
+                    del self._waiting[: len(piece)]
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._lost()
+        self.discard()

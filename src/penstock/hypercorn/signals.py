@@ -1,0 +1,87 @@
+"""When a server is told to stop: by its caller, by itself, or by a signal nobody else takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import final
+
+import trio
+
+__all__ = ["StopSignals", "first_of", "stop_signals"]
+
+
+@final
+class StopSignals:
+    """The signals that stop this process's server."""
+
+    def __init__(self, numbers: list[signal.Signals], received: AsyncIterator[int] | None) -> None:
+        self._numbers = numbers
+        self._received = received
+
+    async def wait(self) -> None:
+        """Wait for the first signal; for ever, if none is ours."""
+        if self._received is None:
+            await trio.sleep_forever()
+        else:
+            await anext(self._received)
+
+    def stopping(self) -> None:
+        """From now on, let a signal end the process at once; a worker's master sends more of them.
+
+        Hypercorn's master terminates its other workers as soon as one has ended, in the middle of
+        their drain; they end by themselves, in their time.
+        """
+        action = signal.SIG_IGN if _is_worker() else signal.SIG_DFL
+        for number in self._numbers:
+            signal.signal(number, action)
+
+
+@contextmanager
+def stop_signals(*, instead: bool) -> Iterator[StopSignals]:
+    """Catch the signals that stop a server, while the block runs.
+
+    Args:
+      instead: whether there is no other way to stop it. Then SIGINT and SIGTERM are caught, if they
+        still have their default effect, in the main thread. In a worker of Hypercorn's master,
+        which has its own way, SIGTERM is caught in any case.
+    """
+    numbers = []
+    if threading.current_thread() is threading.main_thread():
+        if _is_worker():
+            numbers = [signal.SIGTERM]
+        elif instead:
+            numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if _is_free(each)]
+    if not numbers:
+        yield StopSignals([], None)
+        return
+    with trio.open_signal_receiver(*numbers) as received:
+        yield StopSignals(numbers, received)
+
+
+async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
+    """Run all of these until the first returns."""
+
+    async def run(function: Callable[[], Awaitable[object]]) -> None:
+        await function()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for function in functions:
+            nursery.start_soon(run, function)
+
+
+def _is_worker() -> bool:
+    return multiprocessing.parent_process() is not None
+
+
+def _is_free(number: signal.Signals) -> bool:
+    """Tell whether nobody but Python and Trio handles a signal."""
+    handler = signal.getsignal(number)
+    if number is signal.SIGINT:
+        module = getattr(handler, "__module__", None) or ""
+        return handler is signal.default_int_handler or module.startswith("trio.")
+    return handler is signal.SIG_DFL

@@ -1,0 +1,80 @@
+"""The server's offer to a response to write its bytes past the application's own layers.
+
+It is made in each request's ``scope["extensions"]``, under `penstock.transport.WRITE_THROUGH`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import trio
+from hypercorn.protocol.http_stream import HTTPStream
+
+from penstock.hypercorn.http1 import HTTP1
+from penstock.hypercorn.http2 import HTTP2
+
+if TYPE_CHECKING:
+    from penstock.hypercorn.connection import Connection
+
+__all__ = ["ResponseWriteThrough"]
+
+
+@final
+class ResponseWriteThrough:
+    """A `penstock.transport.WriteThrough` for the response to one request on a connection.
+
+    Hypercorn's h11 keeps no state between two chunks of a response's body, so chunks that are
+    written behind it are legal, and the end of the body is still its own. On HTTP/2, where each
+    byte needs the protocol's windows, nothing is taken: there this only tells who was `stalled`.
+    """
+
+    __slots__ = ("_connection", "_response")
+
+    def __init__(self, connection: Connection, response: HTTPStream) -> None:
+        self._connection = connection
+        self._response = response
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client was given up because it did not read."""
+        protocol = self._connection.protocol
+        if self._connection.outgoing.stalled:
+            return True
+        return isinstance(protocol, HTTP2) and self._response.stream_id in protocol.stalled_streams
+
+    def opens_after(self, first: bytes) -> bool:
+        """Tell whether bytes may be written through; see `WriteThrough.opens_after`."""
+        protocol = self._connection.protocol
+        return isinstance(protocol, HTTP1) and self._is_open(protocol) and protocol.body == first
+
+    def write_nowait(self, chunk: bytes) -> bool:
+        """Write a chunk if nothing waits before it; see `WriteThrough.write_nowait`."""
+        protocol, outgoing = self._connection.protocol, self._connection.outgoing
+        if outgoing.waiting or not isinstance(protocol, HTTP1) or not self._is_open(protocol):
+            return False
+        outgoing.write(_framed(chunk, protocol))
+        return not self._connection.gone
+
+    async def send(self, chunk: bytes) -> None:
+        """Write a chunk behind what waits; see `WriteThrough.send`."""
+        protocol, outgoing = self._connection.protocol, self._connection.outgoing
+        if chunk and isinstance(protocol, HTTP1) and self._is_open(protocol):
+            outgoing.write(_framed(chunk, protocol))
+        await outgoing.flush()
+        await trio.lowlevel.checkpoint()
+        if self._connection.gone:
+            raise trio.BrokenResourceError("the client is gone")
+
+    def _is_open(self, protocol: HTTP1) -> bool:
+        """Tell whether this response's body is what the connection is sending now."""
+        return (
+            protocol.framing is not None
+            and protocol.stream is self._response
+            and not self._response.closed
+            and not self._connection.gone
+        )
+
+
+def _framed(chunk: bytes, protocol: HTTP1) -> bytes:
+    # Spec: RFC 9112, 7.1: a chunk is its size in hexadecimal, and its bytes, each with CRLF.
+    return b"%x\r\n%b\r\n" % (len(chunk), chunk) if protocol.framing == "chunked" else chunk
