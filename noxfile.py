@@ -14,9 +14,12 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # `event` to `stream`, and the response: what one reads to know Penstock.
 CORE = (
-    *("errors", "event", "decode", "outcome", "producer"),
-    *("transport", "stream", "group", "quart"),
+    *("errors", "event", "decode", "outcome", "channel", "producer", "ticker"),
+    *("transport", "stream", "group", "quart", "quart_asgi"),
 )
+
+# Where the modules are that the sessions' programs share with the tests.
+SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -46,6 +49,35 @@ def interop(session: nox.Session) -> None:
     """Run the tests with real servers, sockets and Chromium only, and show their figures."""
     install(session, "test")
     session.run("pytest", "-m", "interop", "-s", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Print the table of faults: stock Hypercorn, Penstock, and what was promised."""
+    install(session, "test")
+    session.run("python", "tests/faults/faults_main.py", *session.posargs, env=SHARED)
+
+
+@nox.session
+def torture(session: nox.Session) -> None:
+    """Serve 2,000 clients with bad fates beside 50 good ones, for a minute."""
+    install(session, "test")
+    session.run("python", "tests/torture/torture.py", *session.posargs, env=SHARED)
+
+
+@nox.session
+def upstream(session: nox.Session) -> None:
+    """Run Hypercorn's own tests, stock and with our classes in place, and compare."""
+    install(session, "test", "upstream")
+    session.run("python", "tests/upstream/upstream.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure Penstock beside the Go program and sse-starlette; needs a quiet machine."""
+    install(session, "bench")
+    work = session.create_tmp()
+    session.run("python", "tests/bench/bench.py", "--work", work, *session.posargs)
 
 
 @nox.session
@@ -88,5 +120,4 @@ def build(session: nox.Session) -> None:
 def screenshots(session: nox.Session) -> None:
     """Take the pictures of the page that the README shows."""
     install(session, "test")
-    env = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
-    session.run("python", "tests/interop/screenshots.py", ".readme", env=env)
+    session.run("python", "tests/interop/screenshots.py", ".readme", env=SHARED)

@@ -11,7 +11,8 @@ import trio.testing
 
 from fake_client import FakeClient
 from penstock import ServerSentEvent
-from penstock.demo import Ticker, app, ping, send_data
+from penstock.demo import app, ping, send_data
+from penstock.ticker import Ticker
 
 
 async def test_ping_is_the_go_handler(

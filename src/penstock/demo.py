@@ -6,7 +6,6 @@ Run it with `penstock serve`, or with the stock `hypercorn -k trio penstock.demo
 from __future__ import annotations
 
 import logging
-import math
 import time
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from quart_trio import QuartTrio
 
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
+from penstock.ticker import Ticker
 
 __all__ = ["app", "ping", "send_data"]
 
@@ -42,24 +42,6 @@ app: Final = QuartTrio(__name__, static_folder=str(_web()), static_url_path="/st
 app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # ask each time: the page of a newer version is new
 app.logger.setLevel(logging.INFO)
 require_trio(app)
-
-
-class Ticker:
-    """Comes back once each period, the first time after one, on a schedule that does not drift.
-
-    Periods that went by while its user was busy, or waited for a slow client, are left out.
-    """
-
-    def __init__(self, period: float) -> None:
-        self._period = period
-        self._start = trio.current_time()
-        self._turn = 0
-
-    async def tick(self) -> None:
-        """Wait for the next turn. A checkpoint; cancelled, it loses that turn and no other."""
-        elapsed = trio.current_time() - self._start
-        self._turn = max(self._turn + 1, math.ceil(elapsed / self._period))
-        await trio.sleep_until(self._start + self._turn * self._period)
 
 
 async def ping(events: trio.abc.SendChannel[ServerSentEvent]) -> None:

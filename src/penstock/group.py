@@ -115,15 +115,23 @@ class StreamGroup:
 
         The stream is opened in the block: its reason is final when it has been left.
         """
-        self._open.add(stream)
-        if self._draining:
-            self._end(stream)
+        self.add(stream)
         try:
             yield
         finally:
-            self._open.remove(stream)
-            figures = stream.statistics()
-            if figures.close_reason is not None:
-                self._closed[figures.close_reason] += 1
-            self._events_sent += figures.events_sent
-            self._bytes_sent += figures.bytes_sent
+            self.remove(stream)
+
+    def add(self, stream: EventStream) -> None:
+        """Count a stream as open, until it is removed; what `hold` does first."""
+        self._open.add(stream)
+        if self._draining:
+            self._end(stream)
+
+    def remove(self, stream: EventStream) -> None:
+        """Count a stream that is over by its reason; what `hold` does last."""
+        self._open.remove(stream)
+        figures = stream.statistics()
+        if figures.close_reason is not None:
+            self._closed[figures.close_reason] += 1
+        self._events_sent += figures.events_sent
+        self._bytes_sent += figures.bytes_sent

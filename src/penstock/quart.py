@@ -10,8 +10,7 @@ Quart pulls: it iterates the body and sends each chunk, and is thereby the strea
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, final
@@ -20,6 +19,7 @@ from urllib.parse import quote
 import trio
 from quart import Quart, Request, Response, current_app, has_request_context, request
 from quart.wrappers.response import DataBody, ResponseBody
+from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers, MIMEAccept
 from werkzeug.exceptions import BadRequest, InternalServerError, NotAcceptable
@@ -28,8 +28,9 @@ from werkzeug.http import parse_accept_header
 from penstock.errors import StreamingUnsupported
 from penstock.group import STREAM_GROUP, StreamGroup
 from penstock.producer import Producer
+from penstock.quart_asgi import OneTaskHTTPConnection
 from penstock.stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
-from penstock.transport import WRITE_THROUGH, WriteThrough
+from penstock.transport import WRITE_THROUGH
 
 __all__ = ["EventSourceResponse", "last_event_id", "require_trio", "stop_reconnecting"]
 
@@ -155,10 +156,14 @@ def require_trio(app: Quart) -> None:
     """Have an application say, in one clear line, when its server does not run on Trio.
 
     A server that knows ASGI's lifespan protocol is told at start-up, and does not start; any other
-    has its requests answered with status 500 and the reason. Where Trio runs, nothing changes.
+    has its requests answered with status 500 and the reason. Where Trio runs, nothing changes, but
+    that requests without a body need fewer tasks under Penstock's server
+    (`penstock.quart_asgi.OneTaskHTTPConnection`).
 
     Call it once, where the application is made. Under `penstock serve` there is no need of it.
     """
+    if app.asgi_http_class is TrioASGIHTTPConnection:
+        app.asgi_http_class = OneTaskHTTPConnection
     inner = app.asgi_app
 
     async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
@@ -228,15 +233,22 @@ def _headers(given: Mapping[str, str] | Headers | None) -> Headers:
 
 @final
 class _EventStreamBody(ResponseBody):
-    """A body that Quart enters, iterates and leaves, all in the task that sends the response."""
+    """A body that Quart enters, iterates and leaves, all in the task that sends the response.
+
+    It holds the stream in the server's group, if there is one, and logs what became of it.
+    """
 
     def __init__(self, stream: EventStream) -> None:
         offered: Mapping[str, Any] = request.scope.get("extensions") or {}
-        group, through = offered.get(STREAM_GROUP), offered.get(WRITE_THROUGH)
-        self._block = _open(stream, group, through, current_app.logger)
+        self._stream = stream
+        self._group: StreamGroup | None = offered.get(STREAM_GROUP)
+        self._block = stream.open(offered.get(WRITE_THROUGH))
+        self._logger = current_app.logger
 
     async def __aenter__(self) -> EventStream:
-        return await self._block.__aenter__()
+        if self._group is not None:
+            self._group.add(self._stream)
+        return await self._block.__aenter__()  # which is no checkpoint, and raises nothing
 
     async def __aexit__(
         self,
@@ -244,33 +256,27 @@ class _EventStreamBody(ResponseBody):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # ASYNC102: the block's own exit, which waits for tasks it has cancelled; nothing to shield.
-        await self._block.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
-
-
-@asynccontextmanager
-async def _open(
-    stream: EventStream,
-    group: StreamGroup | None,
-    through: WriteThrough | None,
-    logger: logging.Logger,
-) -> AsyncIterator[EventStream]:
-    """Open a stream, in the server's group if it has one, and log what became of it."""
-    with group.hold(stream) if group else nullcontext():
         try:
-            async with stream.open(through):
-                yield stream
+            # ASYNC102: the block's own exit, which waits for tasks it has cancelled; nothing to
+            # shield.
+            await self._block.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
         finally:
-            figures = stream.statistics()
-            logger.info(
-                "%s %s after %.2f s, %d event%s sent, producer %s",
-                stream.name,
-                figures.close_reason,
-                figures.seconds,
-                figures.events_sent,
-                "" if figures.events_sent == 1 else "s",
-                figures.producer,
-            )
+            if self._group is not None:
+                self._group.remove(self._stream)
+            _log(self._stream, self._logger)
+
+
+def _log(stream: EventStream, logger: logging.Logger) -> None:
+    figures = stream.statistics()
+    logger.info(
+        "%s %s after %.2f s, %d event%s sent, producer %s",
+        stream.name,
+        figures.close_reason,
+        figures.seconds,
+        figures.events_sent,
+        "" if figures.events_sent == 1 else "s",
+        figures.producer,
+    )
 
 
 def _client_of(asked: Request) -> str:

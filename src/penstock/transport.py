@@ -19,9 +19,14 @@ from typing import Any, Final, Protocol, final
 
 import trio
 
-__all__ = ["WRITE_THROUGH", "ASGITransport", "Transport", "WriteThrough"]
+__all__ = ["DISCONNECT_SCOPE", "WRITE_THROUGH", "ASGITransport", "Transport", "WriteThrough"]
 
-# The entry of an ASGI scope's "extensions" in which a server offers its `WriteThrough`.
+# The entry of an ASGI scope's "extensions" in which a server offers a function without arguments,
+# which returns a `trio.CancelScope` for the application to enter: it is cancelled when the client
+# has gone, so that no task needs to wait in ``receive`` for that.
+DISCONNECT_SCOPE: Final = "penstock.disconnect_scope"
+
+# The entry in which it offers its `WriteThrough`.
 WRITE_THROUGH: Final = "penstock.write_through"
 
 

@@ -85,6 +85,7 @@ class Connection:
         settings: Settings | None = None,
     ) -> None:
         self.gone = False
+        self.carries_stream = False  # whether its response is an event stream, or one of them was
         self.incoming: Incoming
         self.outgoing: Outgoing
         self.protocol: HTTP1 | HTTP2

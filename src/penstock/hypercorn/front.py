@@ -19,27 +19,19 @@ class Front:
     """An application, as Hypercorn wraps it, with the server's streams and health beside it."""
 
     def __init__(self, app: AppWrapper, streams: StreamGroup, settings: Settings) -> None:
-        self.stopping = False
         self._app = app
         self._streams = streams
-        prefix = settings.health
-        self._live = None if prefix is None else f"{prefix}/live"
-        self._ready = None if prefix is None else f"{prefix}/ready"
+        self._health: dict[str, str] = {}
+        if settings.health is not None:
+            self._health = {f"{settings.health}/{state}": state for state in ("ready", "live")}
 
     async def __call__(
         self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
     ) -> None:
         """Answer a question for the server's health, or run the application."""
         if scope["type"] == "http":
-            path = scope["path"]
-            if path == self._live:
-                await _answer(scope, send, HTTPStatus.OK, "live")
-                return
-            if path == self._ready:
-                if self.stopping:
-                    await _answer(scope, send, HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
-                else:
-                    await _answer(scope, send, HTTPStatus.OK, "ready")
+            if (state := self._health.get(scope["path"])) is not None:
+                await _answer(scope, send, HTTPStatus.OK, state)
                 return
             scope["extensions"][STREAM_GROUP] = self._streams
         await self._app(scope, receive, send, sync_spawn, call_soon)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, final
 
@@ -22,21 +21,32 @@ class Inbox:
     How much may wait in it is the connection's business, which is told what was taken out.
     """
 
-    __slots__ = ("_arrived", "_messages", "_taken")
+    __slots__ = ("_arrived", "_gone", "_messages", "_taken", "_working")
 
     def __init__(self, taken: Callable[[Message], None]) -> None:
-        self._messages: deque[Message] | tuple[Message, ...] = ()
+        self._messages: list[Message] = []
         self._arrived: trio.Event | None = None
+        self._gone = False
+        self._working: trio.CancelScope | None = None
         self._taken = taken
 
     async def put(self, message: Message) -> None:
         """Add a message. Not a checkpoint: whoever closes is not cancelled in the middle of it."""
-        if not isinstance(self._messages, deque):
-            self._messages = deque(self._messages)
         self._messages.append(message)
+        if message["type"] in _LAST:
+            self._gone = True
+            if self._working is not None:
+                self._working.cancel()
         if self._arrived is not None:
             self._arrived.set()
             self._arrived = None
+
+    def disconnect_scope(self) -> trio.CancelScope:
+        """Return the scope that a disconnect cancels; see `penstock.transport.DISCONNECT_SCOPE`."""
+        self._working = trio.CancelScope()
+        if self._gone:
+            self._working.cancel()
+        return self._working
 
     def rest(self) -> list[Message]:
         """Return what nobody has taken."""
@@ -54,11 +64,8 @@ class Inbox:
             if self._arrived is None:
                 self._arrived = trio.Event()
             await self._arrived.wait()
-        assert isinstance(self._messages, deque)
         message = self._messages[0]
         if message["type"] not in _LAST:
-            self._messages.popleft()
-            if not self._messages:
-                self._messages = ()  # an idle request keeps no container
+            del self._messages[0]
             self._taken(message)
         return message

@@ -33,7 +33,7 @@ def install() -> None:
     hypercorn.trio.worker_serve = _worker_serve  # type: ignore[attr-defined]
 
 
-async def _worker_serve(
+async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it
     app: AppWrapper,
     config: Config,
     *,

@@ -23,6 +23,19 @@ __all__ = ["Listener", "open_listeners"]
 # The process or the system has no room for another socket; it will have, when a client goes.
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+# What accept tells of a client that has gone before it was accepted, or of the network (accept(2)).
+_NOT_OURS: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+        *("ENONET", "ENOPROTOOPT", "EOPNOTSUPP", "EPERM", "EPROTO", "ETIMEDOUT"),
+    )
+    if hasattr(errno, name)
+)
+
+# Clients that are accepted in one turn: some 10 ms of work.
+_AT_ONCE: Final = 16
+
 # Seconds until accepting is tried again; trio's own `serve_listeners` waits as long.
 _PAUSE: Final = 0.1
 
@@ -40,7 +53,8 @@ class Listener:
         address = repr_socket_addr(listening.family, listening.getsockname())
         self.url = f"{scheme}://{address}"
         self._context = context
-        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        self._listening = listening
+        listening.setblocking(False)
 
     async def accept(self, nursery: trio.Nursery, handler: Handler) -> NoReturn:
         """Start a task for each client, for ever.
@@ -51,9 +65,18 @@ class Listener:
         """
         complained = False
         while True:
+            await trio.lowlevel.wait_readable(self._listening)
             try:
-                stream = await self._listener.accept()
+                # With thousands of tasks a turn of the scheduler is long: one client in each would
+                # let a storm of them wait for minutes.
+                for _ in range(_AT_ONCE):
+                    self._start(nursery, handler, *self._listening.accept())
+                    complained = False
+            except BlockingIOError:
+                continue
             except OSError as error:
+                if error.errno in _NOT_OURS:
+                    continue
                 if error.errno not in _NO_ROOM:
                     raise
                 if not complained:
@@ -61,26 +84,19 @@ class Listener:
                     _logger.error("%s accepts no clients until others go: %s", self.url, why)
                 complained = True
                 await trio.sleep(_PAUSE)
-                continue
-            complained = False
-            try:
-                peer = stream.socket.getpeername()
-            except OSError:
-                stream.socket.close()  # it has gone already
-                continue
-            address = peer[0] if isinstance(peer, tuple) else None
-            nursery.start_soon(
-                handler, self._secured(stream), address, name=f"connection {address or 'local'}"
-            )
+
+    def _start(
+        self, nursery: trio.Nursery, handler: Handler, client: socket.socket, peer: Any
+    ) -> None:
+        stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+        if self._context is not None:
+            stream = trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
+        address = peer[0] if isinstance(peer, tuple) else None
+        nursery.start_soon(handler, stream, address, name=f"connection {address or 'local'}")
 
     def close(self) -> None:
         """Listen no more."""
-        self._listener.socket.close()
-
-    def _secured(self, stream: trio.SocketStream) -> Any:
-        if self._context is None:
-            return stream
-        return trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
+        self._listening.close()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final, final
 
@@ -32,6 +31,7 @@ class Connections:
         self.accepted = 0
         self.refused = 0
         self._settings = settings
+        self._limit: int | None = settings.max_connections
         self._open: dict[Connection, str | None] = {}
         self._by_address: Counter[str] = Counter()
         self._refusals = 0
@@ -48,10 +48,10 @@ class Connections:
     @property
     def limit(self) -> int:
         """How many connections there may be."""
-        if self._settings.max_connections is not None:
-            return self._settings.max_connections
-        limit = file_descriptor_limit()
-        return max(limit - _RESERVED, limit // 2)
+        if self._limit is None:
+            descriptors = file_descriptor_limit()
+            self._limit = max(descriptors - _RESERVED, descriptors // 2)
+        return self._limit
 
     @property
     def bytes_received(self) -> int:
@@ -77,28 +77,29 @@ class Connections:
             return HTTPStatus.TOO_MANY_REQUESTS
         return None
 
-    @contextmanager
-    def hold(self, connection: Connection, address: str | None, refused: bool) -> Iterator[None]:
-        """Count a connection as open while the block runs."""
+    def add(self, connection: Connection, address: str | None, *, refused: bool) -> None:
+        """Count a connection as open, until it is removed."""
         self.accepted += 1
-        self.refused += refused
-        self._refusals += refused
-        self._open[connection] = address
-        if address is not None and not refused:
+        self._open[connection] = None if refused else address
+        if refused:
+            self.refused += 1
+            self._refusals += 1
+        elif address is not None:
             self._by_address[address] += 1
-        try:
-            yield
-        finally:
-            del self._open[connection]
-            self._refusals -= refused
-            if address is not None and not refused:
-                self._by_address[address] -= 1
-                if not self._by_address[address]:
-                    del self._by_address[address]
-            self._bytes_received += connection.bytes_received
-            self._bytes_sent += connection.bytes_sent
-            if not self._open:
-                self._empty.set()
+
+    def remove(self, connection: Connection, *, refused: bool) -> None:
+        """Count a connection that is over."""
+        address = self._open.pop(connection)
+        if refused:
+            self._refusals -= 1
+        elif address is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+        self._bytes_received += connection.bytes_received
+        self._bytes_sent += connection.bytes_sent
+        if not self._open:
+            self._empty.set()
 
     @property
     def refuses_silently(self) -> bool:

@@ -16,7 +16,7 @@ from hypercorn.typing import AppWrapper
 
 from penstock.hypercorn.inbox import Inbox, Message
 from penstock.hypercorn.write_through import ResponseWriteThrough
-from penstock.transport import WRITE_THROUGH
+from penstock.transport import DISCONNECT_SCOPE, WRITE_THROUGH
 
 if TYPE_CHECKING:
     from penstock.hypercorn.connection import Connection
@@ -47,6 +47,7 @@ class Requests:
         response = send.__self__  # Hypercorn's HTTPStream or WSStream, whose method it is
         inbox = Inbox(partial(self._taken, response))
         if scope["type"] == "http":
+            scope["extensions"][DISCONNECT_SCOPE] = inbox.disconnect_scope
             scope["extensions"][WRITE_THROUGH] = ResponseWriteThrough(self._connection, response)
         self.open += 1
         name = f"request {scope['path']}"

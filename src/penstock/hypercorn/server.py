@@ -3,10 +3,10 @@
 Replaces `worker_serve` of Hypercorn 0.18.0, `hypercorn/trio/run.py`: the same lifespan, worker
 context, sockets and TLS, in the same order.
 
-The order of a stop: no more connections are accepted; whoever asks is told "not ready"; streams end
-one after the other over the drain window, each with a ``retry:`` of its own; connections without a
-request close, others when theirs is over; what is left at the window's end is reset; then the
-application's lifespan ends.
+The order of a stop: no more connections are accepted, and that is what "not ready" looks like (any
+answer but 200 would end a browser's EventSource for good); streams end one after the other over the
+drain window, each with a ``retry:`` of its own; connections without a request close, others when
+theirs is over; what is left at the window's end is reset; then the application's lifespan ends.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Server:
             streams=self.streams.statistics(),
         )
 
-    async def serve(
+    async def serve(  # noqa: ASYNC128 - `_serve` calls started
         self,
         *,
         shutdown_trigger: Callable[..., Awaitable[object]] | None = None,
@@ -147,14 +147,15 @@ class Server:
         lifespan = Lifespan(self._app, config, state)
         over = trio.Event()
 
-        async def live(*, task_status: trio.TaskStatus[None]) -> None:
+        async def live(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC114, ASYNC128
             await lifespan.handle_lifespan(task_status=task_status)
             over.set()
 
         with stop_signals(instead=shutdown_trigger is None) as signals:
             async with trio.open_nursery() as lifespan_nursery:
                 await lifespan_nursery.start(live)
-                await lifespan.wait_for_startup()
+                if not lifespan.startup.is_set():  # it is when the application has returned
+                    await lifespan.wait_for_startup()
                 if lifespan.shutdown.is_set():
                     await over.wait()  # it failed, and this is cancelled; or it has no lifespan
                 with tuned_process(self.settings):
@@ -166,7 +167,7 @@ class Server:
                     await lifespan.wait_for_shutdown()
                 lifespan_nursery.cancel_scope.cancel()
 
-    async def _serve(
+    async def _serve(  # noqa: ASYNC114 - it is only awaited
         self,
         state: LifespanState,
         sockets: Sockets | None,
@@ -210,21 +211,29 @@ class Server:
         connection = Connection(
             app, self._config, context, ConnectionState(state.copy()), stream, self.settings
         )
-        with self._connections.hold(connection, address, status is not None):
-            try:
-                await connection
-            except* Exception:
-                await self._config.log.exception("A connection failed")
+        refused = status is not None
+        self._connections.add(connection, address, refused=refused)
+        try:
+            await connection.run()
+        except* Exception:
+            await self._config.log.exception("A connection failed")
+        finally:
+            self._connections.remove(connection, refused=refused)
 
     async def _drain(self, context: WorkerContext) -> None:
         """Let everything end in its time, and end what has not."""
         await context.terminated.set()
-        self._app.stopping = True
         window = self.settings.drain_window
         for connection in self._connections:
             connection.drain()
-        with trio.move_on_after(max(window, self._config.graceful_timeout)):
+        started = trio.current_time()
+        with trio.move_on_after(window):
             await self.streams.drain(over=window * _PACED, spread=self.settings.reconnect_spread)
+            await self._connections.wait_closed()
+        for connection in self._connections:
+            if connection.carries_stream:
+                connection.abort()
+        with trio.move_on_at(started + max(window, self._config.graceful_timeout)):
             await self._connections.wait_closed()
         for connection in self._connections:
             connection.abort()
@@ -232,7 +241,7 @@ class Server:
             await self._connections.wait_closed()
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128 - `Server.serve` calls started
     app: Framework,
     config: Config,
     *,

@@ -38,8 +38,8 @@ class Settings:
     """Seconds of silence after which a client that has sent a part of a request's body is cut off.
     The head of a request has Hypercorn's ``keep_alive_timeout``, 5 s by default."""
     drain_window: float = 5.0
-    """Seconds over which the streams of a stopping server end, and in which what else is in flight
-    may finish. Hypercorn's ``graceful_timeout``, 3 s by default, extends it where it is longer."""
+    """Seconds over which the streams of a stopping server end. Other requests may go on as long, or
+    for Hypercorn's ``graceful_timeout``, 3 s by default, if that is longer."""
     reconnect_spread: float = 5.0
     """Seconds over which the clients of a stopped server come back, each at a random moment."""
     http2: bool = False
@@ -47,7 +47,8 @@ class Settings:
     passes ``Upgrade: h2c`` on unread can be used to smuggle requests past its rules. Over TLS,
     HTTP/2 is negotiated in any case, unless Hypercorn's ``alpn_protocols`` has no ``h2``."""
     max_connections: int | None = None
-    """Connections in all; who comes beyond it is answered with 503. None: as many as the process
+    """Connections in all; who comes beyond it is answered with 503 (a browser's EventSource, which
+    takes no other status than 200, does not come back by itself then). None: as many as the process
     may have file descriptors, less some for the application's own files and sockets."""
     max_connections_per_address: int | None = None
     """Connections from one address; who comes beyond it is answered with 429. None: no limit,
@@ -55,8 +56,9 @@ class Settings:
     retry_after: int = 5
     """Seconds after which a refused client is asked to come back."""
     health: str | None = "/-"
-    """Where the server itself answers ``/ready`` (503 while it stops) and ``/live``; None: nowhere.
-    The prefix is the convention of Prometheus and GitLab, which no application's pages use."""
+    """Where the server itself answers ``/ready`` and ``/live``; None: nowhere. A server that stops
+    accepts no connection, which is not ready. The prefix is the convention of Prometheus and
+    GitLab, which no application's pages use."""
     tcp_user_timeout: float | None = 20.0
     """Seconds that sent bytes may go unacknowledged (``TCP_USER_TIMEOUT``), the only thing that
     finds a client that vanished with data in flight; the system's own patience is 15 minutes."""

@@ -44,6 +44,7 @@ class ResponseWriteThrough:
 
     def opens_after(self, first: bytes) -> bool:
         """Tell whether bytes may be written through; see `WriteThrough.opens_after`."""
+        self._connection.carries_stream = True
         protocol = self._connection.protocol
         return isinstance(protocol, HTTP1) and self._is_open(protocol) and protocol.body == first
 

@@ -1,0 +1,174 @@
+"""The stop, as an operator sees it: paced ends, stalled clients, requests in flight, two signals."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import trio
+from guarded import connect, guarded, settled
+from processes import PENSTOCK, Server, serving
+from quart_trio import QuartTrio
+
+from penstock import ServerSentEvent
+from penstock.quart import EventSourceResponse, require_trio
+
+Events = trio.abc.SendChannel[ServerSentEvent]
+
+CLIENTS = 1000
+STALLED = 10
+WINDOW = 3.0
+
+APP = """
+import trio
+from quart_trio import QuartTrio
+from penstock import ServerSentEvent
+from penstock.quart import EventSourceResponse, require_trio
+
+app = QuartTrio(__name__)
+require_trio(app)
+
+async def tick(events):
+    while True:
+        await events.send(ServerSentEvent("tick"))
+        await trio.sleep(1)
+
+async def flood(events):
+    while True:
+        await events.send(ServerSentEvent("x" * 65536))
+
+@app.get("/tick")
+async def ticks():
+    return EventSourceResponse(tick)
+
+@app.get("/flood")
+async def floods():
+    return EventSourceResponse(flood)
+
+@app.get("/slow")
+async def slow():
+    await trio.sleep(1)
+    return "done"
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "drained.py").write_text(APP)
+    options = ("--drain-window", str(WINDOW), "--reconnect-spread", "4")
+    command = (PENSTOCK, "serve", "drained:app", "--bind", "127.0.0.1:0", *options)
+    with serving(*command, folder=tmp_path, cwd=tmp_path) as server:
+        yield server
+
+
+def opened(port: int, path: str) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return client
+
+
+def read_to_the_end(client: socket.socket) -> tuple[float, bytes]:
+    """Return when the connection was closed, and all that came before."""
+    received = b""
+    while data := client.recv(65536):
+        received += data
+    return time.monotonic(), received
+
+
+def test_a_thousand_streams_end_in_their_time(server: Server) -> None:
+    """Each healthy client has a proper end and its own retry; the stalled do not hold the stop."""
+    clients = [opened(server.port, "/tick") for _ in range(CLIENTS - STALLED)]
+    stalled = [opened(server.port, "/flood") for _ in range(STALLED)]
+    for client in clients:
+        received = b""
+        while b"tick\n\n" not in received:
+            received += client.recv(65536)
+    with ThreadPoolExecutor(len(clients)) as readers:
+        ends = [readers.submit(read_to_the_end, client) for client in clients]
+        told = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        status = server.process.wait(timeout=WINDOW + 5)
+        gone = time.monotonic() - told
+        results = [end.result() for end in ends]
+    for client in (*clients, *stalled):
+        client.close()
+    retries = []
+    for _, received in results:
+        end = re.search(rb"\r\nretry: (\d+)\n\n\r\n0\r\n\r\n$", received)
+        assert end is not None, received[-100:]
+        retries.append(int(end[1]))
+    ended = sorted(at - told for at, _ in results)
+    quarters = [
+        sum(part * WINDOW / 4 <= at < (part + 1) * WINDOW / 4 for at in ended) for part in range(4)
+    ]
+    print(
+        f"{len(ended)} proper ends, from {ended[0]:.2f} to {ended[-1]:.2f} s, by quarter {quarters}; "
+        f"retry {min(retries)} to {max(retries)} ms; gone after {gone:.2f} s with status {status}"
+    )
+    assert status == 0
+    assert gone < WINDOW + 0.5
+    assert ended[-1] < WINDOW
+    assert min(quarters) > CLIENTS / 10
+    assert min(retries) >= 500
+    assert max(retries) <= 4500
+    assert len(set(retries)) > CLIENTS / 4
+
+
+def test_a_request_in_flight_is_answered(server: Server) -> None:
+    """Its client has the whole answer, and is told that the connection ends; then it is over."""
+    client = opened(server.port, "/slow")
+    time.sleep(0.2)
+    told = time.monotonic()
+    assert server.stop() == 0
+    assert 0.5 < time.monotonic() - told < 2
+    _, received = read_to_the_end(client)
+    client.close()
+    assert received.endswith(b"\r\n\r\ndone")
+    assert b"connection: close" in received.lower()
+
+
+def test_a_second_signal_ends_it_at_once(server: Server) -> None:
+    """Whoever cannot wait for a stalled client need not."""
+    client = opened(server.port, "/flood")
+    client.recv(100)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("Stopping: 1 stream to end; a second signal stops at once")
+    told = time.monotonic()
+    assert server.stop() == -signal.SIGTERM
+    assert time.monotonic() - told < 0.5
+    client.close()
+
+
+async def test_few_streams_need_no_window() -> None:
+    """Ten clients are no storm: the stop takes a tenth of a second, whatever the window."""
+    app = QuartTrio(__name__)
+    require_trio(app)
+
+    async def wait(events: Events) -> None:
+        await trio.sleep_forever()
+
+    @app.get("/")
+    async def stream() -> EventSourceResponse:
+        return EventSourceResponse(wait)
+
+    clients = []
+    async with guarded(app, drain_window=30) as (server, port):
+        for _ in range(10):
+            client = await connect(port)
+            await client.ask()
+            await client.until(b":\n\n")
+            clients.append(client)
+        told = trio.current_time()
+        drain = server.streams.drain(over=30, spread=1)
+        await drain
+        assert trio.current_time() - told < 0.5
+        for client in clients:
+            assert (await client.rest()).startswith(b"retry: ")
+            await client.stream.aclose()
+        await settled(server, connections_open=0)
