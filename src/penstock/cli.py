@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -94,19 +94,10 @@ class Bind(click.ParamType[tuple[str, int]]):
         return host, int(port)
 
 
-class Seconds(click.ParamType[float]):
-    """A number of seconds; whether it may be 0 is the setting's to say."""
-
-    name = "SECONDS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number."""
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of seconds")
+def _seconds(option: str, said: str) -> Callable[[Any], Any]:
+    default = getattr(DEFAULTS, option.strip("-").replace("-", "_"))
+    kind, said = click.FLOAT, f"{said} [default: {default:g}]"
+    return click.option(option, type=kind, metavar="SECONDS", default=default, help=said)
 
 
 @cli.command(epilog=_EXAMPLES, short_help="Serve an application, or the demonstration.")
@@ -139,26 +130,9 @@ class Seconds(click.ParamType[float]):
     help="Whether a port without TLS speaks HTTP/2, too. Over TLS it is negotiated. "
     "[default: no-http2]",
 )
-@click.option(
-    "--send-timeout",
-    type=Seconds(),
-    default=DEFAULTS.send_timeout,
-    help=f"How long a client may not take what is sent. [default: {DEFAULTS.send_timeout:g}]",
-)
-@click.option(
-    "--drain-window",
-    type=Seconds(),
-    default=DEFAULTS.drain_window,
-    help="How long clients and their streams may take to end at the stop. "
-    f"[default: {DEFAULTS.drain_window:g}]",
-)
-@click.option(
-    "--reconnect-spread",
-    type=Seconds(),
-    default=DEFAULTS.reconnect_spread,
-    help="Over how long the clients of a stopped server are told to come back. "
-    f"[default: {DEFAULTS.reconnect_spread:g}]",
-)
+@_seconds("--send-timeout", "How long a client may not take what is sent.")
+@_seconds("--drain-window", "How long clients and streams may take to end at the stop.")
+@_seconds("--reconnect-spread", "Over how long the clients of a stopped server come back.")
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -215,10 +189,10 @@ def _config(
     try:
         config.create_ssl_context()
     except (OSError, ssl.SSLError) as error:
-        why = getattr(error, "reason", None) or error.strerror
+        pair = isinstance(error, ssl.SSLError)
+        why = "they are no certificate and key that belong together" if pair else error.strerror
         raise click.ClickException(
-            f"cannot use {certfile} with {keyfile} for TLS: {why}: give a certificate and its key, "
-            "both in PEM"
+            f"cannot use {certfile} with {keyfile} for TLS: {why}: give both in PEM"
         ) from error
     # Bound here rather than by Hypercorn, so that what cannot be bound is named.
     config.bind = [f"fd://{_listening_socket(host, port)}" for host, port in binds]

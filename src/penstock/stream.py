@@ -12,9 +12,7 @@ whose producer returned is *finished* only when everything it had sent has been 
 
 Theory of operation: the producer fills the channel from a task of its own; the writer is whoever
 iterates, `EventStream.run` for a transport or a host that pulls a response body, as Quart does. No
-task is in between. The keep-alive is what falls out of a receive that took too long. Where the
-server offers it, the iteration does not come back with events: they are written through, past the
-writer while it has nothing to do, and by itself when the client is behind.
+task is in between. Where the server offers it, events are written through, past the writer.
 """
 
 from __future__ import annotations
@@ -51,8 +49,7 @@ _logger = logging.getLogger(__name__)
 class EventStream:
     """One client's stream of events; iterating it gives the bytes to write.
 
-        stream = EventStream(producer)
-        async with stream.open():
+        async with EventStream(producer).open() as stream:
             async for chunk in stream:
                 await write(chunk)
 
@@ -206,9 +203,6 @@ class EventStream:
           transport: where the bytes go.
           through: as in `open`.
 
-        Returns:
-          The reason; `CloseReason.DISCONNECTED` where the transport says that the peer is gone.
-
         Cancellation:
           Checkpoints throughout. Cancelled while it writes, a chunk may have been written in part,
           so the connection can only be closed then. The producer is cancelled with it.
@@ -235,8 +229,7 @@ class EventStream:
           trio.ClosedResourceError: this is not the block of `open`.
 
         Cancellation:
-          A checkpoint. Atomic: either bytes are returned or nothing was taken from the channel;
-          bytes that are written through are never lost nor written in part.
+          A checkpoint. Atomic: either bytes are returned or nothing was taken from the channel.
         """
         if self._opened_at is None or self._closed_at is not None:
             raise trio.ClosedResourceError("a stream is iterated in the block of its open()")

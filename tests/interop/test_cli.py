@@ -211,6 +211,43 @@ def test_an_output_that_takes_nothing(redirect: str, says: str) -> None:
     assert ran.stderr == f"penstock: cannot write to standard output: {says}\n"
 
 
+def test_tls_needs_a_certificate_and_its_key(tmp_path: Path) -> None:
+    """What is missing, or is none, is said in one line."""
+    other = tmp_path / "other.pem"
+    other.write_text("nothing")
+    ran = run("serve", "--certfile", str(other))
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "penstock: TLS needs both --certfile and --keyfile\n",
+    )
+    ran = run("serve", "--certfile", str(other), "--keyfile", str(other))
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        f"penstock: cannot use {other} with {other} for TLS: they are no certificate and key that "
+        "belong together: give both in PEM\n"
+    )
+    ran = run("serve", "--certfile", "away.pem", "--keyfile", str(other))
+    assert ran.returncode == 2
+    assert "'away.pem' does not exist" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--send-timeout", "0", "send_timeout must be a number of seconds above 0: 0.0"),
+        ("--drain-window", "-1", "drain_window must be a number of seconds: -1.0"),
+        ("--reconnect-spread", "soon", "Invalid value for '--reconnect-spread': 'soon'"),
+        ("--max-connections", "0", "Invalid value for '--max-connections': 0 is not in"),
+    ],
+)
+def test_settings_out_of_range(option: str, value: str, said: str) -> None:
+    """One line, status 2."""
+    ran = run("serve", option, value)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"penstock: {said}")
+    assert ran.stderr.count("\n") == 1
+
+
 def test_defaults() -> None:
     """What help says of the default address is so, and as many clients as may can wait."""
     (bind,) = [each for each in cli.serve.params if each.name == "binds"]

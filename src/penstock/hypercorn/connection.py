@@ -84,21 +84,26 @@ class Connection:
         stream: Any,
         settings: Settings | None = None,
     ) -> None:
+        settings = Settings(http2=True) if settings is None else settings
+        self._ssl = hasattr(stream, "do_handshake")
+        self._transport = stream.transport_stream if self._ssl else stream
+        self._socket: Any = None
+        if isinstance(self._transport, trio.SocketStream):
+            self._socket = self._transport.socket
+        direct = None if self._ssl else self._socket
         self.gone = False
         self.carries_stream = False  # whether its response is an event stream, or one of them was
-        self.incoming: Incoming
-        self.outgoing: Outgoing
-        self.protocol: HTTP1 | HTTP2
-        self.requests: Requests
+        self.incoming = Incoming(stream, self._socket)
+        self.outgoing = Outgoing(stream, direct, settings.send_timeout, self.abort)
+        self.requests = Requests(self)
+        self.protocol: HTTP1 | HTTP2 | None = None
         self._app = app
         self._config = config
         self._context = context
-        self._settings = Settings(http2=True) if settings is None else settings
+        self._settings = settings
         self._state = state
         self._stream = stream
-        self._socket: Any = None
         self._task: trio.lowlevel.Task | None = None
-        self._started = False
         self._idle = True
         self._closing = False
         self._linger = False
@@ -107,28 +112,15 @@ class Connection:
     def __await__(self) -> Generator[Any, None, None]:
         return self.run().__await__()
 
-    @property
-    def bytes_received(self) -> int:
-        """Bytes that the client sent."""
-        return self.incoming.received if self._started else 0
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes that the kernel took."""
-        return self.outgoing.sent if self._started else 0
-
-    @property
-    def requests_open(self) -> int:
-        """Requests whose application is running."""
-        return self.requests.open if self._started else 0
-
     async def run(self) -> None:
         """Serve the client."""
         self._task = trio.lowlevel.current_task()
         try:
             async with trio.open_nursery() as nursery:
-                if await self._begin(nursery):
+                self.outgoing.nursery = self.requests.nursery = nursery
+                if await self._begin():
                     await self.guarded(self._read)
+                if self.protocol is not None:
                     await self.guarded(self.protocol.handle, Closed())
                     if self._closing and not self.gone:
                         await self._say_goodbye()
@@ -140,12 +132,11 @@ class Connection:
 
     def drain(self) -> None:
         """Take no more requests: close as soon as nothing is under way."""
-        if not self._started:
-            self.abort()
-            return
         if isinstance(self.protocol, HTTP2):
             self.protocol.retire()
-        if self._idle:
+        if self.protocol is None:
+            self.abort()  # in its handshake
+        elif self._idle:
             self._close()
 
     def abort(self) -> None:
@@ -158,45 +149,33 @@ class Connection:
             return
         self.gone = True
         if self._socket is not None:
-            busy = self._started and (not self._idle or self.outgoing.waiting)
-            if busy and not self._said_goodbye:
+            if not self._said_goodbye and (not self._idle or self.outgoing.waiting):
                 with suppress(OSError):  # it is closed already
                     reset_on_close(self._socket)
             self._socket.close()
-        if self._started:
-            self.outgoing.discard()
-            self.incoming.stop()
+        self.outgoing.discard()
+        self.incoming.stop()
 
     # What the reader does
 
-    async def _begin(self, nursery: trio.Nursery) -> bool:
+    async def _begin(self) -> bool:
         """Finish the handshake, choose the protocol and start it; False if there is no client."""
-        self._ssl = hasattr(self._stream, "do_handshake")
-        transport = self._stream.transport_stream if self._ssl else self._stream
-        if isinstance(transport, trio.SocketStream):
-            self._socket = transport.socket
         alpn = "http/1.1"
         try:
-            family = transport.socket.family
-            self._client = parse_socket_addr(family, transport.socket.getpeername())
-            self._server = parse_socket_addr(family, transport.socket.getsockname())
+            socket = self._transport.socket
+            self._client = parse_socket_addr(socket.family, socket.getpeername())
+            self._server = parse_socket_addr(socket.family, socket.getsockname())
             if self._ssl:
                 with trio.fail_after(self._config.ssl_handshake_timeout):
                     await self._stream.do_handshake()
                 alpn = self._stream.selected_alpn_protocol()
         except (OSError, trio.TooSlowError, *_LOST):
             return False
-        direct = None if self._ssl else self._socket
-        timeout = self._settings.send_timeout
-        self.outgoing = Outgoing(self._stream, direct, nursery, timeout, self.abort)
-        self.incoming = Incoming(self._stream, self._socket)
-        self.requests = Requests(self, nursery)
-        self._started = True
         self._set_idle(True)
         return await self.guarded(self._start, HTTP2 if alpn == "h2" else HTTP1)
 
     async def _start(self, protocol: type[HTTP1] | type[HTTP2], *initial: Any) -> None:
-        self.protocol = protocol(
+        self.protocol = new = protocol(
             self._app,
             self._config,
             self._context,
@@ -207,13 +186,13 @@ class Connection:
             self._server,
             self.protocol_send,
         )
-        if isinstance(self.protocol, HTTP1):
-            self.protocol.http2 = self._settings.http2
-            self.protocol.can_read = Ahead(self.incoming.read_ahead, self.incoming.wake)
+        if isinstance(new, HTTP1):
+            new.http2 = self._settings.http2
+            new.can_read = Ahead(self.incoming.read_ahead, self.incoming.wake)
         else:
-            self.protocol.send_timeout = self._settings.send_timeout
-            self.protocol.wire = self.outgoing.write
-        await self.protocol.initiate(*initial)
+            new.send_timeout = self._settings.send_timeout
+            new.wire = self.outgoing.write
+        await new.initiate(*initial)
 
     async def guarded(self, function: Callable[..., Awaitable[None]], *args: Any) -> bool:
         """Run a step of this connection, and tell whether it went well.
@@ -241,26 +220,25 @@ class Connection:
             elif data := await self.incoming.receive():
                 await self._handle(data)
                 if isinstance(self.protocol, HTTP1) and not self._idle:
-                    receives = self.protocol.receives_body
-                    seconds = self._body_timeout if receives else math.inf
+                    seconds = math.inf
+                    if self.protocol.receives_body:
+                        patience = self._config.read_timeout or math.inf
+                        seconds = min(self._settings.body_timeout, patience)
                     self.incoming.deadline = trio.current_time() + seconds
         self._closing = True  # told to, or the client was silent for too long
 
-    @property
-    def _body_timeout(self) -> float:
-        return min(self._settings.body_timeout, self._config.read_timeout or math.inf)
-
     async def _handle(self, data: bytes) -> None:
         """Give bytes to the protocol, which may turn out to be HTTP/2."""
+        assert self.protocol is not None
         try:
             await self.protocol.handle(RawData(data=data))
         except H2ProtocolAssumedError as error:
             await self._start(HTTP2)
-            await self.protocol.handle(RawData(data=error.data))
+            await self._handle(error.data)
         except H2CProtocolRequiredError as error:
             await self._start(HTTP2, error.headers, error.settings)
             if error.data:
-                await self.protocol.handle(RawData(data=error.data))
+                await self._handle(error.data)
 
     def taken(self, stream_id: int, size: int) -> None:
         """Let the client send more, because an application has taken this many bytes."""

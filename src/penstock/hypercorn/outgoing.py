@@ -27,7 +27,6 @@ class Outgoing:
     Args:
       stream: where they go; only this writes to it.
       socket: the stream's socket, if bytes may be written to it as they are, else None.
-      nursery: the connection's, for the writer.
       send_timeout: seconds for each piece.
       lost: called when the client is gone, or was given up; closes the connection, and calls
         `discard`. Synchronous.
@@ -35,12 +34,12 @@ class Outgoing:
 
     __slots__ = (
         "_lost",
-        "_nursery",
         "_send_timeout",
         "_socket",
         "_stream",
         "_waiting",
         "_written",
+        "nursery",
         "sent",
         "stalled",
     )
@@ -49,15 +48,14 @@ class Outgoing:
         self,
         stream: Any,
         socket: Any,
-        nursery: trio.Nursery,
         send_timeout: float,
         lost: Callable[[], None],
     ) -> None:
+        self.nursery: trio.Nursery  # the connection's, for the writer
         self.sent = 0
         self.stalled = False
         self._stream = stream
         self._socket = socket
-        self._nursery = nursery
         self._send_timeout = send_timeout
         self._lost = lost
         self._waiting: bytearray | None = None
@@ -90,7 +88,7 @@ class Outgoing:
             self.sent += written
         if written < len(data):
             self._waiting = bytearray(memoryview(data)[written:])
-            self._nursery.start_soon(self._write_waiting, name="writer")
+            self.nursery.start_soon(self._write_waiting, name="writer")
 
     async def flush(self) -> None:
         """Wait until the kernel has taken everything, or the client is gone.

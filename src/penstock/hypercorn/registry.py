@@ -56,17 +56,17 @@ class Connections:
     @property
     def bytes_received(self) -> int:
         """Bytes that came from clients, those of TLS itself not counted."""
-        return self._bytes_received + sum(each.bytes_received for each in self._open)
+        return self._bytes_received + sum(each.incoming.received for each in self._open)
 
     @property
     def bytes_sent(self) -> int:
         """Bytes that the kernel took for clients, those of TLS itself not counted."""
-        return self._bytes_sent + sum(each.bytes_sent for each in self._open)
+        return self._bytes_sent + sum(each.outgoing.sent for each in self._open)
 
     @property
     def requests_open(self) -> int:
         """Requests whose application is running."""
-        return sum(each.requests_open for each in self._open)
+        return sum(each.requests.open for each in self._open)
 
     def refusal(self, address: str | None) -> HTTPStatus | None:
         """Return the status with which a client from this address is refused, or None."""
@@ -96,8 +96,8 @@ class Connections:
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
-        self._bytes_received += connection.bytes_received
-        self._bytes_sent += connection.bytes_sent
+        self._bytes_received += connection.incoming.received
+        self._bytes_sent += connection.outgoing.sent
         if not self._open:
             self._empty.set()
 

@@ -28,17 +28,17 @@ __all__ = ["Requests"]
 class Requests:
     """The tasks that a connection's protocol starts, in the connection's nursery."""
 
-    __slots__ = ("_connection", "_nursery", "open", "untaken")
+    __slots__ = ("_connection", "nursery", "open", "untaken")
 
-    def __init__(self, connection: Connection, nursery: trio.Nursery) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.open = 0
         self.untaken = 0
         self._connection = connection
-        self._nursery = nursery
+        self.nursery: trio.Nursery  # the connection's
 
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Start a task of the protocol's."""
-        self._nursery.start_soon(self._connection.guarded, function, *args, name="HTTP/2 sender")
+        self.nursery.start_soon(self._connection.guarded, function, *args, name="HTTP/2 sender")
 
     async def spawn_app(
         self, app: AppWrapper, config: Config, scope: Any, send: Any
@@ -51,7 +51,7 @@ class Requests:
             scope["extensions"][WRITE_THROUGH] = ResponseWriteThrough(self._connection, response)
         self.open += 1
         name = f"request {scope['path']}"
-        self._nursery.start_soon(self._run, app, config, scope, inbox, send, name=name)
+        self.nursery.start_soon(self._run, app, config, scope, inbox, send, name=name)
         return partial(self._put, inbox)
 
     async def _put(self, inbox: Inbox, message: Message) -> None:
