@@ -68,7 +68,7 @@ def torture(session: nox.Session) -> None:
 @nox.session
 def upstream(session: nox.Session) -> None:
     """Run Hypercorn's own tests, stock and with our classes in place, and compare."""
-    install(session, "test", "upstream")
+    install(session, "upstream")
     session.run("python", "tests/upstream/upstream.py", *session.posargs)
 
 

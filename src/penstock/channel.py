@@ -9,7 +9,7 @@ one order, whichever way an event took.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import trio
 
@@ -20,6 +20,11 @@ __all__ = ["COMMENT", "StreamChannel", "Tally"]
 
 # As first bytes it makes the browser's `onopen` fire; later it keeps proxies from closing.
 COMMENT: Final = b":\n\n"
+
+
+_Memory: TypeAlias = tuple[
+    trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
+]
 
 
 @dataclass(slots=True)
@@ -46,30 +51,22 @@ class StreamChannel:
       keep_alive: seconds of silence after which the writer is given a comment.
     """
 
-    __slots__ = (
-        "_at",
-        "_free",
-        "_keep_alive",
-        "_receive",
-        "_send",
-        "_through",
-        "farewell",
-        "written",
-    )
-
     def __init__(self, buffer: int, keep_alive: float) -> None:
-        self._send, self._receive = trio.open_memory_channel[ServerSentEvent](buffer)
+        self._buffer = buffer
         self._keep_alive = keep_alive
         self._through: WriteThrough | None = None
         self._free = False  # the writer waits, and neither it nor the channel has anything
         self._at = 0.0  # when something was last written through
+        self._closed = False
+        self._memory: _Memory | None = None  # opened when something has to wait
+        self._called: trio.Event | None = None  # what the writer waits for until then
         self.written = Tally()
         self.farewell: bytes | None = None  # what is written last, behind all events
 
     @property
     def waiting(self) -> int:
         """How many events wait in the channel."""
-        return self._receive.statistics().current_buffer_used
+        return self._memory[1].statistics().current_buffer_used if self._memory else 0
 
     def write_through(self, through: WriteThrough) -> None:
         """From now on, hand events to the server directly while the writer is waiting."""
@@ -77,13 +74,16 @@ class StreamChannel:
 
     def close(self) -> None:
         """Close the producer's end: what waits can still be taken."""
-        self._send.close()
-        self._free = False
+        self._closed, self._free = True, False
+        if self._memory is not None:
+            self._memory[0].close()
+        elif self._called is not None:
+            self._called.set()
 
     def abandon(self) -> None:
         """Close the writer's end: nobody takes anything any more."""
-        self._receive.close()
         self._free = False
+        self._open()[1].close()
 
     async def send(self, event: ServerSentEvent) -> None:
         """Write an event through, or put it into the channel, waiting while that is full.
@@ -105,7 +105,7 @@ class StreamChannel:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
             self._free = False
-        await self._send.send(event)
+        await self._open()[0].send(event)
 
     async def take(self, tally: Tally) -> bytes:
         """Return what is to be written next: all that waits as one chunk, or a comment.
@@ -125,23 +125,43 @@ class StreamChannel:
         while True:
             deadline = max(self._at, silent_since) + self._keep_alive
             with trio.CancelScope(deadline=deadline) as silence:
-                ahead = self._receive.statistics()
-                self._free = not (ahead.current_buffer_used or ahead.tasks_waiting_send)
                 try:
-                    event = await self._receive.receive()
+                    event = await self._receive()
                 except trio.EndOfChannel:
                     if self.farewell is None:
                         raise
                     chunk, self.farewell = self.farewell, None
                     tally.bytes = len(chunk)
                     return chunk
-                finally:
-                    self._free = False
                 return self._with_all_that_waits(event, tally)
             if silence.cancelled_caught and self._at + self._keep_alive <= trio.current_time():
                 tally.keep_alives = 1
                 tally.bytes = len(COMMENT)
                 return COMMENT
+
+    async def _receive(self) -> ServerSentEvent:
+        """Wait for an event; meanwhile, others are written through."""
+        try:
+            if self._memory is None and not self._closed:
+                self._free = True
+                self._called = trio.Event()
+                await self._called.wait()
+            memory = self._open()
+            ahead = memory[1].statistics()
+            self._free = not (ahead.current_buffer_used or ahead.tasks_waiting_send)
+            return await memory[1].receive()
+        finally:
+            self._free = False
+
+    def _open(self) -> _Memory:
+        """Return the memory channel: a client that keeps up never needs it."""
+        if self._memory is None:
+            self._memory = trio.open_memory_channel[ServerSentEvent](self._buffer)
+            if self._closed:
+                self._memory[0].close()
+            if self._called is not None:
+                self._called.set()
+        return self._memory
 
     def _with_all_that_waits(self, event: ServerSentEvent, tally: Tally) -> bytes:
         """Join an event with those behind it: one write, however many events."""
@@ -150,7 +170,7 @@ class StreamChannel:
             while True:
                 chunks.append(event.encode())
                 tally.events += event.data is not None
-                event = self._receive.receive_nowait()
+                event = self._open()[1].receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel):
             chunk = b"".join(chunks)
             tally.bytes = len(chunk)

@@ -93,7 +93,7 @@ class Connection:
         direct = None if self._ssl else self._socket
         self.gone = False
         self.carries_stream = False  # whether its response is an event stream, or one of them was
-        self.incoming = Incoming(stream, self._socket)
+        self.incoming = Incoming(stream, self._socket, direct=direct is not None)
         self.outgoing = Outgoing(stream, direct, settings.send_timeout, self.abort)
         self.requests = Requests(self)
         self.protocol: HTTP1 | HTTP2 | None = None

@@ -15,6 +15,7 @@ when the code that is replaced or built on changes there:
 - `stream_send` left the client of a response that failed half-way waiting for its end; it is reset.
 - A connection that takes no more requests is told so with GOAWAY, and its streams live on: h2's own
   `close_connection` would end them.
+- `handle` let a frame of any announced length be collected; see `penstock.hypercorn.frames`.
 """
 
 from __future__ import annotations
@@ -36,23 +37,13 @@ from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
 from hyperframe.frame import GoAwayFrame
 from priority.priority import DeadlockError
 
-from penstock.hypercorn.window import Window
+from penstock.hypercorn.frames import FrameLengths
+from penstock.hypercorn.window import Windows
 
 __all__ = ["HTTP2"]
 
 # Bytes that wait with one deadline: a large body is handed over in such pieces.
 _PIECE: Final = 2**16
-
-
-class _Windows(dict[int, Window]):
-    """What `H2Protocol._create_stream` puts its `StreamBuffer` into, and finds a `Window` in."""
-
-    def __init__(self, event_class: Any) -> None:
-        super().__init__()
-        self._event = event_class
-
-    def __setitem__(self, stream_id: int, buffer: object) -> None:
-        super().__setitem__(stream_id, Window(self._event))
 
 
 @final
@@ -65,23 +56,34 @@ class HTTP2(H2Protocol):
     wire: Callable[[bytes], None] | None = None
     """Writes bytes behind those that were sent, without waiting."""
 
-    stream_buffers: _Windows  # type: ignore[assignment]
+    stream_buffers: Windows  # type: ignore[assignment]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.stream_buffers = _Windows(self.context.event_class)
+        self.stream_buffers = Windows(self.context.event_class)
         self.stalled_streams: set[int] = set()
         self._unacknowledged: dict[int, int] = {}
+        self._frames = FrameLengths()
         self._retired = False
+        self._told = False
         self._unsent = b""
 
     def retire(self) -> None:
-        """Tell the client to open no more streams. Those that are open go on to their end.
+        """Open no more streams; those that are open go on to their end, and then comes GOAWAY.
+
+        It could come at once, but Python's h2 (and so httpx) takes no more data behind it.
+        """
+        self._retired = True
+        if self.idle:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Tell the client to open no more streams.
 
         Spec: RFC 9113, 6.8: GOAWAY names the last stream that is served.
         """
-        if not self._retired:
-            self._retired = True
+        if not self._told:
+            self._told = True
             last = self.connection.highest_inbound_stream_id
             self._unsent = GoAwayFrame(0, last_stream_id=last).serialize()
             if self.wire is not None:
@@ -172,6 +174,8 @@ class HTTP2(H2Protocol):
         """End a stream; its application is told. Not a checkpoint."""
         await self._forget(stream_id)
         await self._close_stream(stream_id)
+        if self._retired and self.idle:
+            self._say_goodbye()
         await self.send(Updated(idle=self.idle))
 
     async def _close_stream(self, stream_id: int) -> None:
@@ -183,6 +187,13 @@ class HTTP2(H2Protocol):
     async def handle(self, event: Event) -> None:
         """Take bytes from the client, or its end."""
         if isinstance(event, RawData):
+            if self._frames.exceed(event.data, self.connection.max_inbound_frame_size):
+                code = h2.errors.ErrorCodes.FRAME_SIZE_ERROR
+                with suppress(h2.exceptions.ProtocolError):
+                    self.connection.close_connection(code)
+                await self._flush()
+                await self.send(Closed())
+                return
             try:
                 events = self.connection.receive_data(event.data)
             except h2.exceptions.ProtocolError:
@@ -245,7 +256,8 @@ class HTTP2(H2Protocol):
                 await self._create_stream(event)
                 await self.send(Updated(idle=self.idle))
                 if self.keep_alive_requests > self.config.keep_alive_max_requests:
-                    self.retire()
+                    self._retired = True
+                    self._say_goodbye()
             elif isinstance(event, h2.events.DataReceived):
                 await self._data_received(event)
             elif isinstance(event, h2.events.StreamEnded):

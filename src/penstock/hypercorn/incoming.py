@@ -7,6 +7,7 @@ looks for the hang-up behind the bytes that it leaves in the kernel.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, Final, final
 
@@ -34,17 +35,33 @@ class Gone(Exception):
 class Incoming:
     """One connection's bytes to read; by one task, its reader.
 
+    A socket is read directly, and waited for without a scope, unless there is a deadline: that is
+    the greater part of what an idle connection would need otherwise.
+
     Args:
       stream: where they come from; only this reads from it.
       socket: the socket underneath, or None where there is none.
+      direct: whether its bytes are the stream's as they are.
     """
 
-    __slots__ = ("_ahead", "_deadline", "_scope", "_socket", "_stopped", "_stream", "received")
+    __slots__ = (
+        "_ahead",
+        "_deadline",
+        "_direct",
+        "_scope",
+        "_socket",
+        "_stopped",
+        "_stream",
+        "_waits",
+        "received",
+    )
 
-    def __init__(self, stream: Any, socket: Any) -> None:
+    def __init__(self, stream: Any, socket: Any, *, direct: bool) -> None:
         self.received = 0
         self._stream = stream
         self._socket = socket
+        self._direct = direct
+        self._waits = False  # for the socket, without a scope
         self._ahead = b""
         self._deadline = math.inf
         self._scope: trio.CancelScope | None = None
@@ -65,6 +82,8 @@ class Incoming:
         self._deadline = deadline
         if self._scope is not None:
             self._scope.deadline = deadline
+        elif deadline < math.inf:
+            self.wake()  # it waits without one
 
     def stop(self) -> None:
         """Read no more; the reader is woken."""
@@ -75,6 +94,8 @@ class Incoming:
         """Have the reader look again at what it waits for."""
         if self._scope is not None:
             self._scope.cancel()
+        elif self._waits:
+            trio.lowlevel.notify_closing(self._socket)  # which raises where it is waited for
 
     async def receive(self) -> bytes:
         """Return what the client sent; nothing, if woken, or if it was silent for too long.
@@ -88,20 +109,44 @@ class Incoming:
         if self._ahead:
             data, self._ahead = self._ahead, b""
             return data
-        return await self._read()
-
-    async def _read(self) -> bytes:
+        if self._direct and self._deadline == math.inf:
+            self._waits = True
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+            except (trio.ClosedResourceError, OSError):
+                return self._woken()
+            finally:
+                self._waits = False
+            return self._read()
         with trio.CancelScope(deadline=self._deadline) as self._scope:
             try:
-                data = bytes(await self._stream.receive_some(_PIECE))
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                if self._direct:
+                    await trio.lowlevel.wait_readable(self._socket)
+                    return self._read()
+                return self._counted(bytes(await self._stream.receive_some(_PIECE)))
+            except trio.ClosedResourceError:
+                return self._woken()
+            except (trio.BrokenResourceError, OSError) as error:
                 raise Gone from error
             finally:
                 self._scope = None
-            if not data:
-                raise Gone
-            self.received += len(data)
-            return data
+        return self._woken()
+
+    def _read(self) -> bytes:
+        try:
+            return self._counted(os.read(self._socket.fileno(), _PIECE))
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise Gone from error
+
+    def _counted(self, data: bytes) -> bytes:
+        if not data:
+            raise Gone
+        self.received += len(data)
+        return data
+
+    def _woken(self) -> bytes:
         self._stopped = self._stopped or self._deadline <= trio.current_time()
         return b""
 
@@ -117,7 +162,7 @@ class Incoming:
                 await trio.sleep_forever()
             finally:
                 self._scope = None
-        self._stopped = self._stopped or self._deadline <= trio.current_time()
+        self._woken()
         if not self._stopped and self._socket is not None and has_hung_up(self._socket):
             raise Gone
 
@@ -134,4 +179,8 @@ class Incoming:
             if len(self._ahead) >= MAX_AHEAD:
                 await self.watch()
             else:
-                self._ahead += await self._read()
+                ahead, self._ahead = self._ahead, b""
+                try:
+                    ahead += await self.receive()
+                finally:
+                    self._ahead = ahead

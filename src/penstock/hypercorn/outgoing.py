@@ -123,13 +123,31 @@ class Outgoing:
             while self._waiting:
                 piece = bytes(self._waiting[:_PIECE])
                 with trio.move_on_after(self._send_timeout) as patience:
-                    await self._stream.send_all(piece)
+                    await self._write(piece)
                 if patience.cancelled_caught:
                     self.give_up()
                     return
-                self.sent += len(piece)
                 if self._waiting is not None:
                     del self._waiting[: len(piece)]
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self._lost()
         self.discard()
+
+    async def _write(self, piece: bytes) -> None:
+        """Write a piece, as the kernel takes it."""
+        if self._socket is None:
+            await self._stream.send_all(piece)
+            self.sent += len(piece)
+            return
+        while piece:
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+                written = os.write(self._socket.fileno(), piece)
+            except BlockingIOError:
+                continue
+            except trio.ClosedResourceError:
+                if self._waiting is None:
+                    return  # the connection is closed
+                continue  # it was the reader who was woken, `Incoming.wake`
+            self.sent += written
+            piece = piece[written:]

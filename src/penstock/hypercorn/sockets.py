@@ -24,9 +24,10 @@ except ImportError:  # not a Unix
 __all__ = ["configure", "file_descriptor_limit", "has_hung_up", "reset_on_close", "tuned_process"]
 
 # Objects allocated before the youngest generation is looked through, and how often the older ones
-# are: a connection makes some 200, so a storm of 1,000 is one look, where Python's own 700 would
-# look 300 times, and every hundredth time through everything.
-GC_THRESHOLDS: Final = (100_000, 20, 100)
+# are. A connection makes some 200, so this looks through 50 new ones in a few milliseconds, through
+# 500 in some 20, and through everything, which takes half a second at 10,000, once in as many.
+# Python's own thresholds (700, 10, 10) are passed by every third connection.
+GC_THRESHOLDS: Final = (10_000, 10, 20)
 
 # Where a system has no POLLRDHUP, a FIN behind unread bytes is seen when those have been read.
 _HANG_UP: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)

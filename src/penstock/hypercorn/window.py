@@ -12,7 +12,7 @@ from typing import Any, Final, final
 
 from hypercorn.protocol.h2 import BufferCompleteError
 
-__all__ = ["Window"]
+__all__ = ["Window", "Windows"]
 
 # Bytes that wait before who writes them waits, too; and how far they must have gone before it goes
 # on. Hypercorn's own figures: two frames and one.
@@ -99,3 +99,15 @@ class Window:
         if self._changed is not None:
             changed, self._changed = self._changed, None
             await changed.set()
+
+
+@final
+class Windows(dict[int, Window]):
+    """What `H2Protocol._create_stream` puts its `StreamBuffer` into, and finds a `Window` in."""
+
+    def __init__(self, event_class: Any) -> None:
+        super().__init__()
+        self._event = event_class
+
+    def __setitem__(self, stream_id: int, buffer: object) -> None:
+        super().__setitem__(stream_id, Window(self._event))
