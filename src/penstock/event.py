@@ -64,10 +64,8 @@ class ServerSentEvent:
     def __post_init__(self) -> None:
         for name in ("data", "event", "id", "comment"):
             value = getattr(self, name)
-            if isinstance(value, str) and type(value) is not str:
-                # The characters themselves, such as an Enum's value. What the subclass would make
-                # of itself when it is formatted is not what was checked.
-                object.__setattr__(self, name, str.__str__(value))
+            if value is not None and type(value) is not str:
+                _make_text(self, name, value)
         _check(self)
         object.__setattr__(self, "_encoded", _encode(self))
 
@@ -104,20 +102,27 @@ class ServerSentEvent:
         return self._encoded
 
 
+def _make_text(event: ServerSentEvent, name: str, value: object) -> None:
+    if not isinstance(value, str):
+        remedy = "use str(…) or ServerSentEvent.json(…)" if name == "data" else "use str(…)"
+        raise InvalidEvent(f"{name} must be text, not {type(value).__name__}: {remedy}")
+    # The characters themselves, such as an Enum's value. What the subclass would make of itself
+    # when it is formatted is not what was checked.
+    object.__setattr__(event, name, str.__str__(value))
+
+
 def _check(event: ServerSentEvent) -> None:
-    texts = {"data": event.data, "event": event.event, "id": event.id, "comment": event.comment}
-    for name, value in texts.items():
-        if value is not None and not isinstance(value, str):
-            remedy = "use str(…) or ServerSentEvent.json(…)" if name == "data" else "use str(…)"
-            raise InvalidEvent(f"{name} must be text, not {type(value).__name__}: {remedy}")
-    if event.retry is None and all(value is None for value in texts.values()):
+    texts = (event.data, event.event, event.id, event.comment)
+    if event.retry is None and texts == (None, None, None, None):
         raise InvalidEvent("an event needs at least one of data, event, id, retry and comment")
-    for name in ("event", "id"):
-        if (value := texts[name]) is not None and LINE_END.search(value):
-            raise InvalidEvent(f"{name} must not contain a line end: {reprlib.repr(value)}")
-    if event.id is not None and "\0" in event.id:
-        # Spec: "If the field value does not contain U+0000 NULL", else the client ignores the id.
-        raise InvalidEvent(f"id must not contain NUL: {reprlib.repr(event.id)}")
+    if event.event is not None and _has_line_end(event.event):
+        raise InvalidEvent(f"event must not contain a line end: {reprlib.repr(event.event)}")
+    if event.id is not None:
+        if _has_line_end(event.id):
+            raise InvalidEvent(f"id must not contain a line end: {reprlib.repr(event.id)}")
+        if "\0" in event.id:
+            # Spec: "If the field value does not contain U+0000 NULL", else the client ignores it.
+            raise InvalidEvent(f"id must not contain NUL: {reprlib.repr(event.id)}")
     if event.event is not None and event.data is None:
         raise InvalidEvent(
             f"event {reprlib.repr(event.event)} has no data, so no client would dispatch it: "
@@ -132,6 +137,10 @@ def _check(event: ServerSentEvent) -> None:
             raise InvalidEvent(f"retry must be from 0 to {MAX_RETRY} milliseconds")
 
 
+def _has_line_end(text: str) -> bool:
+    return "\n" in text or "\r" in text  # a third of the time of LINE_END.search
+
+
 def _encode(event: ServerSentEvent) -> bytes:
     lines = []
     if event.comment is not None:
@@ -143,9 +152,13 @@ def _encode(event: ServerSentEvent) -> bytes:
     if event.event is not None:
         lines.append(f"event: {event.event}")
     if event.data is not None:
-        lines += [f"data: {line}" for line in LINE_END.split(event.data)]
+        if _has_line_end(event.data):
+            lines += [f"data: {line}" for line in LINE_END.split(event.data)]
+        else:
+            lines.append(f"data: {event.data}")
+    lines.append("\n")
     try:
-        return ("\n".join(lines) + "\n\n").encode()
+        return "\n".join(lines).encode()
     except UnicodeEncodeError as error:
         bad = error.object[error.start]
         raise InvalidEvent(f"U+{ord(bad):04X} is a lone surrogate: UTF-8 cannot carry it") from None

@@ -39,7 +39,7 @@ __all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
 # the shortest idle time-out of common proxies is 30.
 DEFAULT_KEEP_ALIVE: Final = 15.0
 
-# Events. A burst of this size costs one write; a producer is never further ahead of its client.
+# Events. A burst of this size costs one write; a producer is never further ahead.
 DEFAULT_BUFFER: Final = 16
 
 _logger = logging.getLogger(__name__)
@@ -53,11 +53,10 @@ class EventStream:
             async for chunk in stream:
                 await write(chunk)
 
-    or, the same in one call, ``await stream.run(transport)``. A stream is opened once.
-
-    The first chunk is a comment and comes at once; then come the events, as many in one chunk as
-    were waiting, and a comment after each ``keep_alive`` seconds of silence. The iteration ends
-    when the producer has ended and the channel is empty: what it sent before it returned is sent.
+    or, in one call, ``await stream.run(transport)``. A stream is opened once. The first chunk is a
+    comment and comes at once; then come the events, all that wait in one chunk, and a comment after
+    each ``keep_alive`` seconds of silence. The iteration ends when the producer has ended and the
+    channel is empty: what it sent before it returned is sent.
 
     Args:
       producer: ``async def producer(events: trio.abc.SendChannel[ServerSentEvent]) -> None``. It
@@ -65,8 +64,7 @@ class EventStream:
         ``events.send`` while its client is behind. Its channel is closed for it when it returns.
       keep_alive: seconds of silence after which a comment is sent; None sends none, and then a
         proxy may close the stream, and a client that vanished is noticed at the next event only.
-      buffer: how many events the producer may be ahead of the writer; 0 makes each send wait for
-        the writer.
+      buffer: how many events may wait for the writer; 0 makes each send wait for it.
       max_lifetime: seconds after which the producer is cancelled, and the stream ends with
         `CloseReason.EXPIRED` when what was sent is written; None sets no limit.
       name: whose stream it is, for the log and for the name of the producer's task.
@@ -81,6 +79,11 @@ class EventStream:
       holds too for one raised while the producer is being cancelled; the reason then stays what it
       was.
     """
+
+    __slots__ = (
+        *("_begun", "_channel", "_close_reason", "_closed_at", "_max_lifetime", "_opened_at"),
+        *("_producer", "_producer_state", "_producing", "_through", "_writing", "name"),
+    )
 
     def __init__(
         self,
@@ -140,17 +143,15 @@ class EventStream:
     def end(self, reason: CloseReason, farewell: ServerSentEvent | None = None) -> None:
         """End the stream from outside: cancel its producer, and let the writer write what is there.
 
-        Only the first reason counts. It may be called before the stream is opened: the stream then
-        ends as soon as it is.
+        Only the first reason counts. A stream that is not open yet ends as soon as it is.
 
         Args:
           reason: why.
-          farewell: the last thing to write, such as ``ServerSentEvent(retry=…)``. It is not
-            counted as an event.
+          farewell: the last thing to write, such as ``ServerSentEvent(retry=…)``.
 
         Cancellation:
-          Synchronous, no checkpoint. It does not wait for the stream to be over. From a thread,
-          such as a plain view's, it is called through `trio.from_thread.run_sync`.
+          Synchronous, no checkpoint: it does not wait for the end. From a thread, such as a plain
+          view's, it is called through `trio.from_thread.run_sync`.
         """
         if self._close_reason is None and farewell is not None:
             self._channel.farewell = farewell.encode()
@@ -229,7 +230,7 @@ class EventStream:
           trio.ClosedResourceError: this is not the block of `open`.
 
         Cancellation:
-          A checkpoint. Atomic: either bytes are returned or nothing was taken from the channel.
+          A checkpoint. Atomic: either bytes are returned or nothing was taken.
         """
         if self._opened_at is None or self._closed_at is not None:
             raise trio.ClosedResourceError("a stream is iterated in the block of its open()")

@@ -39,6 +39,7 @@ class Ticker:
     def __init__(self, period: float) -> None:
         if not 0 < period < math.inf:
             raise ValueError(f"period must be a number of seconds above 0: {period}")
+        self._turns = _turns_of_this_run()
         self._period = period
         self._start = trio.current_time()
         self._turn = 0
@@ -51,7 +52,7 @@ class Ticker:
         """
         elapsed = trio.current_time() - self._start
         self._turn = max(self._turn + 1, math.ceil(elapsed / self._period))
-        await _turns().wait_until(self._start + self._turn * self._period)
+        await self._turns.wait_until(self._start + self._turn * self._period)
 
 
 @final
@@ -130,7 +131,7 @@ class _Turns:
 _of_this_run: Final[trio.lowlevel.RunVar[_Turns]] = trio.lowlevel.RunVar("penstock turns")
 
 
-def _turns() -> _Turns:
+def _turns_of_this_run() -> _Turns:
     try:
         return _of_this_run.get()
     except LookupError:

@@ -13,9 +13,9 @@ that leaves is seen; where it must not read more, it watches for the hang-up ins
 
 Rule 4: an error in here ends this connection, is logged, and goes no further.
 
-Theory of operation: the reader is the connection's own task; every application that it starts is
-another, and the writer is one only while bytes wait. ``Closed`` ends the reader's loop, which tells
-the protocol (and thereby the applications) at once, and only then waits for the last bytes.
+Theory of operation: the reader is the connection's own task; every application is another, and the
+writer is one only while bytes wait. ``Closed`` ends the reader's loop, which tells the protocol
+(and thereby the applications) at once, and only then waits for the last bytes.
 
 Replaces `hypercorn/trio/tcp_server.py` of Hypercorn 0.18.0, with the same constructor.
 """
@@ -60,20 +60,20 @@ class Connection:
     """One client's connection; awaiting it serves the client until one of both closes.
 
     Args:
-      app: the application, as Hypercorn wraps it.
-      config: Hypercorn's configuration.
-      context: the worker's state: whether it is stopping.
-      state: the lifespan's state, which each request is handed a copy of.
+      app, config, context, state: as Hypercorn's `TCPServer` takes them.
       stream: the connection; this closes it.
       settings: the worker's settings.
 
     Cancellation:
       Checkpoints throughout. Cancelled, it resets the connection and cancels its applications.
-
-    Error handling:
-      An exception of an application or in the protocol is logged to Hypercorn's error log and ends
-      this connection.
     """
+
+    __slots__ = (
+        *("_app", "_client", "_closing", "_config", "_context", "_idle", "_linger"),
+        *("_said_goodbye", "_server", "_settings", "_socket", "_ssl", "_state", "_stream"),
+        *("_task", "_transport", "carries_stream", "gone", "incoming", "outgoing", "protocol"),
+        *("requests",),
+    )
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Connection:
             self._socket = self._transport.socket
         direct = None if self._ssl else self._socket
         self.gone = False
-        self.carries_stream = False  # whether its response is an event stream, or one of them was
+        self.carries_stream = False  # whether a response is, or was, an event stream
         self.incoming = Incoming(stream, self._socket, direct=direct is not None)
         self.outgoing = Outgoing(stream, direct, settings.send_timeout, self.abort)
         self.requests = Requests(self)
@@ -127,6 +127,10 @@ class Connection:
                 self.abort()
         finally:
             self.abort()
+            # What refers to each other here would wait for the cyclic collector.
+            self.outgoing.close()
+            self.requests.close()
+            self.protocol = self._task = None
             if self._socket is None:
                 await trio.aclose_forcefully(self._stream)
 
@@ -241,7 +245,7 @@ class Connection:
                 await self._handle(error.data)
 
     def taken(self, stream_id: int, size: int) -> None:
-        """Let the client send more, because an application has taken this many bytes."""
+        """Let the client send more: an application has taken this many bytes."""
         if isinstance(self.protocol, HTTP2):
             self.protocol.acknowledge(stream_id, size)
         elif self.requests.untaken <= MAX_AHEAD < self.requests.untaken + size:
@@ -269,12 +273,8 @@ class Connection:
           A checkpoint where something is written, after it was. Otherwise not a checkpoint.
         """
         if isinstance(event, RawData):
-            if not event.data:
-                return
-            if self.gone:
-                await trio.lowlevel.checkpoint()
-                return
-            self.outgoing.write(event.data)
+            if event.data and not self.gone:
+                self.outgoing.write(event.data)
             if trio.lowlevel.current_task() is self._task:
                 if self.outgoing.waiting > _MAX_UNREAD:
                     self.outgoing.give_up()

@@ -14,6 +14,10 @@ Message = dict[str, Any]
 _LAST: Final = ("http.disconnect", "websocket.disconnect")
 
 
+def _nothing(message: Message) -> None:
+    pass
+
+
 @final
 class Inbox:
     """One request's messages. Putting one in never waits, so a disconnect is always told.
@@ -47,6 +51,11 @@ class Inbox:
         if self._gone:
             self._working.cancel()
         return self._working
+
+    def close(self) -> None:
+        """Let go of the connection: nothing is taken any more."""
+        self._taken = _nothing
+        self._working = None
 
     def rest(self) -> list[Message]:
         """Return what nobody has taken."""

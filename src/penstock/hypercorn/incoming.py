@@ -45,15 +45,8 @@ class Incoming:
     """
 
     __slots__ = (
-        "_ahead",
-        "_deadline",
-        "_direct",
-        "_scope",
-        "_socket",
-        "_stopped",
-        "_stream",
-        "_waits",
-        "received",
+        *("_ahead", "_deadline", "_direct", "_scope", "_socket", "_stopped", "_stream"),
+        *("_waits", "received"),
     )
 
     def __init__(self, stream: Any, socket: Any, *, direct: bool) -> None:

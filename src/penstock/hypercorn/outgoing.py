@@ -33,15 +33,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_lost",
-        "_send_timeout",
-        "_socket",
-        "_stream",
-        "_waiting",
-        "_written",
-        "nursery",
-        "sent",
-        "stalled",
+        *("_lost", "_send_timeout", "_socket", "_stream", "_waiting", "_written", "nursery"),
+        *("sent", "stalled"),
     )
 
     def __init__(
@@ -64,7 +57,7 @@ class Outgoing:
     @property
     def waiting(self) -> int:
         """How many bytes the kernel has not taken yet."""
-        return len(self._waiting) if self._waiting else 0
+        return 0 if self._waiting is None else len(self._waiting)
 
     def write(self, data: bytes) -> None:
         """Write, behind what waits; never lost in part.
@@ -112,6 +105,11 @@ class Outgoing:
         if self._written is not None:
             self._written.set()
             self._written = None
+
+    def close(self) -> None:
+        """Let go of the connection, whose tasks have ended."""
+        self.discard()
+        del self._lost, self.nursery
 
     async def _write_waiting(self) -> None:
         """Write what waits, and what joins it meanwhile; each piece has its deadline.

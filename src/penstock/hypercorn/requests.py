@@ -54,6 +54,10 @@ class Requests:
         self.nursery.start_soon(self._run, app, config, scope, inbox, send, name=name)
         return partial(self._put, inbox)
 
+    def close(self) -> None:
+        """Let go of the connection, whose tasks have ended."""
+        del self._connection, self.nursery
+
     async def _put(self, inbox: Inbox, message: Message) -> None:
         self.untaken += _size(message)
         await inbox.put(message)
@@ -70,6 +74,10 @@ class Requests:
             self.untaken -= sum(map(_size, inbox.rest()))
             # ASYNC102: cancelled only together with its connection, which is closed then.
             await self._connection.guarded(send, None)  # noqa: ASYNC102
+            inbox.close()
+            if scope["type"] == "http":
+                # The offers refer to the connection, and Hypercorn's stream to the scope.
+                del scope["extensions"][DISCONNECT_SCOPE], scope["extensions"][WRITE_THROUGH]
 
     def _taken(self, response: Any, message: Message) -> None:
         """Note that an application has taken a message, so that its client may send more."""

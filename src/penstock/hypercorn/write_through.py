@@ -28,11 +28,12 @@ class ResponseWriteThrough:
     byte needs the protocol's windows, nothing is taken: there this only tells who was `stalled`.
     """
 
-    __slots__ = ("_connection", "_response")
+    __slots__ = ("_connection", "_protocol", "_response")
 
     def __init__(self, connection: Connection, response: HTTPStream) -> None:
         self._connection = connection
         self._response = response
+        self._protocol: HTTP1 | None = None  # once it is open
 
     @property
     def stalled(self) -> bool:
@@ -46,36 +47,39 @@ class ResponseWriteThrough:
         """Tell whether bytes may be written through; see `WriteThrough.opens_after`."""
         self._connection.carries_stream = True
         protocol = self._connection.protocol
-        return isinstance(protocol, HTTP1) and self._is_open(protocol) and protocol.body == first
+        if isinstance(protocol, HTTP1) and protocol.body == first:
+            self._protocol = protocol
+        return self._is_open()
 
     def write_nowait(self, chunk: bytes) -> bool:
         """Write a chunk if nothing waits before it; see `WriteThrough.write_nowait`."""
-        protocol, outgoing = self._connection.protocol, self._connection.outgoing
-        if outgoing.waiting or not isinstance(protocol, HTTP1) or not self._is_open(protocol):
+        outgoing = self._connection.outgoing
+        if outgoing.waiting or self._connection.gone or not self._is_open():
             return False
-        outgoing.write(_framed(chunk, protocol))
+        outgoing.write(self._framed(chunk))
         return not self._connection.gone
 
     async def send(self, chunk: bytes) -> None:
         """Write a chunk behind what waits; see `WriteThrough.send`."""
-        protocol, outgoing = self._connection.protocol, self._connection.outgoing
-        if chunk and isinstance(protocol, HTTP1) and self._is_open(protocol):
-            outgoing.write(_framed(chunk, protocol))
-        await outgoing.flush()
+        if chunk and self._is_open():
+            self._connection.outgoing.write(self._framed(chunk))
+        await self._connection.outgoing.flush()
         await trio.lowlevel.checkpoint()
         if self._connection.gone:
             raise trio.BrokenResourceError("the client is gone")
 
-    def _is_open(self, protocol: HTTP1) -> bool:
+    def _is_open(self) -> bool:
         """Tell whether this response's body is what the connection is sending now."""
+        protocol, response = self._protocol, self._response
         return (
-            protocol.framing is not None
-            and protocol.stream is self._response
-            and not self._response.closed
-            and not self._connection.gone
+            protocol is not None
+            and protocol.stream is response
+            and protocol.framing is not None
+            and not response.closed
         )
 
-
-def _framed(chunk: bytes, protocol: HTTP1) -> bytes:
-    # Spec: RFC 9112, 7.1: a chunk is its size in hexadecimal, and its bytes, each with CRLF.
-    return b"%x\r\n%b\r\n" % (len(chunk), chunk) if protocol.framing == "chunked" else chunk
+    def _framed(self, chunk: bytes) -> bytes:
+        # Spec: RFC 9112, 7.1: a chunk is its size in hexadecimal, and its bytes, each with CRLF.
+        if self._protocol is not None and self._protocol.framing == "chunked":
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        return chunk
