@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock.decode import EventStreamDecoder
-    from penstock.errors import DecodeError, InvalidEvent, PenstockError, StreamingUnsupported
+    from penstock.errors import (
+        DecodeError,
+        InvalidEvent,
+        InvalidSettings,
+        PenstockError,
+        StreamingUnsupported,
+    )
     from penstock.event import ServerSentEvent
     from penstock.group import StreamGroup, StreamGroupStatistics
     from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
     from penstock.producer import Producer
     from penstock.stream import EventStream
-    from penstock.transport import ASGITransport, Transport
+    from penstock.ticker import Ticker
+    from penstock.transport import ASGITransport, Transport, WriteThrough
 
 __all__ = [
     "ASGITransport",
@@ -30,6 +37,7 @@ __all__ = [
     "EventStreamDecoder",
     "EventStreamStatistics",
     "InvalidEvent",
+    "InvalidSettings",
     "PenstockError",
     "Producer",
     "ProducerState",
@@ -37,10 +45,15 @@ __all__ = [
     "StreamGroup",
     "StreamGroupStatistics",
     "StreamingUnsupported",
+    "Ticker",
     "Transport",
+    "WriteThrough",
 ]
 
-_HOMES = ("event", "errors", "decode", "outcome", "producer", "stream", "transport", "group")
+_HOMES = (
+    *("event", "errors", "decode", "outcome", "producer", "stream", "transport", "group"),
+    "ticker",
+)
 
 
 def __getattr__(name: str) -> object:

@@ -11,8 +11,8 @@ Rule 3: one stream, one reason. The first cause to end a stream names its `Close
 whose producer returned is *finished* only when everything it had sent has been written.
 
 Theory of operation: the producer fills the channel from a task of its own; the writer is whoever
-iterates, `EventStream.run` for a transport or a host that pulls a response body, as Quart does. No
-task is in between. Where the server offers it, events are written through, past the writer.
+iterates, `EventStream.run` or a host that pulls a response body, as Quart does. No task is between.
+Where the server offers it, events are written through, past the writer.
 """
 
 from __future__ import annotations
@@ -126,9 +126,8 @@ class EventStream:
 
     def statistics(self) -> EventStreamStatistics:
         """Return the stream's figures as they are now."""
-        seconds = 0.0
-        if self._opened_at is not None:
-            seconds = (self._closed_at or trio.current_time()) - self._opened_at
+        begun = self._opened_at
+        seconds = 0.0 if begun is None else (self._closed_at or trio.current_time()) - begun
         return EventStreamStatistics(
             open=self._opened_at is not None and self._closed_at is None,
             seconds=seconds,

@@ -9,14 +9,20 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import trio
+from faults_rows import ROWS
+from hypercorn.config import Config
 from processes import PENSTOCK, CurlFixture, Server, serving
 
 from penstock import ServerSentEvent, demo
+from penstock.hypercorn import Settings
 from penstock.quart import EventSourceResponse
 
 ROOT = Path(__file__).parents[2]
@@ -138,5 +144,29 @@ def test_the_commands_are_sessions() -> None:
         assert f"{session} ->" in listed.stdout, session
     links = re.findall(r"\]\((?!http)([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", README)
     assert len(links) > 5
+    headings = {
+        f"#{line.lower().replace(' ', '-')}" for line in re.findall("(?m)^## (.*)$", README)
+    }
     for target in ("".join(link) for link in links):
-        assert (ROOT / target).exists(), target
+        assert target in headings or (ROOT / target).exists(), target
+
+
+def test_the_settings_are_settings() -> None:
+    """Those that are named exist, with the defaults that are given; the TOML is taken."""
+    (table,) = blocks("toml")
+    config: Any = Config.from_mapping(tomllib.loads(table))
+    assert Settings.of(config) == Settings(send_timeout=30, drain_window=10)
+    listed = README.partition("each with its reason: ")[2].partition("and a few more")[0]
+    names = re.findall(r"`(\w+)`", listed)
+    assert len(names) > 8
+    assert set(names) <= {field.name for field in fields(Settings)}
+    for name, seconds in re.findall(r"`(\w+)` \((\d+) s\)", README):
+        assert getattr(Settings(), name) == int(seconds)
+
+
+def test_the_guarantees_commands_name_rows() -> None:
+    """Each line of the table names rows of the faults that exist."""
+    named = re.findall(r"`--only ([\w,]+)`", README)
+    assert len(named) == 8
+    for name in ",".join(named).split(","):
+        assert any(row.number == name or name in row.what for row in ROWS), name

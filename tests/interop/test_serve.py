@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import trustme
 from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_until
 
 
@@ -258,3 +259,53 @@ def test_under_the_stock_hypercorn(tmp_path: Path, curl: CurlFixture) -> None:
         assert server.stop() == 0
         client.status()
         assert "Traceback" not in server.log
+
+
+def test_out_of_file_descriptors(tmp_path: Path, curl: CurlFixture) -> None:
+    """Clients wait until others go; the stream that is open goes on; the log says it once."""
+    limited = f"ulimit -n 64; exec {PENSTOCK} serve --bind 127.0.0.1:0"
+    with serving("bash", "-c", limited, folder=tmp_path) as server:
+        stream = curl(f"{server.url}/sse")
+        assert stream.lines.readline() == b":\n"
+        crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+        server.wait_for_log("accepts no clients until others go: Too many open files")
+        before = time.monotonic()
+        while b"data" not in stream.lines.readline():
+            pass
+        assert time.monotonic() - before < 2
+        for client in crowd:
+            client.close()
+
+        def ready() -> bool:
+            late = curl("-o", "/dev/null", "-w", "%{http_code}", f"{server.url}/-/ready")
+            return late.lines.read() == b"200"  # 503 while the others' ends are being read
+
+        wait_until(ready, within=2)
+        assert server.log.count("accepts no clients") == 1
+        assert "Traceback" not in server.log
+
+
+def test_over_tls(tmp_path: Path, curl: CurlFixture) -> None:
+    """HTTP/2 is negotiated, HTTP/1.1 is to be had; both stream, and notice who leaves."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    options = ("--certfile", f"{tmp_path}/cert.pem", "--keyfile", f"{tmp_path}/key.pem")
+    command = (PENSTOCK, "serve", "--bind", "127.0.0.1:0", *options)
+    with serving(*command, folder=tmp_path) as server:
+        assert server.url.startswith("https://")
+        for version, said in (("--http1.1", b"HTTP/1.1 200"), ("--http2", b"HTTP/2 200")):
+            trusting = ("--cacert", f"{tmp_path}/authority.pem", "-i", version)
+            client = curl(*trusting, f"{server.url}/ticks")
+            assert client.lines.readline().startswith(said)
+            while client.lines.readline() != b":\n":
+                pass
+            client.go_away()
+        server.wait_for_log("(?s)(/ticks .* disconnected after.*){2}", within=1)
+        late = curl("--cacert", f"{tmp_path}/authority.pem", f"{server.url}/ticks")
+        assert late.lines.readline() == b":\n"
+        assert server.stop() == 0
+        assert late.lines.read().splitlines()[-2].startswith(b"retry: ")
+        assert late.status() == 0

@@ -24,10 +24,10 @@ except ImportError:  # not a Unix
 __all__ = ["configure", "file_descriptor_limit", "has_hung_up", "reset_on_close", "tuned_process"]
 
 # Objects allocated, less those freed, before the youngest generation is looked through, and how
-# often the older ones are. A connection makes some 250 and frees them without the collector, so
-# this is once for 400 new ones, and 10,000 streams that send hardly ever come near it. Each look
-# costs a microsecond an object. Python's own thresholds are 700, 10 and 10.
-GC_THRESHOLDS: Final = (100_000, 20, 10)
+# often the older ones are. A stream's connection makes some 250 and frees them without the
+# collector, so this is once for 100 new ones, and streams that only send hardly ever come near it.
+# Each look costs a microsecond an object, of all that are young. Python's own are 700, 10 and 10.
+GC_THRESHOLDS: Final = (25_000, 80, 10)
 
 # Where a system has no POLLRDHUP, a FIN behind unread bytes is seen when those have been read.
 _HANG_UP: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
