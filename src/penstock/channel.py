@@ -71,7 +71,7 @@ class StreamChannel:
         self._closed = False
         self._memory: _Memory | None = None  # opened when something has to wait
         self._called: trio.Event | None = None  # what the writer waits for until then
-        self.written = Tally()
+        self.written: Tally = Tally()
         self.farewell: bytes | None = None  # what is written last, behind all events
 
     @property

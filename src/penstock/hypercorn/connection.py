@@ -91,11 +91,11 @@ class Connection:
         if isinstance(self._transport, trio.SocketStream):
             self._socket = self._transport.socket
         direct = None if self._ssl else self._socket
-        self.gone = False
-        self.carries_stream = False  # whether a response is, or was, an event stream
-        self.incoming = Incoming(stream, self._socket, direct=direct is not None)
-        self.outgoing = Outgoing(stream, direct, settings.send_timeout, self.abort)
-        self.requests = Requests(self)
+        self.gone: bool = False
+        self.carries_stream: bool = False  # whether a response is, or was, an event stream
+        self.incoming: Incoming = Incoming(stream, self._socket, direct=direct is not None)
+        self.outgoing: Outgoing = Outgoing(stream, direct, settings.send_timeout, self.abort)
+        self.requests: Requests = Requests(self)
         self.protocol: HTTP1 | HTTP2 | None = None
         self._app = app
         self._config = config

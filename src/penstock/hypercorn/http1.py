@@ -30,7 +30,7 @@ class HTTP2NotSpoken(Exception):
 class HTTP1(H11Protocol):
     """One HTTP/1.x connection's protocol; made like Hypercorn's."""
 
-    http2 = True  # whether it may become an HTTP/2 connection; Hypercorn's default
+    http2: bool = True  # whether it may become an HTTP/2 connection; Hypercorn's default
 
     framing: str | None = None
     """How the response's body is framed: "chunked", "until close", or None for neither."""
@@ -38,7 +38,7 @@ class HTTP1(H11Protocol):
     body: bytes | None = None
     """The body of the response so far, or None when it is more than its first part."""
 
-    method = ""
+    method: str = ""
 
     @property
     def receives_body(self) -> bool:

@@ -50,7 +50,7 @@ _PIECE: Final = 2**16
 class HTTP2(H2Protocol):
     """One HTTP/2 connection's protocol; made like Hypercorn's."""
 
-    send_timeout = math.inf
+    send_timeout: float = math.inf
     """Seconds that a stream's bytes may wait for its window."""
 
     wire: Callable[[bytes], None] | None = None

@@ -50,7 +50,7 @@ class Incoming:
     )
 
     def __init__(self, stream: Any, socket: Any, *, direct: bool) -> None:
-        self.received = 0
+        self.received: int = 0
         self._stream = stream
         self._socket = socket
         self._direct = direct

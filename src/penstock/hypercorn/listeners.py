@@ -51,7 +51,7 @@ class Listener:
     def __init__(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
         scheme = "http" if context is None else "https"
         address = repr_socket_addr(listening.family, listening.getsockname())
-        self.url = f"{scheme}://{address}"
+        self.url: str = f"{scheme}://{address}"
         self._context = context
         self._listening = listening
         listening.setblocking(False)

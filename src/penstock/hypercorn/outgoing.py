@@ -45,8 +45,8 @@ class Outgoing:
         lost: Callable[[], None],
     ) -> None:
         self.nursery: trio.Nursery  # the connection's, for the writer
-        self.sent = 0
-        self.stalled = False
+        self.sent: int = 0
+        self.stalled: bool = False
         self._stream = stream
         self._socket = socket
         self._send_timeout = send_timeout

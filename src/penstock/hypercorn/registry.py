@@ -28,8 +28,8 @@ class Connections:
     """The connections that a server has open."""
 
     def __init__(self, settings: Settings) -> None:
-        self.accepted = 0
-        self.refused = 0
+        self.accepted: int = 0
+        self.refused: int = 0
         self._settings = settings
         self._limit: int | None = settings.max_connections
         self._open: dict[Connection, str | None] = {}

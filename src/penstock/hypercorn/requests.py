@@ -31,8 +31,8 @@ class Requests:
     __slots__ = ("_connection", "nursery", "open", "untaken")
 
     def __init__(self, connection: Connection) -> None:
-        self.open = 0
-        self.untaken = 0
+        self.open: int = 0
+        self.untaken: int = 0
         self._connection = connection
         self.nursery: trio.Nursery  # the connection's
 

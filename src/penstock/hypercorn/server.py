@@ -106,8 +106,8 @@ class Server:
                 "quic_bind: HTTP/3 is not served, because a client that leaves or stops reading "
                 "would not be noticed there; remove it"
             )
-        self.settings = Settings.of(config) if settings is None else settings
-        self.streams = StreamGroup()
+        self.settings: Settings = Settings.of(config) if settings is None else settings
+        self.streams: StreamGroup = StreamGroup()
         self._config = config
         self._connections = Connections(self.settings)
         self._app = Front(app, self.streams, self.settings)

@@ -25,7 +25,7 @@ class Window:
     """One stream's bytes, each with a deadline; made like Hypercorn's `StreamBuffer`."""
 
     def __init__(self, event_class: Any) -> None:
-        self.buffer = bytearray()
+        self.buffer: bytearray = bytearray()
         self._event = event_class
         self._pieces: deque[tuple[int, float]] = deque()  # where each ends, and its deadline
         self._pushed = 0
