@@ -92,6 +92,10 @@ class StreamGroup:
         """
         self._draining = True
         self._spread = spread
+        if over <= 0:
+            for stream in list(self._open):
+                self._end(stream)
+            return
         until = trio.current_time() + over
         streams = list(self._open)
         random.shuffle(streams)

@@ -32,10 +32,7 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
           Checkpoints throughout. A disconnect cancels it, as in Quart-Trio.
         """
         offered: Any = (self.scope.get("extensions") or {}).get(DISCONNECT_SCOPE)
-        has_body = self.scope["method"] not in ("GET", "HEAD") or any(
-            name in _BODY for name, _ in self.scope["headers"]
-        )
-        if offered is None or has_body:
+        if offered is None or self._may_have_body():
             await super().__call__(receive, send)
             return
         with offered():
@@ -46,6 +43,14 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             else:
                 with trio.CancelScope(deadline=deadline):
                     await self._send_response(send, response)
+
+    def _may_have_body(self) -> bool:
+        """Tell whether the request may have a body; on HTTP/2 no header need say so."""
+        return (
+            self.scope["method"] not in ("GET", "HEAD")
+            or self.scope["http_version"] not in ("1.0", "1.1")
+            or any(name.lower() in _BODY for name, _ in self.scope["headers"])
+        )
 
     async def _answer(self, send: Any) -> Any:
         request = self._create_request_from_scope(send)

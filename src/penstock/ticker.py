@@ -79,7 +79,7 @@ class _Turns:
             self._sleep.deadline = max(deadline, self._looked_at + _TOGETHER)
 
         def abort(_: Any) -> trio.lowlevel.Abort:
-            self._gone.add(number)
+            self._leave(number)
             return trio.lowlevel.Abort.SUCCEEDED
 
         due = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -98,8 +98,8 @@ class _Turns:
                     await trio.sleep_forever()
                 if self._wake_those_due(number):
                     return
-        except trio.Cancelled:
-            self._gone.add(number)
+        except BaseException:
+            self._leave(number)
             raise
         finally:
             self._sleep = None
@@ -122,6 +122,14 @@ class _Turns:
             else:
                 trio.lowlevel.reschedule(task, outcome.Value(True))
         return mine
+
+    def _leave(self, number: int) -> None:
+        """Note that one was cancelled; when most have been, the list is made anew."""
+        self._gone.add(number)
+        if len(self._gone) > max(64, len(self._waiting) // 2):
+            self._waiting = [each for each in self._waiting if each[1] not in self._gone]
+            heapq.heapify(self._waiting)
+            self._gone.clear()
 
     def _forget_gone(self) -> None:
         while self._waiting and self._waiting[0][1] in self._gone:

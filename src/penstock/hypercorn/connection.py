@@ -22,6 +22,7 @@ Replaces `hypercorn/trio/tcp_server.py` of Hypercorn 0.18.0, with the same const
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
@@ -38,7 +39,7 @@ from hypercorn.utils import parse_socket_addr
 from penstock.hypercorn.http1 import HTTP1, Ahead, HTTP2NotSpoken
 from penstock.hypercorn.http2 import HTTP2
 from penstock.hypercorn.incoming import MAX_AHEAD, Gone, Incoming
-from penstock.hypercorn.outgoing import Outgoing
+from penstock.hypercorn.outgoing import LOST, Outgoing
 from penstock.hypercorn.requests import Requests
 from penstock.hypercorn.settings import Settings
 from penstock.hypercorn.sockets import reset_on_close
@@ -48,11 +49,7 @@ __all__ = ["Connection"]
 # Bytes of answers (to pings, say) that a client may leave unread while it asks for more.
 _MAX_UNREAD: Final = 2**18
 
-# Seconds to wait for the client's FIN after ours: closing a socket in which something is unread
-# would send RST, and that would take the response's last bytes with it.
-_LINGER: Final = 0.5
-
-_LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+_logger = logging.getLogger(__name__)
 
 
 @final
@@ -69,8 +66,8 @@ class Connection:
     """
 
     __slots__ = (
-        *("_app", "_client", "_closing", "_config", "_context", "_idle", "_linger"),
-        *("_said_goodbye", "_server", "_settings", "_socket", "_ssl", "_state", "_stream"),
+        *("_answers", "_app", "_client", "_closing", "_config", "_context", "_idle", "_linger"),
+        *("_server", "_settings", "_socket", "_ssl", "_state", "_stream"),
         *("_task", "_transport", "carries_stream", "gone", "incoming", "outgoing", "protocol"),
         *("requests",),
     )
@@ -104,10 +101,10 @@ class Connection:
         self._state = state
         self._stream = stream
         self._task: trio.lowlevel.Task | None = None
+        self._answers = 0  # bytes that the reader has added to what waits
         self._idle = True
         self._closing = False
         self._linger = False
-        self._said_goodbye = False
 
     def __await__(self) -> Generator[Any, None, None]:
         return self.run().__await__()
@@ -122,9 +119,11 @@ class Connection:
                     await self.guarded(self._read)
                 if self.protocol is not None:
                     await self.guarded(self.protocol.handle, Closed())
+                    await self.requests.disconnect()
                     if self._closing and not self.gone:
-                        await self._say_goodbye()
+                        await self.outgoing.finish(linger=self._linger)
                 self.abort()
+                self.requests.end()
         finally:
             self.abort()
             # What refers to each other here would wait for the cyclic collector.
@@ -153,7 +152,7 @@ class Connection:
             return
         self.gone = True
         if self._socket is not None:
-            if not self._said_goodbye and (not self._idle or self.outgoing.waiting):
+            if not self.outgoing.told and (not self._idle or self.outgoing.waiting):
                 with suppress(OSError):  # it is closed already
                     reset_on_close(self._socket)
             self._socket.close()
@@ -173,7 +172,7 @@ class Connection:
                 with trio.fail_after(self._config.ssl_handshake_timeout):
                     await self._stream.do_handshake()
                 alpn = self._stream.selected_alpn_protocol()
-        except (OSError, trio.TooSlowError, *_LOST):
+        except (OSError, trio.TooSlowError, *LOST):
             return False
         self._set_idle(True)
         return await self.guarded(self._start, HTTP2 if alpn == "h2" else HTTP1)
@@ -196,7 +195,10 @@ class Connection:
         else:
             new.send_timeout = self._settings.send_timeout
             new.wire = self.outgoing.write
+            new.requests = self.requests
         await new.initiate(*initial)
+        if isinstance(new, HTTP2):
+            self._set_idle(new.idle)
 
     async def guarded(self, function: Callable[..., Awaitable[None]], *args: Any) -> bool:
         """Run a step of this connection, and tell whether it went well.
@@ -212,23 +214,31 @@ class Connection:
             self._close()
             return False
         except Exception:
-            await self._config.log.exception("The connection of %s failed", self._client)
+            await self.report("The connection of %s failed", self._client)
             self.abort()
             return False
         return True
 
+    async def report(self, message: str, *args: Any) -> None:
+        """Log the exception that is being handled; a log that fails is no reason to end."""
+        try:
+            await self._config.log.exception(message, *args)
+        except Exception:
+            _logger.exception(message, *args)
+
     async def _read(self) -> None:
         while not self.incoming.stopped:
-            if self.requests.untaken > MAX_AHEAD:
+            slow = self.requests.untaken > MAX_AHEAD  # the application, not the client
+            if isinstance(self.protocol, HTTP1) and not self._idle:
+                seconds = math.inf
+                if self.protocol.receives_body and not slow:
+                    patience = self._config.read_timeout or math.inf
+                    seconds = min(self._settings.body_timeout, patience)
+                self.incoming.deadline = trio.current_time() + seconds
+            if slow:
                 await self.incoming.watch()
             elif data := await self.incoming.receive():
                 await self._handle(data)
-                if isinstance(self.protocol, HTTP1) and not self._idle:
-                    seconds = math.inf
-                    if self.protocol.receives_body:
-                        patience = self._config.read_timeout or math.inf
-                        seconds = min(self._settings.body_timeout, patience)
-                    self.incoming.deadline = trio.current_time() + seconds
         self._closing = True  # told to, or the client was silent for too long
 
     async def _handle(self, data: bytes) -> None:
@@ -248,21 +258,8 @@ class Connection:
         """Let the client send more: an application has taken this many bytes."""
         if isinstance(self.protocol, HTTP2):
             self.protocol.acknowledge(stream_id, size)
-        elif self.requests.untaken <= MAX_AHEAD < self.requests.untaken + size:
-            self.incoming.wake()
-
-    async def _say_goodbye(self) -> None:
-        """Wait until the last bytes are written, and see that they arrive."""
-        await self.outgoing.flush()
-        with trio.move_on_after(_LINGER), suppress(*_LOST):
-            if not self._ssl:
-                await self._stream.send_eof()
-            self._said_goodbye = not self.gone
-            if self._ssl and self._socket is not None:
-                await self._stream.aclose()  # TLS's own goodbye
-            elif self._linger:
-                while await self._stream.receive_some(MAX_AHEAD):
-                    pass
+        elif self.requests.untaken <= MAX_AHEAD:
+            self.incoming.resume()
 
     # What the protocol asks for
 
@@ -276,7 +273,8 @@ class Connection:
             if event.data and not self.gone:
                 self.outgoing.write(event.data)
             if trio.lowlevel.current_task() is self._task:
-                if self.outgoing.waiting > _MAX_UNREAD:
+                self._answers = self._answers + len(event.data) if self.outgoing.waiting else 0
+                if self._answers > _MAX_UNREAD:
                     self.outgoing.give_up()
             else:
                 await trio.lowlevel.checkpoint()

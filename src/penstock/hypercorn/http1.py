@@ -15,15 +15,23 @@ from collections.abc import Awaitable, Callable
 from typing import final
 
 import h11
+from hypercorn.events import Closed
+from hypercorn.events import Event as IOEvent
 from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.utils import suppress_body
 
-__all__ = ["HTTP1", "Ahead", "HTTP2NotSpoken"]
+__all__ = ["HTTP1", "Ahead", "HTTP2NotSpoken", "is_too_long"]
 
 
 class HTTP2NotSpoken(Exception):
     """A client began with HTTP/2 on a port that does not speak it; it has been answered."""
+
+
+def is_too_long(stream: WSStream) -> bool:
+    """Tell whether a WebSocket's message has passed its limit; Hypercorn says so, and reads on."""
+    return stream.buffer.length > stream.buffer.max_length
 
 
 @final
@@ -44,6 +52,12 @@ class HTTP1(H11Protocol):
     def receives_body(self) -> bool:
         """Whether the client is in the middle of its request's body."""
         return self.connection.their_state is h11.SEND_BODY
+
+    async def handle(self, event: IOEvent) -> None:
+        """Take bytes from the client, or its end."""
+        await super().handle(event)
+        if isinstance(self.stream, WSStream) and is_too_long(self.stream):
+            await self.send(Closed())
 
     async def stream_send(self, event: Event) -> None:
         """Send a part of the response."""

@@ -20,74 +20,38 @@ when the code that is replaced or built on changes there:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, EndData, StreamClosed, Trailers
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
-from hyperframe.frame import GoAwayFrame
-from priority.priority import DeadlockError
+from hypercorn.protocol.events import Body, EndBody, StreamClosed
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.ws_stream import WSStream
 
 from penstock.hypercorn.frames import FrameLengths
-from penstock.hypercorn.window import Windows
+from penstock.hypercorn.http1 import is_too_long
+from penstock.hypercorn.http2_sending import Sending
+
+if TYPE_CHECKING:
+    from penstock.hypercorn.requests import Requests
 
 __all__ = ["HTTP2"]
 
-# Bytes that wait with one deadline: a large body is handed over in such pieces.
-_PIECE: Final = 2**16
-
 
 @final
-class HTTP2(H2Protocol):
+class HTTP2(Sending):
     """One HTTP/2 connection's protocol; made like Hypercorn's."""
 
-    send_timeout: float = math.inf
-    """Seconds that a stream's bytes may wait for its window."""
-
-    wire: Callable[[bytes], None] | None = None
-    """Writes bytes behind those that were sent, without waiting."""
-
-    stream_buffers: Windows  # type: ignore[assignment]
+    requests: Requests | None = None
+    """What runs for this connection."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.stream_buffers = Windows(self.context.event_class)
-        self.stalled_streams: set[int] = set()
-        self._unacknowledged: dict[int, int] = {}
         self._frames = FrameLengths()
-        self._retired = False
-        self._told = False
-        self._unsent = b""
-
-    def retire(self) -> None:
-        """Open no more streams; those that are open go on to their end, and then comes GOAWAY.
-
-        It could come at once, but Python's h2 (and so httpx) takes no more data behind it.
-        """
-        self._retired = True
-        if self.idle:
-            self._say_goodbye()
-
-    def _say_goodbye(self) -> None:
-        """Tell the client to open no more streams.
-
-        Spec: RFC 9113, 6.8: GOAWAY names the last stream that is served.
-        """
-        if not self._told:
-            self._told = True
-            last = self.connection.highest_inbound_stream_id
-            self._unsent = GoAwayFrame(0, last_stream_id=last).serialize()
-            if self.wire is not None:
-                self.wire(self._take_unsent())
 
     def acknowledge(self, stream_id: int, size: int) -> None:
         """Open the client's windows by what an application has taken."""
@@ -98,91 +62,23 @@ class HTTP2(H2Protocol):
             self._open_window(stream_id, size)
             self.wire(self._take_unsent())
 
-    def _open_window(self, stream_id: int, size: int) -> None:
-        with suppress(h2.exceptions.ProtocolError):  # the connection has been terminated
-            self.connection.acknowledge_received_data(size, stream_id)
+    async def initiate(
+        self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
+    ) -> None:
+        """Begin, with the request that asked for the upgrade if there was one.
 
-    def _take_unsent(self) -> bytes:
-        data = self.connection.data_to_send() + self._unsent
-        self._unsent = b""
-        return data
-
-    async def _flush(self) -> None:
-        if data := self._take_unsent():
-            await self.send(RawData(data=data))
-
-    async def send_task(self) -> None:
-        """Send what the streams have, as far as their windows are open, until it is closed."""
-        while not self.closed:
-            try:
-                stream_id = next(self.priority)
-            except DeadlockError:
-                with trio.CancelScope(deadline=self._next_deadline()):
-                    await self.has_data.wait()
-                await self.has_data.clear()
-                await self._reset_stalled()
-            else:
-                await self._send_data(stream_id)
-
-    async def _send_data(self, stream_id: int) -> None:
-        window = self.stream_buffers[stream_id]
-        try:
-            open_for = self.connection.local_flow_control_window(stream_id)
-            size = max(0, min(open_for, self.connection.max_outbound_frame_size))
-            if data := await window.pop(size):
-                self.connection.send_data(stream_id, data, end_stream=window.complete)
-            elif window.complete:
-                self.connection.end_stream(stream_id)
-            else:
-                self.priority.block(stream_id)
-                return
-        except h2.exceptions.ProtocolError:
-            await self._forget(stream_id)  # the stream has closed meanwhile
-            return
-        if window.complete:
-            await self._forget(stream_id)
+        Its sender runs before that request is looked at, which may be refused, and wait for it.
+        """
+        self.task_group.spawn(self.send_task)
+        if settings is not None:
+            self.connection.initiate_upgrade_connection(settings)
+        else:
+            self.connection.initiate_connection()
         await self._flush()
-
-    def _next_deadline(self) -> float:
-        return min((window.deadline for window in self.stream_buffers.values()), default=math.inf)
-
-    async def _reset_stalled(self) -> None:
-        """Reset each stream whose client has not opened its window for too long."""
-        now = self.context.time()
-        late = [each for each, window in self.stream_buffers.items() if window.deadline <= now]
-        for stream_id in late:
-            self.stalled_streams.add(stream_id)
-            await self._reset(stream_id, h2.errors.ErrorCodes.CANCEL)
-            await self._end(stream_id)
-        if late:
-            await self._flush()
-
-    async def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
-        """Reset a stream whose end was not sent. Not a checkpoint."""
-        if stream_id in self.stream_buffers:
-            with suppress(h2.exceptions.ProtocolError):  # the client was faster
-                self.connection.reset_stream(stream_id, code)
-            await self._forget(stream_id)
-
-    async def _forget(self, stream_id: int) -> None:
-        """Drop what a stream has to send. Not a checkpoint."""
-        if (window := self.stream_buffers.pop(stream_id, None)) is not None:
-            self.priority.remove_stream(stream_id)
-            await window.close()
-
-    async def _end(self, stream_id: int) -> None:
-        """End a stream; its application is told. Not a checkpoint."""
-        await self._forget(stream_id)
-        await self._close_stream(stream_id)
-        if self._retired and self.idle:
-            self._say_goodbye()
-        await self.send(Updated(idle=self.idle))
-
-    async def _close_stream(self, stream_id: int) -> None:
-        if untaken := self._unacknowledged.pop(stream_id, 0):
-            # What nobody took leaves the window of the connection, which all streams share.
-            self._open_window(stream_id, untaken)
-        await super()._close_stream(stream_id)
+        if headers is not None:
+            await self._create_stream(h2.events.RequestReceived(stream_id=1, headers=headers))
+            if (stream := self.streams.get(1)) is not None:
+                await stream.handle(EndBody(stream_id=1))
 
     async def handle(self, event: Event) -> None:
         """Take bytes from the client, or its end."""
@@ -210,48 +106,16 @@ class HTTP2(H2Protocol):
                 await stream.handle(StreamClosed(stream_id=stream_id))
             await self.has_data.set()
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Send a part of a response."""
-        stream_id = event.stream_id
-        if isinstance(event, (Body, Data)):
-            for start in range(0, len(event.data), _PIECE):
-                if (window := self.stream_buffers.get(stream_id)) is None:
-                    return
-                deadline = self.context.time() + self.send_timeout
-                self.priority.unblock(stream_id)
-                await self.has_data.set()
-                try:
-                    await window.push(event.data[start : start + _PIECE], deadline)
-                except BufferCompleteError:
-                    return
-            await self.context.sleep(0)  # who only sends must notice that it was cancelled
-        elif isinstance(event, (EndBody, EndData)):
-            if (window := self.stream_buffers.get(stream_id)) is not None:
-                self.priority.unblock(stream_id)
-                await self.has_data.set()
-                await window.finish()
-        elif isinstance(event, Trailers):
-            if (window := self.stream_buffers.get(stream_id)) is not None:
-                self.priority.unblock(stream_id)
-                await self.has_data.set()
-                await window.drain()
-                await self._forget(stream_id)
-                with suppress(h2.exceptions.ProtocolError):
-                    self.connection.send_headers(stream_id, event.headers, end_stream=True)
-                await self._flush()
-        elif isinstance(event, StreamClosed):
-            await self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
-            await self._end(stream_id)
-            await self._flush()
-        else:
-            await super().stream_send(event)
-
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
                 if self._retired or self.context.terminated.is_set():
                     refused = h2.errors.ErrorCodes.REFUSED_STREAM
                     self.connection.reset_stream(event.stream_id, refused)
+                    continue
+                if self._has_too_many():
+                    calm = h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+                    self.connection.reset_stream(event.stream_id, calm)
                     continue
                 await self._create_stream(event)
                 await self.send(Updated(idle=self.idle))
@@ -274,15 +138,29 @@ class HTTP2(H2Protocol):
                 await self.send(Closed())
         await self._flush()
 
+    def _has_too_many(self) -> bool:
+        """Tell whether more applications run than a client may have streams.
+
+        One that opens and resets streams in quick succession has few streams at any moment, while
+        the applications that ran for the others are still ending (CVE-2023-44487).
+        """
+        most = 2 * self.config.h2_max_concurrent_streams
+        return self.requests is not None and self.requests.open > most
+
     async def _data_received(self, event: h2.events.DataReceived) -> None:
         stream_id, data = event.stream_id, event.data or b""
         size = event.flow_controlled_length or 0
         stream = self.streams.get(stream_id)
         if stream is not None and data:
-            # What is only padding is acknowledged now, the rest when it is taken.
-            self._unacknowledged[stream_id] = self._unacknowledged.get(stream_id, 0) + len(data)
-            size -= len(data)
+            if isinstance(stream, HTTPStream):
+                # What is only padding is acknowledged now, the rest when it is taken.
+                waiting = self._unacknowledged.get(stream_id, 0)
+                self._unacknowledged[stream_id] = waiting + len(data)
+                size -= len(data)
             await stream.handle(Body(stream_id=stream_id, data=data))
+            if isinstance(stream, WSStream) and is_too_long(stream):
+                await self._reset(stream_id, h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+                await self._end(stream_id)
         if size:
             self._open_window(stream_id, size)
 

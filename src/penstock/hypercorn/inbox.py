@@ -2,64 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
+
+if TYPE_CHECKING:
+    from penstock.hypercorn.requests import Requests
 
 __all__ = ["Inbox", "Message"]
 
 Message = dict[str, Any]
 
-_LAST: Final = ("http.disconnect", "websocket.disconnect")
-
-
-def _nothing(message: Message) -> None:
-    pass
+# What a message counts for beside its content: an empty one takes memory, too.
+_EMPTY: Final = 256
 
 
 @final
 class Inbox:
     """One request's messages. Putting one in never waits, so a disconnect is always told.
 
-    How much may wait in it is the connection's business, which is told what was taken out.
+    Args:
+      kind: "http" or "websocket".
+      stream_id: the request's on its connection.
+      requests: is told what was taken, so that the client may send more.
+      counts: whether what is in here keeps the connection from reading on. On HTTP/2 it need not:
+        there each stream's own window bounds it.
     """
 
-    __slots__ = ("_arrived", "_gone", "_messages", "_taken", "_working")
+    __slots__ = ("_arrived", "_counts", "_kind", "_messages", "_requests", "_stream_id", "_working")
+    _requests: Requests | None
 
-    def __init__(self, taken: Callable[[Message], None]) -> None:
+    def __init__(self, kind: str, stream_id: int, requests: Requests, *, counts: bool) -> None:
+        self._kind = kind
+        self._stream_id = stream_id
+        self._requests = requests
+        self._counts = counts
         self._messages: list[Message] = []
         self._arrived: trio.Event | None = None
-        self._gone = False
-        self._working: trio.CancelScope | None = None
-        self._taken = taken
+        self._working: tuple[trio.CancelScope, ...] = ()
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether a disconnect was put in."""
+        return bool(self._messages) and self._messages[-1]["type"] == f"{self._kind}.disconnect"
 
     async def put(self, message: Message) -> None:
         """Add a message. Not a checkpoint: whoever closes is not cancelled in the middle of it."""
-        self._messages.append(message)
-        if message["type"] in _LAST:
-            self._gone = True
-            if self._working is not None:
-                self._working.cancel()
+        if self._requests is None or self.disconnected:
+            return
+        last = self._messages[-1] if self._messages else None
+        if last is not None and last["type"] == message["type"] == "http.request":
+            # One message, however many pieces the client has cut it into.
+            self._count(len(message["body"]))
+            last["body"] = bytearray(last["body"]) if type(last["body"]) is bytes else last["body"]
+            last["body"] += message["body"]
+            last["more_body"] = message["more_body"]
+        else:
+            self._count(_size(message) + _EMPTY)
+            self._messages.append(message)
+        if self.disconnected:
+            for scope in self._working:
+                scope.cancel()
         if self._arrived is not None:
             self._arrived.set()
             self._arrived = None
 
+    async def disconnect(self) -> None:
+        """See that the application is told that its client has gone. Not a checkpoint."""
+        message: Message = {"type": f"{self._kind}.disconnect"}
+        if self._kind == "websocket":
+            message["code"] = 1006
+        await self.put(message)
+
     def disconnect_scope(self) -> trio.CancelScope:
-        """Return the scope that a disconnect cancels; see `penstock.transport.DISCONNECT_SCOPE`."""
-        self._working = trio.CancelScope()
-        if self._gone:
-            self._working.cancel()
-        return self._working
+        """Return a scope that a disconnect cancels; see `penstock.transport.DISCONNECT_SCOPE`."""
+        scope = trio.CancelScope()
+        self._working = (*self._working, scope)
+        if self.disconnected:
+            scope.cancel()
+        return scope
 
     def close(self) -> None:
-        """Let go of the connection: nothing is taken any more."""
-        self._taken = _nothing
-        self._working = None
-
-    def rest(self) -> list[Message]:
-        """Return what nobody has taken."""
-        return list(self._messages)
+        """Take nothing more, count for nothing more, and let go of the connection."""
+        self._count(-sum(_size(message) + _EMPTY for message in self._messages))
+        self._requests = None
+        self._working = ()
 
     async def receive(self) -> Message:
         """Return the next message; a disconnect, once it is there, at every further call.
@@ -74,7 +101,20 @@ class Inbox:
                 self._arrived = trio.Event()
             await self._arrived.wait()
         message = self._messages[0]
-        if message["type"] not in _LAST:
-            del self._messages[0]
-            self._taken(message)
+        if message["type"] == f"{self._kind}.disconnect":
+            return message.copy()
+        del self._messages[0]
+        if message["type"] == "http.request":
+            message["body"] = bytes(message["body"])
+        self._count(-_size(message) - _EMPTY)
+        if self._requests is not None:
+            self._requests.taken(self._stream_id, _size(message))
         return message
+
+    def _count(self, size: int) -> None:
+        if self._counts and self._requests is not None:
+            self._requests.untaken += size
+
+
+def _size(message: Message) -> int:
+    return len(message.get("body") or message.get("bytes") or message.get("text") or b"")

@@ -23,8 +23,10 @@ _PIECE: Final = 2**16
 # Bytes that a client may have sent and nobody has taken; then its socket is left alone.
 MAX_AHEAD: Final = 2**16
 
-# Seconds between two looks for a hang-up while nothing is read; half of what is promised.
+# Seconds between two looks for a hang-up while nothing is read: at first half of what is promised,
+# then longer, for a look costs 0.1 ms.
 _LOOK: Final = 0.05
+_LOOK_AT_LAST: Final = 1.0
 
 
 class Gone(Exception):
@@ -45,8 +47,8 @@ class Incoming:
     """
 
     __slots__ = (
-        *("_ahead", "_deadline", "_direct", "_scope", "_socket", "_stopped", "_stream"),
-        *("_waits", "received"),
+        *("_ahead", "_deadline", "_direct", "_look", "_scope", "_socket", "_stopped", "_stream"),
+        *("_waits", "_watches", "received"),
     )
 
     def __init__(self, stream: Any, socket: Any, *, direct: bool) -> None:
@@ -55,6 +57,8 @@ class Incoming:
         self._socket = socket
         self._direct = direct
         self._waits = False  # for the socket, without a scope
+        self._watches = False
+        self._look = _LOOK
         self._ahead = b""
         self._deadline = math.inf
         self._scope: trio.CancelScope | None = None
@@ -89,6 +93,11 @@ class Incoming:
             self._scope.cancel()
         elif self._waits:
             trio.lowlevel.notify_closing(self._socket)  # which raises where it is waited for
+
+    def resume(self) -> None:
+        """Read on, if the reader only watches."""
+        if self._watches:
+            self.wake()
 
     async def receive(self) -> bytes:
         """Return what the client sent; nothing, if woken, or if it was silent for too long.
@@ -137,6 +146,7 @@ class Incoming:
         if not data:
             raise Gone
         self.received += len(data)
+        self._look = _LOOK
         return data
 
     def _woken(self) -> bytes:
@@ -149,12 +159,15 @@ class Incoming:
         Raises:
           Gone: it has.
         """
-        deadline = trio.current_time() + _LOOK
+        deadline = trio.current_time() + self._look
+        self._look = min(2 * self._look, _LOOK_AT_LAST)
+        self._watches = True
         with trio.CancelScope(deadline=min(deadline, self._deadline)) as self._scope:
             try:
                 await trio.sleep_forever()
             finally:
                 self._scope = None
+                self._watches = False
         self._woken()
         if not self._stopped and self._socket is not None and has_hung_up(self._socket):
             raise Gone

@@ -48,4 +48,8 @@ async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it
         if sockets is None:
             raise
         raise SystemExit(f"penstock: {error}") from None  # from the command line: one line
-    await server.serve(shutdown_trigger=shutdown_trigger, sockets=sockets, task_status=task_status)
+    # Hypercorn's master hands its workers both; its command line without a master, sockets only.
+    worker = sockets is not None and shutdown_trigger is not None
+    await server.serve(
+        shutdown_trigger=shutdown_trigger, sockets=sockets, worker=worker, task_status=task_status
+    )

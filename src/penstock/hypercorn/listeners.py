@@ -108,9 +108,9 @@ def open_listeners(
     Raises:
       OSError: an address cannot be bound.
     """
+    context = config.create_ssl_context()
     if sockets is None:
         sockets = config.create_sockets()
-    context = config.create_ssl_context()
     listeners = []
     try:
         for each, secure in (
@@ -122,5 +122,5 @@ def open_listeners(
             listeners.append(Listener(each, secure))
         yield listeners
     finally:
-        for listener in listeners:
-            listener.close()
+        for each in (*sockets.secure_sockets, *sockets.insecure_sockets):
+            each.close()

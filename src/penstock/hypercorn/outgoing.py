@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, final
 
 import trio
 
-__all__ = ["Outgoing"]
+__all__ = ["LOST", "Outgoing"]
+
+# What a stream raises when its peer is gone, or something else is closing it.
+LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
 
 # Bytes that are written with one deadline. A client on a slow line that takes a download gets on by
 # this much each ``send_timeout``: 4.4 kB/s are enough.
 _PIECE: Final = 2**16
+
+# Seconds to wait for the client's FIN after ours: closing a socket in which something is unread
+# would send RST, and that would take the response's last bytes with it.
+_LINGER: Final = 0.5
 
 
 @final
@@ -34,7 +42,7 @@ class Outgoing:
 
     __slots__ = (
         *("_lost", "_send_timeout", "_socket", "_stream", "_waiting", "_written", "nursery"),
-        *("sent", "stalled"),
+        *("sent", "stalled", "told"),
     )
 
     def __init__(
@@ -47,6 +55,7 @@ class Outgoing:
         self.nursery: trio.Nursery  # the connection's, for the writer
         self.sent: int = 0
         self.stalled: bool = False
+        self.told: bool = False  # whether the client knows that nothing follows
         self._stream = stream
         self._socket = socket
         self._send_timeout = send_timeout
@@ -93,6 +102,19 @@ class Outgoing:
             if self._written is None:
                 self._written = trio.Event()
             await self._written.wait()
+
+    async def finish(self, *, linger: bool) -> None:
+        """Wait until the last bytes are written, say that they were, and see that they arrive."""
+        await self.flush()
+        with trio.move_on_after(_LINGER), suppress(*LOST):
+            if isinstance(self._stream, trio.SSLStream):
+                self.told = True
+                await self._stream.aclose()  # TLS's own goodbye
+                return
+            await self._stream.send_eof()
+            self.told = True
+            while linger and await self._stream.receive_some(_PIECE):
+                pass
 
     def give_up(self) -> None:
         """Take the client for one that does not read, and have the connection closed."""

@@ -7,7 +7,6 @@ bounded channel; here it is always told, and the connection learns how much nobo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import trio
@@ -28,39 +27,71 @@ __all__ = ["Requests"]
 class Requests:
     """The tasks that a connection's protocol starts, in the connection's nursery."""
 
-    __slots__ = ("_connection", "nursery", "open", "untaken")
+    __slots__ = ("_connection", "_inboxes", "_spawned", "nursery", "untaken")
 
     def __init__(self, connection: Connection) -> None:
-        self.open: int = 0
-        self.untaken: int = 0
+        self.untaken: int = 0  # what counts of the messages that no application has taken
         self._connection = connection
+        self._inboxes: list[Inbox] = []
+        self._spawned: list[trio.CancelScope] = []
         self.nursery: trio.Nursery  # the connection's
 
+    @property
+    def open(self) -> int:
+        """How many applications are running."""
+        return len(self._inboxes)
+
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Start a task of the protocol's."""
-        self.nursery.start_soon(self._connection.guarded, function, *args, name="HTTP/2 sender")
+        """Start a task of the protocol's; it is cancelled when the connection is over."""
+        name = f"protocol ({getattr(function, '__name__', function)})"
+        self.nursery.start_soon(self._spawn, function, *args, name=name)
+
+    async def _spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        with trio.CancelScope() as scope:
+            self._spawned.append(scope)
+            await self._connection.guarded(function, *args)
 
     async def spawn_app(
         self, app: AppWrapper, config: Config, scope: Any, send: Any
     ) -> Callable[[Message], Awaitable[None]]:
         """Start the application for a request, and return what gives it messages. No checkpoint."""
         response = send.__self__  # Hypercorn's HTTPStream or WSStream, whose method it is
-        inbox = Inbox(partial(self._taken, response))
-        if scope["type"] == "http":
+        kind = scope["type"]
+        counts = kind == "websocket" or scope["http_version"] < "2"
+        inbox = Inbox(kind, response.stream_id, self, counts=counts)
+        if not self._inboxes:
+            self._connection.carries_stream = False  # the response that was one is over
+        self._inboxes.append(inbox)
+        if kind == "http":
             scope["extensions"][DISCONNECT_SCOPE] = inbox.disconnect_scope
             scope["extensions"][WRITE_THROUGH] = ResponseWriteThrough(self._connection, response)
-        self.open += 1
         name = f"request {scope['path']}"
         self.nursery.start_soon(self._run, app, config, scope, inbox, send, name=name)
-        return partial(self._put, inbox)
+        return inbox.put
+
+    async def disconnect(self) -> None:
+        """Tell every application that its client has gone, whatever the protocol told.
+
+        Hypercorn's WebSocket stream does not tell one whose handshake it has refused.
+
+        Cancellation:
+          Not a checkpoint.
+        """
+        for inbox in self._inboxes:
+            await inbox.disconnect()
+
+    def end(self) -> None:
+        """Cancel what the protocol has spawned: the connection is over."""
+        for scope in self._spawned:
+            scope.cancel()
 
     def close(self) -> None:
         """Let go of the connection, whose tasks have ended."""
         del self._connection, self.nursery
 
-    async def _put(self, inbox: Inbox, message: Message) -> None:
-        self.untaken += _size(message)
-        await inbox.put(message)
+    def taken(self, stream_id: int, size: int) -> None:
+        """Note that an application has taken a message, so that its client may send more."""
+        self._connection.taken(stream_id, size)
 
     async def _run(self, app: Any, config: Config, scope: Any, inbox: Inbox, send: Any) -> None:
         """Run the application, and tell the protocol when it is over, however it ended."""
@@ -68,24 +99,12 @@ class Requests:
             run_sync, run_async = trio.to_thread.run_sync, trio.from_thread.run
             await app(scope, inbox.receive, send, run_sync, run_async)
         except* Exception:
-            await config.log.exception("Error in ASGI Framework")
+            await self._connection.report("Error in ASGI Framework")
         finally:
-            self.open -= 1
-            self.untaken -= sum(map(_size, inbox.rest()))
+            inbox.close()
             # ASYNC102: cancelled only together with its connection, which is closed then.
             await self._connection.guarded(send, None)  # noqa: ASYNC102
-            inbox.close()
+            self._inboxes.remove(inbox)
             if scope["type"] == "http":
                 # The offers refer to the connection, and Hypercorn's stream to the scope.
                 del scope["extensions"][DISCONNECT_SCOPE], scope["extensions"][WRITE_THROUGH]
-
-    def _taken(self, response: Any, message: Message) -> None:
-        """Note that an application has taken a message, so that its client may send more."""
-        size = _size(message)
-        self.untaken -= size
-        if size:
-            self._connection.taken(response.stream_id, size)
-
-
-def _size(message: Message) -> int:
-    return len(message.get("body") or message.get("bytes") or message.get("text") or b"")

@@ -133,6 +133,7 @@ class Server:
         *,
         shutdown_trigger: Callable[..., Awaitable[object]] | None = None,
         sockets: Sockets | None = None,
+        worker: bool = False,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until told to stop; see the function `serve`.
@@ -140,6 +141,7 @@ class Server:
         Args:
           shutdown_trigger: as there.
           sockets: to listen on, instead of those that the configuration names.
+          worker: whether this is a process of Hypercorn's master; see `stop_signals`.
           task_status: as there.
         """
         config, state = self._config, LifespanState({})
@@ -151,7 +153,7 @@ class Server:
             await lifespan.handle_lifespan(task_status=task_status)
             over.set()
 
-        with stop_signals(instead=shutdown_trigger is None) as signals:
+        with stop_signals(instead=shutdown_trigger is None, worker=worker) as signals:
             async with trio.open_nursery() as lifespan_nursery:
                 await lifespan_nursery.start(live)
                 if not lifespan.startup.is_set():  # it is when the application has returned
@@ -216,7 +218,7 @@ class Server:
         try:
             await connection.run()
         except* Exception:
-            await self._config.log.exception("A connection failed")
+            await connection.report("A connection failed")
         finally:
             self._connections.remove(connection, refused=refused)
 
@@ -227,7 +229,7 @@ class Server:
         for connection in self._connections:
             connection.drain()
         started = trio.current_time()
-        with trio.move_on_after(window):
+        with trio.move_on_after(max(window, _LAST_GRACE)):
             await self.streams.drain(over=window * _PACED, spread=self.settings.reconnect_spread)
             await self._connections.wait_closed()
         for connection in self._connections:

@@ -35,8 +35,9 @@ class Settings:
     HTTP/1.1, each chunk of a stream's body on HTTP/2. Then it is cut off. nginx (60 s) and Caddy
     wait longer; an event stream's client that is 15 s behind is better off reconnecting."""
     body_timeout: float = 30.0
-    """Seconds of silence after which a client that has sent a part of a request's body is cut off.
-    The head of a request has Hypercorn's ``keep_alive_timeout``, 5 s by default."""
+    """Seconds of silence after which a client of HTTP/1.1 that has sent a part of a request's body
+    is cut off; on HTTP/2 that is the application's to do. The head of a request has Hypercorn's
+    ``keep_alive_timeout``, 5 s by default."""
     drain_window: float = 5.0
     """Seconds over which the streams of a stopping server end. Other requests may go on as long, or
     for Hypercorn's ``graceful_timeout``, 3 s by default, if that is longer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,9 +17,15 @@ __all__ = ["StopSignals", "first_of", "stop_signals"]
 class StopSignals:
     """The signals that stop this process's server."""
 
-    def __init__(self, numbers: list[signal.Signals], received: AsyncIterator[int] | None) -> None:
+    def __init__(
+        self,
+        numbers: list[signal.Signals],
+        received: AsyncIterator[int] | None,
+        then: signal.Handlers,
+    ) -> None:
         self._numbers = numbers
         self._received = received
+        self._then = then
 
     async def wait(self) -> None:
         """Wait for the first signal; for ever, if none is ours."""
@@ -35,31 +40,32 @@ class StopSignals:
         Hypercorn's master terminates its other workers as soon as one has ended, in the middle of
         their drain; they end by themselves, in their time.
         """
-        action = signal.SIG_IGN if _is_worker() else signal.SIG_DFL
         for number in self._numbers:
-            signal.signal(number, action)
+            signal.signal(number, self._then)
 
 
 @contextmanager
-def stop_signals(*, instead: bool) -> Iterator[StopSignals]:
+def stop_signals(*, instead: bool, worker: bool = False) -> Iterator[StopSignals]:
     """Catch the signals that stop a server, while the block runs.
 
     Args:
       instead: whether there is no other way to stop it. Then SIGINT and SIGTERM are caught, if they
-        still have their default effect, in the main thread. In a worker of Hypercorn's master,
-        which has its own way, SIGTERM is caught in any case.
+        still have their default effect, in the main thread.
+      worker: whether this is a process of Hypercorn's master. There SIGTERM is caught, too, and
+        after the first it is ignored.
     """
+    then = signal.SIG_IGN if worker else signal.SIG_DFL
     numbers = []
     if threading.current_thread() is threading.main_thread():
-        if _is_worker():
+        if worker:
             numbers = [signal.SIGTERM]
         elif instead:
             numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if _is_free(each)]
     if not numbers:
-        yield StopSignals([], None)
+        yield StopSignals([], None, then)
         return
     with trio.open_signal_receiver(*numbers) as received:
-        yield StopSignals(numbers, received)
+        yield StopSignals(numbers, received, then)
 
 
 async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
@@ -72,10 +78,6 @@ async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
     async with trio.open_nursery() as nursery:
         for function in functions:
             nursery.start_soon(run, function)
-
-
-def _is_worker() -> bool:
-    return multiprocessing.parent_process() is not None
 
 
 def _is_free(number: signal.Signals) -> bool:

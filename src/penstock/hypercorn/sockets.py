@@ -25,9 +25,9 @@ __all__ = ["configure", "file_descriptor_limit", "has_hung_up", "reset_on_close"
 
 # Objects allocated, less those freed, before the youngest generation is looked through, and how
 # often the older ones are. A stream's connection makes some 250 and frees them without the
-# collector, so this is once for 100 new ones, and streams that only send hardly ever come near it.
+# collector, so this is once for 400 new ones, and streams that only send hardly ever come near it.
 # Each look costs a microsecond an object, of all that are young. Python's own are 700, 10 and 10.
-GC_THRESHOLDS: Final = (25_000, 80, 10)
+GC_THRESHOLDS: Final = (100_000, 20, 10)
 
 # Where a system has no POLLRDHUP, a FIN behind unread bytes is seen when those have been read.
 _HANG_UP: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
@@ -90,9 +90,7 @@ def tuned_process(settings: Settings) -> Iterator[None]:
     if not settings.tune_process:
         yield
         return
-    if resource is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = _raise_file_descriptor_limit()
     thresholds = gc.get_threshold()
     frozen_by_us = gc.get_freeze_count() == 0
     if frozen_by_us:
@@ -102,6 +100,23 @@ def tuned_process(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        gc.set_threshold(*thresholds)
+        if gc.get_threshold() == GC_THRESHOLDS:
+            gc.set_threshold(*thresholds)
         if frozen_by_us:
             gc.unfreeze()
+        if soft is not None:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _raise_file_descriptor_limit() -> int | None:
+    """Raise the process's limit to the hard one; return what it was, or None if it stays."""
+    if resource is None:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:  # macOS has a limit that getrlimit does not know
+        _logger.warning("The limit of open files stays at %d: %s", soft, error)
+        return None
+    return soft

@@ -61,7 +61,10 @@ class ResponseWriteThrough:
 
     async def send(self, chunk: bytes) -> None:
         """Write a chunk behind what waits; see `WriteThrough.send`."""
-        if chunk and self._is_open():
+        if chunk and not self._is_open():
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError("the response is over")
+        if chunk:
             self._connection.outgoing.write(self._framed(chunk))
         await self._connection.outgoing.flush()
         await trio.lowlevel.checkpoint()

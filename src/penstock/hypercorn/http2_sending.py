@@ -1,0 +1,191 @@
+"""HTTP/2, the half that sends: `Sending`, on which `penstock.hypercorn.http2.HTTP2` is built.
+
+The sender is a task of the connection's; what it takes from the streams' windows goes to the client
+frame by frame. Nothing here is a checkpoint that does not say so, so no stream is left half-closed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import h2.errors
+import h2.exceptions
+import trio
+from hypercorn.events import RawData, Updated
+from hypercorn.protocol.events import Body, Data, EndBody, EndData, StreamClosed, Trailers
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
+from hyperframe.frame import GoAwayFrame
+from priority.priority import DeadlockError
+
+from penstock.hypercorn.window import Windows
+
+__all__ = ["Sending"]
+
+# Bytes that wait with one deadline: a large body is handed over in such pieces.
+_PIECE: Final = 2**16
+
+
+class Sending(H2Protocol):
+    """Hypercorn's `H2Protocol`, which sends with deadlines; see `penstock.hypercorn.http2`."""
+
+    send_timeout: float = math.inf
+    """Seconds that a stream's bytes may wait for its window."""
+
+    wire: Callable[[bytes], None] | None = None
+    """Writes bytes behind those that were sent, without waiting."""
+
+    stream_buffers: Windows  # type: ignore[assignment]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.stream_buffers = Windows(self.context.event_class)
+        self.stalled_streams: set[int] = set()
+        self._unacknowledged: dict[int, int] = {}
+        self._retired = False
+        self._told = False
+        self._unsent = b""
+
+    def retire(self) -> None:
+        """Open no more streams; those that are open go on to their end, and then comes GOAWAY.
+
+        It could come at once, but Python's h2 (and so httpx) takes no more data behind it.
+        """
+        self._retired = True
+        if self.idle:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Tell the client to open no more streams.
+
+        Spec: RFC 9113, 6.8: GOAWAY names the last stream that is served.
+        """
+        if not self._told:
+            self._told = True
+            last = self.connection.highest_inbound_stream_id
+            self._unsent = GoAwayFrame(0, last_stream_id=last).serialize()
+            if self.wire is not None:
+                self.wire(self._take_unsent())
+
+    def _open_window(self, stream_id: int, size: int) -> None:
+        with suppress(h2.exceptions.ProtocolError):  # the connection has been terminated
+            self.connection.acknowledge_received_data(size, stream_id)
+
+    def _take_unsent(self) -> bytes:
+        data = self.connection.data_to_send() + self._unsent
+        self._unsent = b""
+        return data
+
+    async def _flush(self) -> None:
+        if data := self._take_unsent():
+            await self.send(RawData(data=data))
+
+    async def send_task(self) -> None:
+        """Send what the streams have, as far as their windows are open, until it is closed."""
+        while not self.closed:
+            try:
+                stream_id = next(self.priority)
+            except DeadlockError:
+                with trio.CancelScope(deadline=self._next_deadline()):
+                    await self.has_data.wait()
+                await self.has_data.clear()
+                await self._reset_stalled()
+            else:
+                await self._send_data(stream_id)
+
+    async def _send_data(self, stream_id: int) -> None:
+        window = self.stream_buffers[stream_id]
+        try:
+            open_for = self.connection.local_flow_control_window(stream_id)
+            size = max(0, min(open_for, self.connection.max_outbound_frame_size))
+            if data := await window.pop(size):
+                self.connection.send_data(stream_id, data, end_stream=window.complete)
+            elif window.complete:
+                self.connection.end_stream(stream_id)
+            else:
+                self.priority.block(stream_id)
+                return
+        except h2.exceptions.ProtocolError:
+            await self._forget(stream_id)  # the stream has closed meanwhile
+            return
+        if window.complete:
+            await self._forget(stream_id)
+        await self._flush()
+
+    def _next_deadline(self) -> float:
+        return min((window.deadline for window in self.stream_buffers.values()), default=math.inf)
+
+    async def _reset_stalled(self) -> None:
+        """Reset each stream whose client has not opened its window for too long."""
+        now = self.context.time()
+        late = [each for each, window in self.stream_buffers.items() if window.deadline <= now]
+        for stream_id in late:
+            self.stalled_streams.add(stream_id)
+            await self._reset(stream_id, h2.errors.ErrorCodes.CANCEL)
+            await self._end(stream_id)
+        if late:
+            await self._flush()
+
+    async def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
+        """Reset a stream whose end was not sent. Not a checkpoint."""
+        if stream_id in self.stream_buffers:
+            with suppress(h2.exceptions.ProtocolError):  # the client was faster
+                self.connection.reset_stream(stream_id, code)
+            await self._forget(stream_id)
+
+    async def _forget(self, stream_id: int) -> None:
+        """Drop what a stream has to send. Not a checkpoint."""
+        if (window := self.stream_buffers.pop(stream_id, None)) is not None:
+            self.priority.remove_stream(stream_id)
+            await window.close()
+
+    async def _end(self, stream_id: int) -> None:
+        """End a stream; its application is told. Not a checkpoint."""
+        await self._forget(stream_id)
+        await self._close_stream(stream_id)
+        if self._retired and self.idle:
+            self._say_goodbye()
+        await self.send(Updated(idle=self.idle))
+
+    async def _close_stream(self, stream_id: int) -> None:
+        if untaken := self._unacknowledged.pop(stream_id, 0):
+            # What nobody took leaves the window of the connection, which all streams share.
+            self._open_window(stream_id, untaken)
+        await super()._close_stream(stream_id)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of a response."""
+        stream_id = event.stream_id
+        if isinstance(event, (Body, Data)):
+            for start in range(0, len(event.data), _PIECE):
+                if (window := self.stream_buffers.get(stream_id)) is None:
+                    break
+                deadline = self.context.time() + self.send_timeout
+                self.priority.unblock(stream_id)
+                await self.has_data.set()
+                with suppress(BufferCompleteError):
+                    await window.push(event.data[start : start + _PIECE], deadline)
+            await self.context.sleep(0)  # who only sends must notice that it was cancelled
+        elif isinstance(event, (EndBody, EndData)):
+            if (window := self.stream_buffers.get(stream_id)) is not None:
+                self.priority.unblock(stream_id)
+                await self.has_data.set()
+                await window.finish()
+        elif isinstance(event, Trailers):
+            if (window := self.stream_buffers.get(stream_id)) is not None:
+                self.priority.unblock(stream_id)
+                await self.has_data.set()
+                await window.drain()
+                await self._forget(stream_id)
+                with suppress(h2.exceptions.ProtocolError):
+                    self.connection.send_headers(stream_id, event.headers, end_stream=True)
+                await self._flush()
+        elif isinstance(event, StreamClosed):
+            await self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+            await self._end(stream_id)
+            await self._flush()
+        else:
+            await super().stream_send(event)
