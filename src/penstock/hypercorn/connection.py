@@ -129,6 +129,8 @@ class Connection:
             # What refers to each other here would wait for the cyclic collector.
             self.outgoing.close()
             self.requests.close()
+            if isinstance(self.protocol, HTTP2):
+                self.protocol.close()
             self.protocol = self._task = None
             if self._socket is None:
                 await trio.aclose_forcefully(self._stream)

@@ -49,6 +49,11 @@ class Sending(H2Protocol):
         self._told = False
         self._unsent = b""
 
+    def close(self) -> None:
+        """Let go of what refers to itself in h2, and would wait for the cyclic collector."""
+        vars(self.connection).clear()
+        vars(self.priority).clear()
+
     def retire(self) -> None:
         """Open no more streams; those that are open go on to their end, and then comes GOAWAY.
 

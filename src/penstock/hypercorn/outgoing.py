@@ -131,6 +131,8 @@ class Outgoing:
     def close(self) -> None:
         """Let go of the connection, whose tasks have ended."""
         self.discard()
+        if isinstance(self._stream, trio.SSLStream):
+            vars(self._stream).clear()  # it refers to itself, and would wait for the collector
         del self._lost, self.nursery
 
     async def _write_waiting(self) -> None:
