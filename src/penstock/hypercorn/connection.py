@@ -184,7 +184,7 @@ class Connection:
             self._app,
             self._config,
             self._context,
-            self.requests,  # type: ignore[arg-type]
+            self.requests,  # type: ignore[arg-type]  # in the place of a TaskGroup
             ConnectionState(self._state),
             self._ssl,
             self._client,

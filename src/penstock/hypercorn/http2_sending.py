@@ -38,7 +38,7 @@ class Sending(H2Protocol):
     wire: Callable[[bytes], None] | None = None
     """Writes bytes behind those that were sent, without waiting."""
 
-    stream_buffers: Windows  # type: ignore[assignment]
+    stream_buffers: Windows  # type: ignore[assignment]  # for a dict of StreamBuffers
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -30,7 +30,7 @@ def install() -> None:
     `Settings`.
     """
     hypercorn.trio.run.worker_serve = _worker_serve
-    hypercorn.trio.worker_serve = _worker_serve  # type: ignore[attr-defined]
+    hypercorn.trio.worker_serve = _worker_serve  # type: ignore[attr-defined]  # imported there
 
 
 async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it

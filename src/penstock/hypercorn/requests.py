@@ -66,7 +66,7 @@ class Requests:
             scope["extensions"][DISCONNECT_SCOPE] = inbox.disconnect_scope
             scope["extensions"][WRITE_THROUGH] = ResponseWriteThrough(self._connection, response)
         name = f"request {scope['path']}"
-        self.nursery.start_soon(self._run, app, config, scope, inbox, send, name=name)
+        self.nursery.start_soon(self._run, app, scope, inbox, send, name=name)
         return inbox.put
 
     async def disconnect(self) -> None:
@@ -93,7 +93,7 @@ class Requests:
         """Note that an application has taken a message, so that its client may send more."""
         self._connection.taken(stream_id, size)
 
-    async def _run(self, app: Any, config: Config, scope: Any, inbox: Inbox, send: Any) -> None:
+    async def _run(self, app: Any, scope: Any, inbox: Inbox, send: Any) -> None:
         """Run the application, and tell the protocol when it is over, however it ended."""
         try:
             run_sync, run_async = trio.to_thread.run_sync, trio.from_thread.run
