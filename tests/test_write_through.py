@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import CloseReason, EventStream, EventStreamDecoder, ServerSentEvent
+from penstock.transport import Chunk
 
 Events = trio.abc.SendChannel[ServerSentEvent]
 
@@ -32,13 +33,14 @@ class Server:
     def opens_after(self, first: bytes) -> bool:
         return not self.transforms
 
-    def write_nowait(self, chunk: bytes) -> bool:
+    def write_nowait(self, chunk: Chunk) -> bool:
         if self.waiting or self.gone:
             return False
         self.taken += 1
-        keep = self.chance.choice([len(chunk), len(chunk), self.chance.randrange(len(chunk))])
-        self.wire += chunk[:keep]
-        self.waiting = chunk[keep:]
+        data = chunk.data
+        keep = self.chance.choice([len(data), len(data), self.chance.randrange(len(data))])
+        self.wire += data[:keep]
+        self.waiting = data[keep:]
         return True
 
     async def send(self, chunk: bytes) -> None:

@@ -13,19 +13,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from penstock.backlog import WhenSlow
     from penstock.decode import EventStreamDecoder
     from penstock.errors import (
         DecodeError,
+        HistoryError,
         InvalidEvent,
+        InvalidPublication,
         InvalidSettings,
         PenstockError,
         StreamingUnsupported,
     )
     from penstock.event import ServerSentEvent
     from penstock.group import StreamGroup, StreamGroupStatistics
+    from penstock.history import History
+    from penstock.hub import Hub, HubStatistics, open_hub
     from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
     from penstock.producer import Producer
+    from penstock.publication import Publication
     from penstock.stream import EventStream
+    from penstock.subscription import Subscription
     from penstock.ticker import Ticker
     from penstock.transport import ASGITransport, Transport, WriteThrough
 
@@ -36,23 +43,32 @@ __all__ = [
     "EventStream",
     "EventStreamDecoder",
     "EventStreamStatistics",
+    "History",
+    "HistoryError",
+    "Hub",
+    "HubStatistics",
     "InvalidEvent",
+    "InvalidPublication",
     "InvalidSettings",
     "PenstockError",
     "Producer",
     "ProducerState",
+    "Publication",
     "ServerSentEvent",
     "StreamGroup",
     "StreamGroupStatistics",
     "StreamingUnsupported",
+    "Subscription",
     "Ticker",
     "Transport",
+    "WhenSlow",
     "WriteThrough",
+    "open_hub",
 ]
 
 _HOMES = (
     *("event", "errors", "decode", "outcome", "producer", "stream", "transport", "group"),
-    "ticker",
+    *("ticker", "backlog", "history", "hub", "publication", "subscription"),
 )
 
 

@@ -8,19 +8,15 @@ one order, whichever way an event took.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias
 
 import trio
 
 from penstock.event import ServerSentEvent
-from penstock.transport import WriteThrough
+from penstock.feed import COMMENT, Tally
+from penstock.transport import Chunk, WriteThrough
 
-__all__ = ["COMMENT", "StreamChannel", "Tally"]
-
-# As first bytes it makes the browser's `onopen` fire; later it keeps proxies from closing.
-COMMENT: Final = b":\n\n"
-
+__all__ = ["StreamChannel"]
 
 # Events that one producer may write through before other tasks get their turn: a turn of the
 # scheduler costs as much as making an event. A producer that waits for other things gives way
@@ -32,22 +28,6 @@ _Memory: TypeAlias = tuple[
 ]
 
 
-@dataclass(slots=True)
-class Tally:
-    """What was written, or will have been when the writer comes back."""
-
-    events: int = 0
-    bytes: int = 0
-    keep_alives: int = 0
-
-    def add(self, other: Tally) -> None:
-        """Count what the other has counted."""
-        self.events += other.events
-        self.bytes += other.bytes
-        self.keep_alives += other.keep_alives
-
-
-@final
 class StreamChannel:
     """Events from one producer, whose tasks may be several, to one writer.
 
@@ -109,10 +89,10 @@ class StreamChannel:
         """
         if self._free and self._through is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
-            chunk = event.encode()
+            chunk = Chunk(event.encode())
             if self._through.write_nowait(chunk):
                 self.written.events += event.data is not None
-                self.written.bytes += len(chunk)
+                self.written.bytes += len(chunk.data)
                 self._at = trio.current_time()
                 self._turn += 1
                 if self._turn % _TURNS == 0:
@@ -122,19 +102,7 @@ class StreamChannel:
         await self._open()[0].send(event)
 
     async def take(self, tally: Tally) -> bytes:
-        """Return what is to be written next: all that waits as one chunk, or a comment.
-
-        Behind the last event comes the farewell, once.
-
-        Args:
-          tally: is given what the chunk holds.
-
-        Raises:
-          trio.EndOfChannel: the producer's end is closed and all was taken.
-
-        Cancellation:
-          A checkpoint. Atomic: either bytes are returned or nothing was taken.
-        """
+        """Return what is to be written next; see `penstock.feed.Feed.take`."""
         silent_since = trio.current_time()
         while True:
             deadline = max(self._at, silent_since) + self._keep_alive

@@ -2,8 +2,10 @@
 
     PenstockError
     ├── InvalidEvent (ValueError)             your event cannot be sent as it is
+    ├── InvalidPublication (ValueError)       this cannot be published, or not on these topics
     ├── InvalidSettings (ValueError)          the server cannot be set up like this
     ├── DecodeError                           their event stream cannot be read further
+    ├── HistoryError                          the history cannot keep or read publications now
     └── StreamingUnsupported (RuntimeError)   this server cannot carry a Trio stream
 
 The state of a resource is told with Trio's own errors: `trio.ClosedResourceError`,
@@ -14,7 +16,9 @@ from __future__ import annotations
 
 __all__ = [
     "DecodeError",
+    "HistoryError",
     "InvalidEvent",
+    "InvalidPublication",
     "InvalidSettings",
     "PenstockError",
     "StreamingUnsupported",
@@ -29,12 +33,31 @@ class InvalidEvent(PenstockError, ValueError):
     """An event was built from values that the event stream format cannot carry."""
 
 
+class InvalidPublication(PenstockError, ValueError):
+    """A publication or subscription was asked for that a hub does not take; nothing was published.
+
+    Attributes:
+      index: which of a batch it was, from 0; None where there was no batch.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index: int | None = index
+
+
 class InvalidSettings(PenstockError, ValueError):
     """A server was to be set up in a way that cannot be, or that breaks its guarantee."""
 
 
 class DecodeError(PenstockError):
     """A peer sent an event stream that cannot be read further."""
+
+
+class HistoryError(PenstockError):
+    """A history could not do what it was asked: its disk is full, or its file is not its own.
+
+    What it had acknowledged before is not affected. It may succeed later, when the cause is mended.
+    """
 
 
 class StreamingUnsupported(PenstockError, RuntimeError):

@@ -18,7 +18,7 @@ from typing import Any, Final, Self, final
 
 from penstock.errors import InvalidEvent
 
-__all__ = ["LINE_END", "MAX_RETRY", "ServerSentEvent"]
+__all__ = ["LINE_END", "MAX_RETRY", "ServerSentEvent", "event_of_wire"]
 
 # Spec: lines end in CRLF, LF or CR, and in nothing else: U+2028 and U+0085 are ordinary characters.
 LINE_END: Final = re.compile("\r\n|\r|\n")
@@ -97,9 +97,46 @@ class ServerSentEvent:
             raise InvalidEvent(f"data has no JSON form: {error}") from error
         return cls(data, event=event, id=id, retry=retry, comment=comment)
 
+    def with_id(self, id: str) -> ServerSentEvent:  # noqa: A002 - the name of the field
+        """Return the same event with another id.
+
+        Raises:
+          InvalidEvent: no event can have this id.
+        """
+        return ServerSentEvent(
+            self.data, event=self.event, id=id, retry=self.retry, comment=self.comment
+        )
+
     def encode(self) -> bytes:
         """Return the event as it goes over the wire; the same object at each call."""
         return self._encoded
+
+
+def event_of_wire(wire: bytes) -> ServerSentEvent:
+    r"""Return the event that `ServerSentEvent.encode` made these bytes of.
+
+    It is for one's own bytes, which are known to be whole: for anybody else's there is
+    `penstock.decode.EventStreamDecoder`. Line ends within data or comment come back as LF.
+
+    Raises:
+      InvalidEvent: these are not the bytes of one event.
+    """
+    fields: dict[str, list[str]] = {}
+    for line in wire.decode().removesuffix("\n\n").split("\n"):
+        name, _, value = line.partition(":")
+        fields.setdefault(name, []).append(value.removeprefix(" "))
+    texts = {name: "\n".join(values) for name, values in fields.items()}
+    retry = texts.get("retry")
+    event = ServerSentEvent(
+        texts.get("data"),
+        event=texts.get("event"),
+        id=texts.get("id"),
+        retry=int(retry) if retry and retry.isdecimal() else None,
+        comment=texts.get(""),
+    )
+    if event.encode() != wire:
+        raise InvalidEvent(f"these are not the bytes of one event: {reprlib.repr(wire)}")
+    return event
 
 
 def _make_text(event: ServerSentEvent, name: str, value: object) -> None:

@@ -54,7 +54,7 @@ class EventStreamStatistics:
     """Comments that were written because the stream was silent."""
     events_buffered: int
     """Events that the producer sent and no writer has taken yet."""
-    producer: ProducerState
-    """What the producer is doing, or how it ended."""
+    producer: ProducerState | None
+    """What the producer is doing, or how it ended; None for a subscription, which has none."""
     close_reason: CloseReason | None
     """Why the stream ended or is ending; None while nothing ends it."""

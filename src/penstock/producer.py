@@ -1,4 +1,4 @@
-"""What a producer is, and the end of the channel that it is given.
+"""What a producer is, the end of the channel that it is given, and how it runs for a stream.
 
 A producer is an async function that takes a Trio send channel. It knows nothing of Penstock but the
 events it sends, and is tested with `trio.open_memory_channel` and no server.
@@ -7,15 +7,29 @@ events it sends, and is tested with `trio.open_memory_channel` and no server.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias, final
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias, final
 
 import trio
 
 from penstock.channel import StreamChannel
 from penstock.event import ServerSentEvent
+from penstock.feed import COMMENT, Conclude
+from penstock.outcome import CloseReason, ProducerState
 
-__all__ = ["EventSender", "Producer", "check_producer", "start_producer"]
+__all__ = [
+    "EventSender",
+    "Producer",
+    "ProducerFeed",
+    "check_producer",
+    "log_failure",
+    "start_producer",
+]
+
+_logger = logging.getLogger(__name__)
 
 Producer: TypeAlias = Callable[[trio.abc.SendChannel[ServerSentEvent]], Awaitable[None]]
 
@@ -50,6 +64,14 @@ def start_producer(
             "define it with `async def`"
         )
     return running
+
+
+def log_failure(name: str, errors: BaseExceptionGroup[Exception]) -> None:
+    """Log once, with its traceback, what a producer raised and an `except*` caught."""
+    # `except*` puts an error that came alone into a group without a message.
+    alone = not errors.message and len(errors.exceptions) == 1
+    error = errors.exceptions[0] if alone else errors
+    _logger.error("%s: the producer failed", name, exc_info=error)
 
 
 @final
@@ -90,3 +112,72 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
         """
         self._channel.close()
         await trio.lowlevel.checkpoint()
+
+
+@final
+class ProducerFeed(StreamChannel):
+    """A `penstock.feed.Feed`: a producer that runs for one stream, and its channel.
+
+    Args:
+      producer: what runs.
+      buffer: how many events it may be ahead of the writer.
+      keep_alive: seconds of silence after which the writer is given a comment.
+      max_lifetime: seconds after which it is cancelled.
+    """
+
+    __slots__ = ("_max_lifetime", "_producer", "_scope", "state")
+
+    greeting: Final = COMMENT
+
+    def __init__(
+        self, producer: Producer, *, buffer: int, keep_alive: float, max_lifetime: float
+    ) -> None:
+        super().__init__(buffer, keep_alive)
+        self._producer = producer
+        self._max_lifetime = max_lifetime
+        self._scope = trio.CancelScope()
+        self.state: ProducerState = ProducerState.WAITING
+
+    @property
+    def expired(self) -> bool:
+        """Whether its lifetime is over, or `end` was called."""
+        return self._scope.cancel_called
+
+    def end(self) -> None:
+        """Cancel the producer."""
+        self._scope.cancel()
+
+    @asynccontextmanager
+    async def running(self, name: str, conclude: Conclude) -> AsyncIterator[None]:
+        """Run the producer in a task of its own; see `Feed.running`."""
+        self._scope.deadline = trio.current_time() + self._max_lifetime
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._produce, name, conclude, name=f"producer of {name}")
+                try:
+                    yield
+                finally:
+                    # Left before the end: cancelled, or by a writer that could not write.
+                    if conclude(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
+                        nursery.cancel_scope.cancel()
+        finally:
+            self.abandon()
+
+    async def _produce(self, name: str, conclude: Conclude) -> None:
+        """Run the producer in its scope; close its channel, and note what ended it."""
+        self.state = ProducerState.RUNNING
+        try:
+            with self._scope:
+                await start_producer(self._producer, EventSender(self))
+                self.state = ProducerState.RETURNED
+        except* Exception as errors:
+            self.state = ProducerState.FAILED
+            log_failure(name, errors)
+        finally:
+            if self.state is ProducerState.RUNNING:
+                self.state = ProducerState.CANCELLED
+            if self.state is not ProducerState.RETURNED:
+                # Where all that is round it was cancelled, that is the cause: no client.
+                gone = trio.current_effective_deadline() == -math.inf
+                conclude(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
+            self.close()

@@ -17,7 +17,15 @@ from typing import Any, Final, final
 from urllib.parse import quote
 
 import trio
-from quart import Quart, Request, Response, current_app, has_request_context, request
+from quart import (
+    Quart,
+    Request,
+    Response,
+    after_this_request,
+    current_app,
+    has_request_context,
+    request,
+)
 from quart.wrappers.response import DataBody, ResponseBody
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
@@ -26,13 +34,21 @@ from werkzeug.exceptions import BadRequest, InternalServerError, NotAcceptable
 from werkzeug.http import parse_accept_header
 
 from penstock.errors import StreamingUnsupported
+from penstock.feed import Source
 from penstock.group import STREAM_GROUP, StreamGroup
 from penstock.producer import Producer
 from penstock.quart_asgi import OneTaskHTTPConnection
+from penstock.quart_hub import add_hub
 from penstock.stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
 from penstock.transport import WRITE_THROUGH
 
-__all__ = ["EventSourceResponse", "last_event_id", "require_trio", "stop_reconnecting"]
+__all__ = [
+    "EventSourceResponse",
+    "add_hub",
+    "last_event_id",
+    "require_trio",
+    "stop_reconnecting",
+]
 
 _CONTENT_TYPE: Final = "text/event-stream"
 
@@ -50,10 +66,11 @@ class EventSourceResponse(TrioResponse):
     producer ended.
 
     Args:
-      producer: see `penstock.stream.EventStream`. It runs outside the request's context: take what
-        it needs from ``request`` in the view.
+      source: a producer: see `penstock.stream.EventStream`. It runs outside the request's context:
+        take what it needs from ``request`` in the view. Or a hub's subscription: then the header
+        ``Last-Event-ID`` of the response is the id after which the stream goes on.
       keep_alive: seconds of silence after which a comment is sent, or None.
-      buffer: how many events the producer may be ahead of the client.
+      buffer: how many events a producer may be ahead of the client.
       max_lifetime: seconds after which the stream ends, or None. Clients then reconnect.
       headers: more headers, or other values than the default ``Cache-Control: no-cache`` and
         ``X-Accel-Buffering: no``. Streams for pages of other origins need
@@ -80,7 +97,7 @@ class EventSourceResponse(TrioResponse):
 
     def __init__(
         self,
-        producer: Producer,
+        source: Producer | Source,
         *,
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int = DEFAULT_BUFFER,
@@ -96,7 +113,7 @@ class EventSourceResponse(TrioResponse):
         if not _accepted():
             raise NotAcceptable(f"This is an event stream: accept {_CONTENT_TYPE} to read it.")
         stream = EventStream(
-            producer,
+            source,
             keep_alive=keep_alive,
             buffer=buffer,
             max_lifetime=max_lifetime,
@@ -107,6 +124,16 @@ class EventSourceResponse(TrioResponse):
         self.stream = stream
         # Quart would cut the stream after RESPONSE_TIMEOUT, a minute by default.
         self.timeout: Any = None
+        if isinstance(source, Source):
+            self._locate = source.locate
+            after_this_request(self._tell_where)  # the first that may wait
+
+    async def _tell_where(self, response: Any) -> Any:
+        """Set the header that tells the client after which event the stream goes on."""
+        here = await self._locate()
+        if here is not None:
+            self.headers["Last-Event-ID"] = here
+        return response
 
     async def iter_encode(self) -> AsyncGenerator[bytes, None]:
         """Refuse to be read: an ETag, a cache or a compression would wait for the stream's end.
@@ -269,13 +296,13 @@ class _EventStreamBody(ResponseBody):
 def _log(stream: EventStream, logger: logging.Logger) -> None:
     figures = stream.statistics()
     logger.info(
-        "%s %s after %.2f s, %d event%s sent, producer %s",
+        "%s %s after %.2f s, %d event%s sent%s",
         stream.name,
         figures.close_reason,
         figures.seconds,
         figures.events_sent,
         "" if figures.events_sent == 1 else "s",
-        figures.producer,
+        "" if figures.producer is None else f", producer {figures.producer}",
     )
 
 

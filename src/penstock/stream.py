@@ -1,34 +1,34 @@
-"""One client's event stream: a nursery, a bounded memory channel, a producer and a writer.
+"""One client's event stream: what it is fed by, a writer, and the reason why it ends.
 
-Rule 1: a stream ends because its producer ends. The producer returns, raises or closes its channel,
-its scope is cancelled (by `EventStream.end` or by the deadline of ``max_lifetime``), or everything
-round it is cancelled, because the client is gone. There is no other way out.
+Rule 1: a stream ends because its feed ends. The producer returns, raises or closes its channel, or
+the hub of the subscription closes; the feed is ended (by `EventStream.end` or by ``max_lifetime``);
+or everything round it is cancelled, because the client is gone. There is no other way out.
 
 Rule 2: lifetime equals block. When the block of `EventStream.open` is left, the producer and
-everything it started have finished, whatever the reason.
+everything it started have finished, and the subscription is no more, whatever the reason.
 
 Rule 3: one stream, one reason. The first cause to end a stream names its `CloseReason`; a stream
 whose producer returned is *finished* only when everything it had sent has been written.
 
-Theory of operation: the producer fills the channel from a task of its own; the writer is whoever
-iterates, `EventStream.run` or a host that pulls a response body, as Quart does. No task is between.
-Where the server offers it, events are written through, past the writer.
+Theory of operation: a producer fills a channel from a task of its own, a hub's dispatcher fills the
+backlog of a subscription; the writer is whoever iterates, `EventStream.run` or a host that pulls a
+response body, as Quart does. No task is between. Where the server offers it, events are written
+through, past the writer.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from penstock.channel import COMMENT, StreamChannel, Tally
 from penstock.event import ServerSentEvent
-from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
-from penstock.producer import EventSender, Producer, check_producer, start_producer
+from penstock.feed import Feed, Source, Tally
+from penstock.outcome import CloseReason, EventStreamStatistics
+from penstock.producer import Producer, ProducerFeed, check_producer
 
 if TYPE_CHECKING:
     from penstock.transport import Transport, WriteThrough
@@ -41,8 +41,6 @@ DEFAULT_KEEP_ALIVE: Final = 15.0
 
 # Events. A burst of this size costs one write; a producer is never further ahead.
 DEFAULT_BUFFER: Final = 16
-
-_logger = logging.getLogger(__name__)
 
 
 @final
@@ -59,12 +57,14 @@ class EventStream:
     channel is empty: what it sent before it returned is sent.
 
     Args:
-      producer: ``async def producer(events: trio.abc.SendChannel[ServerSentEvent]) -> None``. It
+      source: ``async def producer(events: trio.abc.SendChannel[ServerSentEvent]) -> None``. It
         runs in a task of its own, may open nurseries and cancel scopes as it likes, and waits in
         ``events.send`` while its client is behind. Its channel is closed for it when it returns.
+        Or a hub's subscription (`penstock.hub.Hub.subscription`), which makes do without a task.
       keep_alive: seconds of silence after which a comment is sent; None sends none, and then a
         proxy may close the stream, and a client that vanished is noticed at the next event only.
-      buffer: how many events may wait for the writer; 0 makes each send wait for it.
+      buffer: how many events of a producer may wait for the writer; 0 makes each send wait for it.
+        A subscription has a bound of its own.
       max_lifetime: seconds after which the producer is cancelled, and the stream ends with
         `CloseReason.EXPIRED` when what was sent is written; None sets no limit.
       name: whose stream it is, for the log and for the name of the producer's task.
@@ -75,38 +75,42 @@ class EventStream:
 
     Error handling:
       An exception that leaves the producer ends this stream with `CloseReason.FAILED` and is
-      logged once, with its traceback, to the logger ``penstock.stream``; it goes no further. This
+      logged once, with its traceback, to the logger ``penstock.producer``; it goes no further. This
       holds too for one raised while the producer is being cancelled; the reason then stays what it
       was.
     """
 
     __slots__ = (
-        *("_begun", "_channel", "_close_reason", "_closed_at", "_max_lifetime", "_opened_at"),
-        *("_producer", "_producer_state", "_producing", "_through", "_writing", "name"),
+        *("_begun", "_close_reason", "_closed_at", "_feed", "_opened_at", "_through", "_writing"),
+        "name",
     )
 
     def __init__(
         self,
-        producer: Producer,
+        source: Producer | Source,
         *,
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int = DEFAULT_BUFFER,
         max_lifetime: float | None = None,
         name: str = "event stream",
     ) -> None:
-        check_producer(producer)
         for option, seconds in (("keep_alive", keep_alive), ("max_lifetime", max_lifetime)):
             if seconds is not None and not seconds > 0:
                 raise ValueError(f"{option} must be a number of seconds above 0: {seconds}")
         if type(buffer) is not int or buffer < 0:
             raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
-        self.name = name
-        self._producer = producer
-        self._channel = StreamChannel(buffer, math.inf if keep_alive is None else keep_alive)
+        silence = math.inf if keep_alive is None else keep_alive
+        lifetime = math.inf if max_lifetime is None else max_lifetime
+        self.name: str = name
+        self._feed: Feed
+        if isinstance(source, Source):
+            self._feed = source.feed(keep_alive=silence, max_lifetime=lifetime)
+        else:
+            check_producer(source)
+            self._feed = ProducerFeed(
+                source, buffer=buffer, keep_alive=silence, max_lifetime=lifetime
+            )
         self._through: WriteThrough | None = None
-        self._max_lifetime = math.inf if max_lifetime is None else max_lifetime
-        self._producing = trio.CancelScope()
-        self._producer_state = ProducerState.WAITING
         self._close_reason: CloseReason | None = None
         self._opened_at: float | None = None
         self._closed_at: float | None = None
@@ -117,7 +121,7 @@ class EventStream:
         state = "new" if self._opened_at is None else "open"
         if self._closed_at is not None:
             state = f"closed ({self._close_reason})"
-        return f"<EventStream {self.name!r} {state}, {self._channel.written.events} events sent>"
+        return f"<EventStream {self.name!r} {state}, {self._feed.written.events} events sent>"
 
     @property
     def close_reason(self) -> CloseReason | None:
@@ -131,11 +135,11 @@ class EventStream:
         return EventStreamStatistics(
             open=self._opened_at is not None and self._closed_at is None,
             seconds=seconds,
-            events_sent=self._channel.written.events,
-            bytes_sent=self._channel.written.bytes,
-            keep_alives_sent=self._channel.written.keep_alives,
-            events_buffered=self._channel.waiting,
-            producer=self._producer_state,
+            events_sent=self._feed.written.events,
+            bytes_sent=self._feed.written.bytes,
+            keep_alives_sent=self._feed.written.keep_alives,
+            events_buffered=self._feed.waiting,
+            producer=self._feed.state,
             close_reason=self._close_reason,
         )
 
@@ -153,13 +157,12 @@ class EventStream:
           view's, it is called through `trio.from_thread.run_sync`.
         """
         if self._close_reason is None and farewell is not None:
-            self._channel.farewell = farewell.encode()
+            self._feed.farewell = farewell.encode()
         self._conclude(reason)
-        self._producing.cancel()
+        self._feed.end()
 
-    @asynccontextmanager
-    async def open(self, through: WriteThrough | None = None) -> AsyncIterator[EventStream]:
-        """Run the producer for as long as the block runs; iterate the stream in the block.
+    def open(self, through: WriteThrough | None = None) -> AbstractAsyncContextManager[EventStream]:
+        """Run the stream for as long as the block runs; iterate it in the block.
 
         Args:
           through: the server's offer to write this response's bytes itself. The iteration then
@@ -177,24 +180,7 @@ class EventStream:
         Raises:
           RuntimeError: the stream was opened before.
         """
-        if self._opened_at is not None:
-            raise RuntimeError("a stream is opened once: make another for another client")
-        self._through = through
-        self._opened_at = trio.current_time()
-        self._producing.deadline = self._opened_at + self._max_lifetime
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._produce, name=f"producer of {self.name}")
-                try:
-                    yield self
-                finally:
-                    # Left before the end: cancelled, or by a writer that could not write.
-                    self._conclude(CloseReason.DISCONNECTED)
-                    if self._close_reason is not CloseReason.FINISHED:
-                        nursery.cancel_scope.cancel()
-        finally:
-            self._channel.abandon()
-            self._closed_at = trio.current_time()
+        return _Opening(self, through)
 
     async def run(self, transport: Transport, through: WriteThrough | None = None) -> CloseReason:
         """Open the stream, write it to a transport until it ends, and return why it ended.
@@ -237,24 +223,24 @@ class EventStream:
         if not self._begun:
             await trio.lowlevel.checkpoint()
             self._begun = True
-            self._writing.bytes = len(COMMENT)
-            return COMMENT
+            self._writing.bytes = len(self._feed.greeting)
+            return self._feed.greeting
         try:
-            if self._through is not None and self._through.opens_after(COMMENT):
+            if self._through is not None and self._through.opens_after(self._feed.greeting):
                 await self._write_through(self._through)
                 raise StopAsyncIteration
-            return await self._channel.take(self._writing)
+            return await self._feed.take(self._writing)
         except trio.EndOfChannel:
             self._conclude(CloseReason.FINISHED)
             raise StopAsyncIteration from None
 
     async def _write_through(self, through: WriteThrough) -> None:
         """Write to the server directly, until the stream has ended."""
-        self._channel.write_through(through)
+        self._feed.write_through(through)
         try:
             with suppress(trio.EndOfChannel):
                 while True:
-                    await through.send(await self._channel.take(self._writing))
+                    await through.send(await self._feed.take(self._writing))
                     self._note_written()
             await through.send(b"")  # what was written past this task has arrived, too
             self._conclude(CloseReason.FINISHED)
@@ -263,38 +249,57 @@ class EventStream:
 
     def _note_written(self) -> None:
         if self._writing.bytes:
-            self._channel.written.add(self._writing)
+            self._feed.written.add(self._writing)
             self._writing = Tally()
 
-    async def _produce(self) -> None:
-        """Run the producer in its scope; close its channel, and note what ended it."""
-        self._producer_state = ProducerState.RUNNING
-        try:
-            with self._producing:
-                await start_producer(self._producer, EventSender(self._channel))
-                self._producer_state = ProducerState.RETURNED
-        except* Exception as errors:
-            self._producer_state = ProducerState.FAILED
-            # `except*` puts an error that came alone into a group without a message.
-            alone = not errors.message and len(errors.exceptions) == 1
-            error = errors.exceptions[0] if alone else errors
-            _logger.error("%s: the producer failed", self.name, exc_info=error)
-        finally:
-            if self._producer_state is ProducerState.RUNNING:
-                self._producer_state = ProducerState.CANCELLED
-            if self._producer_state is not ProducerState.RETURNED:
-                # Where all that is round it was cancelled, that is the cause: no client.
-                gone = trio.current_effective_deadline() == -math.inf
-                self._conclude(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
-            self._channel.close()
-
-    def _conclude(self, reason: CloseReason) -> None:
+    def _conclude(self, reason: CloseReason) -> CloseReason:
         """Note why the stream ends, unless an earlier cause has been noted, or has come true."""
-        if self._close_reason is not None:
-            return
-        if self._producing.cancel_called:
-            # `end` notes its reason before it cancels: without one, it was the deadline.
-            reason = CloseReason.EXPIRED
-        elif reason is CloseReason.DISCONNECTED and self._through and self._through.stalled:
-            reason = CloseReason.SLOW
-        self._close_reason = reason
+        if self._close_reason is None:
+            if self._feed.expired:
+                # `end` notes its reason before it ends the feed: without one, it was the deadline.
+                reason = CloseReason.EXPIRED
+            elif reason is CloseReason.DISCONNECTED and self._through and self._through.stalled:
+                reason = CloseReason.SLOW
+            self._close_reason = reason
+        return self._close_reason
+
+    def _begin(self, through: WriteThrough | None) -> AbstractAsyncContextManager[None]:
+        if self._opened_at is not None:
+            raise RuntimeError("a stream is opened once: make another for another client")
+        self._through = through
+        self._opened_at = trio.current_time()
+        return self._feed.running(self.name, self._conclude)
+
+    def _finish(self) -> None:
+        self._closed_at = trio.current_time()
+
+
+@final
+class _Opening:
+    """The block of `EventStream.open`: a class, since a generator for each stream would weigh."""
+
+    __slots__ = ("_feeding", "_stream", "_through")
+
+    def __init__(self, stream: EventStream, through: WriteThrough | None) -> None:
+        self._stream = stream
+        self._through = through
+        self._feeding: AbstractAsyncContextManager[None]
+
+    async def __aenter__(self) -> EventStream:
+        self._feeding = self._stream._begin(self._through)
+        await self._feeding.__aenter__()
+        return self._stream
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            # ASYNC102: the block's own exit, which waits for tasks it has cancelled.
+            return await self._feeding.__aexit__(  # noqa: ASYNC102 - see above
+                exc_type, exc_value, traceback
+            )
+        finally:
+            self._stream._finish()

@@ -19,7 +19,14 @@ from typing import Any, Final, Protocol, final
 
 import trio
 
-__all__ = ["DISCONNECT_SCOPE", "WRITE_THROUGH", "ASGITransport", "Transport", "WriteThrough"]
+__all__ = [
+    "DISCONNECT_SCOPE",
+    "WRITE_THROUGH",
+    "ASGITransport",
+    "Chunk",
+    "Transport",
+    "WriteThrough",
+]
 
 # The entry of an ASGI scope's "extensions" in which a server offers a function without arguments,
 # which returns a `trio.CancelScope` for the application to enter: it is cancelled when the client
@@ -28,6 +35,24 @@ DISCONNECT_SCOPE: Final = "penstock.disconnect_scope"
 
 # The entry in which it offers its `WriteThrough`.
 WRITE_THROUGH: Final = "penstock.write_through"
+
+
+@final
+class Chunk:
+    """Bytes that may go to many clients; their framing is made once for all.
+
+    Attributes:
+      data: the bytes.
+      framed: as a chunk of an HTTP/1.1 body that is sent in chunks.
+
+    Spec: RFC 9112, 7.1: a chunk is its size in hexadecimal, and its bytes, each with CRLF.
+    """
+
+    __slots__ = ("data", "framed")
+
+    def __init__(self, data: bytes) -> None:
+        self.data: bytes = data
+        self.framed: bytes = b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Transport(Protocol):
@@ -62,7 +87,7 @@ class WriteThrough(Protocol):
         """
         ...
 
-    def write_nowait(self, chunk: bytes) -> bool:
+    def write_nowait(self, chunk: Chunk) -> bool:
         """Write a chunk if nothing waits before it, and tell whether it was taken.
 
         Taken, it is the server's: what the kernel had no room for is written in the background, in

@@ -12,6 +12,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 
 from penstock.hypercorn.http1 import HTTP1
 from penstock.hypercorn.http2 import HTTP2
+from penstock.transport import Chunk
 
 if TYPE_CHECKING:
     from penstock.hypercorn.connection import Connection
@@ -51,13 +52,22 @@ class ResponseWriteThrough:
             self._protocol = protocol
         return self._is_open()
 
-    def write_nowait(self, chunk: bytes) -> bool:
+    def write_nowait(self, chunk: Chunk) -> bool:
         """Write a chunk if nothing waits before it; see `WriteThrough.write_nowait`."""
-        outgoing = self._connection.outgoing
-        if outgoing.waiting or self._connection.gone or not self._is_open():
+        connection, protocol = self._connection, self._protocol
+        # What follows is done for each event and client: a call of `_is_open` would cost a tenth.
+        if (
+            protocol is None
+            or connection.gone
+            or connection.outgoing.waiting
+            or protocol.stream is not self._response
+            or protocol.framing is None
+            or self._response.closed
+        ):
             return False
-        outgoing.write(self._framed(chunk))
-        return not self._connection.gone
+        chunked = protocol.framing == "chunked"
+        connection.outgoing.write(chunk.framed if chunked else chunk.data)
+        return not connection.gone
 
     async def send(self, chunk: bytes) -> None:
         """Write a chunk behind what waits; see `WriteThrough.send`."""
@@ -65,7 +75,8 @@ class ResponseWriteThrough:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError("the response is over")
         if chunk:
-            self._connection.outgoing.write(self._framed(chunk))
+            chunked = self._protocol is not None and self._protocol.framing == "chunked"
+            self._connection.outgoing.write(Chunk(chunk).framed if chunked else chunk)
         await self._connection.outgoing.flush()
         await trio.lowlevel.checkpoint()
         if self._connection.gone:
@@ -80,9 +91,3 @@ class ResponseWriteThrough:
             and protocol.framing is not None
             and not response.closed
         )
-
-    def _framed(self, chunk: bytes) -> bytes:
-        # Spec: RFC 9112, 7.1: a chunk is its size in hexadecimal, and its bytes, each with CRLF.
-        if self._protocol is not None and self._protocol.framing == "chunked":
-            return b"%x\r\n%b\r\n" % (len(chunk), chunk)
-        return chunk

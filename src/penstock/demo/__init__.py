@@ -14,11 +14,12 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
+from penstock.demo.hub import add_hub_routes
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
 from penstock.ticker import Ticker
 
-__all__ = ["app", "ping", "send_data"]
+__all__ = ["app", "hub", "ping", "send_data"]
 
 # Seconds, as in the Go program.
 PING_PERIOD: Final = 0.5
@@ -34,14 +35,15 @@ CORS: Final = {"Access-Control-Allow-Origin": "*"}
 
 def _web() -> Path:
     """Return the folder of the page: inside the package in a wheel, beside `src` in a checkout."""
-    installed = Path(__file__).with_name("web")
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "web"
+    installed = Path(__file__).parents[1] / "web"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "web"
 
 
 app: Final = QuartTrio(__name__, static_folder=str(_web()), static_url_path="/static")
 app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # ask each time: the page of a newer version is new
 app.logger.setLevel(logging.INFO)
 require_trio(app)
+hub: Final = add_hub_routes(app)
 
 
 async def ping(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
@@ -64,6 +66,10 @@ async def send_data(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
         now = str(int(time.time()))
         event = ServerSentEvent(now, id=now)
         await events.send(event)
+
+
+# The same producer, once for all who subscribe to its topic: /subscribe?topic=ticks.
+hub.add_producer("ticks", send_data)
 
 
 @app.get("/sse")

@@ -1,0 +1,129 @@
+"""The demonstration's hub over HTTP: publish on topics, and subscribe to them.
+
+It asks nobody who they are, so it answers to programs on this machine only. A page of another
+origin in a browser on this machine is not one of them: what it could send without asking first is
+refused for its content type, and what it could ask for under another name for its host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Any, Final
+
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from penstock.demo.publishing import BadBatch, events_of_batch, publication_of
+from penstock.errors import HistoryError, InvalidPublication
+from penstock.history import History
+from penstock.hub import Hub
+from penstock.quart import EventSourceResponse, add_hub, last_event_id
+from penstock.stores.memory import MemoryHistory
+
+__all__ = ["HISTORY", "add_hub_routes"]
+
+# The variable of the environment that names the file in which the demonstration's history outlives
+# it; without it, the history is in memory.
+HISTORY: Final = "PENSTOCK_HISTORY"
+
+# Bytes of a request's body: a batch of sixteen of the largest events.
+MAX_BODY: Final = 16 * 2**20
+
+# Milliseconds until a client comes back.
+_RETRY: Final = 1000
+
+
+def add_hub_routes(app: QuartTrio) -> Hub:
+    """Give an application a hub, ``POST /publish`` and ``GET /subscribe``; return the hub."""
+    path = os.environ.get(HISTORY)
+    history: History = MemoryHistory()
+    if path:
+        from penstock.stores.sqlite import SQLiteHistory
+
+        history = SQLiteHistory(path)
+    hub = add_hub(app, history=history)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+
+    @app.get("/subscribe")
+    async def subscribe() -> Response:
+        if (refusal := _refusal()) is not None:
+            return refusal
+        after = last_event_id() or request.args.get("last_event_id")
+        try:
+            subscription = hub.subscription(
+                request.args.getlist("topic"), last_event_id=after, retry=_RETRY
+            )
+        except InvalidPublication as error:
+            return _answer(400, error=f"topic: {error}")
+        return EventSourceResponse(subscription)
+
+    @app.post("/publish")
+    async def publish() -> Response:
+        if (refusal := _refusal()) is not None:
+            return refusal
+        try:
+            return await _publish(hub)
+        except HistoryError as error:
+            return _answer(503, error=f"nothing was published: {error}")
+        except HTTPException as error:  # Quart's, of the body: too large, or too slow to come
+            return _answer(error.code or 400, error=error.description or error.name)
+
+    return hub
+
+
+async def _publish(hub: Hub) -> Response:
+    topics = request.args.getlist("topic")
+    if request.mimetype == "application/json":
+        try:
+            event, on = publication_of(await _body(), topics)
+            return _answer(200, id=await hub.publish(event, on))
+        except InvalidPublication as error:
+            return _answer(400, error=str(error))
+    if request.mimetype == "application/x-ndjson":
+        try:
+            batch = events_of_batch(await _body(), topics)
+            return _answer(200, ids=await hub.publish_batch(batch))
+        except BadBatch as error:
+            return _answer(400, error=str(error), line=error.line)
+        except InvalidPublication as error:
+            line = (error.index or 0) + 1
+            return _answer(400, error=f"line {line}: {error}", line=line)
+    return _answer(
+        415, error="publish one event as application/json, or many as application/x-ndjson"
+    )
+
+
+async def _body() -> bytes:
+    body: Any = await request.get_data()  # whose type leaves open what it is
+    return bytes(body)
+
+
+def _refusal() -> Response | None:
+    """Return what to answer to who is not on this machine, or None."""
+    client = request.scope.get("client")
+    if client and _is_loopback(client[0]) and _is_loopback(_host_of(request.host)):
+        return None
+    return _answer(403, error="the hub of the demonstration is open to this machine only")
+
+
+def _host_of(authority: str) -> str:
+    host, _, port = authority.rpartition(":")
+    return (host if host and port.isdecimal() else authority).strip("[]")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _answer(status: int, **values: str | int | Iterable[str]) -> Response:
+    body: Any = json.dumps(values, ensure_ascii=False) + "\n"
+    return Response(body, status, content_type="application/json")

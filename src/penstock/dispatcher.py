@@ -1,0 +1,237 @@
+"""From all publishers to all subscribers: what is published is kept, and then delivered.
+
+Rule 1: group commit. All that waits is appended to the history in one step, and who published it is
+told. Meanwhile all that was kept before is delivered, to each audience as one chunk. The busier the
+hub, the less each event costs.
+
+Rule 2: nobody waits for a client. What a client does not take at once goes into the backlog of its
+subscription.
+
+Rule 3: no gap, no duplicate. `Dispatcher.head` moves, and the members of the audiences are noted,
+with no checkpoint between: who joins before is among them, who joins later begins behind the head.
+
+Rule 4: it does not hold the loop. After some milliseconds of delivering it lets others have their
+turn, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from penstock.audience import Audiences
+from penstock.errors import HistoryError
+from penstock.history import History, Newest
+from penstock.publication import Publication
+from penstock.transport import Chunk
+
+if TYPE_CHECKING:
+    from penstock.subscription import Subscription
+
+__all__ = ["Dispatcher"]
+
+# Seconds of delivering after which others get their turn: a tenth of what people notice.
+_TURN: Final = 0.005
+
+# Publications that are kept without waiting before others get their turn: with many clients, as
+# many are then delivered at once.
+_KEPT_PER_TURN: Final = 8
+
+# Members between two looks at the clock, at some 5 µs each.
+_LOOK: Final = 32
+
+# Bytes that go to a client at once: what its socket's buffer takes (Settings.send_buffer).
+_SLICE: Final = 2**16
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class _Group:
+    """What is appended together, and what its publishers wait for."""
+
+    __slots__ = ("done", "error", "publications")
+
+    def __init__(self) -> None:
+        self.publications: list[Publication] = []
+        self.done = trio.Event()
+        self.error: str | None = "the hub was closed: this was not published"
+
+
+@final
+class Dispatcher:
+    """A hub's dispatcher; its `run` is a task of the hub's.
+
+    Args:
+      history: where publications are kept.
+      audiences: whom they are for.
+
+    Attributes:
+      head: the newest publication that has been, or is being, delivered.
+      published: how many publications the history has taken.
+      delivered: how many of them went to subscribers, counted for each subscriber.
+    """
+
+    def __init__(self, history: History, audiences: Audiences) -> None:
+        self.head: Newest = Newest()
+        self.published: int = 0
+        self.delivered: int = 0
+        self._history = history
+        self._audiences = audiences
+        self._closed = False
+        self._group = _Group()  # waits to be kept
+        self._grown = trio.Event()
+        self._kept: list[Publication] = []  # waits to be delivered
+        self._called = trio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many publications wait for the next commit."""
+        return len(self._group.publications)
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Have publications kept and delivered; return when they are kept.
+
+        Raises:
+          HistoryError: the history could not keep them: none was published.
+          trio.ClosedResourceError: the hub is closed, or was closed before they were kept.
+
+        Cancellation:
+          A checkpoint. Cancelled before it waits, nothing is published; later, they are published
+          all the same. Where the history is in memory, other tasks get their turn at every eighth
+          publication only.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed:
+            raise trio.ClosedResourceError("the hub is closed")
+        if self._history.append_nowait(publications):
+            turn = self.published // _KEPT_PER_TURN
+            self._note_kept(publications)
+            if turn != self.published // _KEPT_PER_TURN:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        group = self._group
+        group.publications += publications
+        self._grown.set()
+        await group.done.wait()
+        if group.error is not None:
+            error = trio.ClosedResourceError if self._closed else HistoryError
+            raise error(group.error)
+
+    def close(self) -> None:
+        """Take nothing more; `run` returns when what waits was kept and delivered."""
+        self._closed = True
+        self._grown.set()
+
+    async def run(self) -> None:
+        """Keep and deliver, until closed.
+
+        Cancellation:
+          Checkpoints throughout. Cancelled, it tells those whose publications were not kept.
+        """
+        self.head = self._history.newest
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._deliver_all, name="dispatcher")
+                await self._keep_all()
+        finally:
+            self._closed = True
+            self._group.done.set()
+
+    async def _keep_all(self) -> None:
+        """Append all that waits, again and again; where appending is immediate, nothing waits."""
+        while not self._closed or self._group.publications:
+            await self._grown.wait()
+            group, self._group = self._group, _Group()
+            if not self._closed:
+                self._grown = trio.Event()
+            try:
+                if group.publications:
+                    await self._keep(group)
+            finally:
+                group.done.set()
+        self._called.set()
+
+    async def _keep(self, group: _Group) -> None:
+        """Append a group; what goes wrong is its publishers' to know, and the hub goes on."""
+        try:
+            await self._history.append(group.publications)
+        except HistoryError as error:
+            group.error = str(error)
+        except Exception as error:
+            _logger.exception("The history failed")
+            group.error = f"the history failed: {error!r}"
+        else:
+            group.error = None
+            self._note_kept(group.publications)
+
+    def _note_kept(self, publications: Sequence[Publication]) -> None:
+        self.published += len(publications)
+        self._kept += publications
+        self._called.set()
+
+    async def _deliver_all(self) -> None:
+        """Deliver all that was kept, again and again, until closed."""
+        while True:
+            await self._called.wait()
+            self._called = trio.Event()
+            kept, self._kept = self._kept, []
+            if kept:
+                await self._deliver(kept)
+            elif self._closed:
+                return
+            if self._closed:
+                self._called.set()
+
+    async def _deliver(self, publications: Sequence[Publication]) -> None:
+        for part in _slices(publications):
+            self.head = Newest(self.head.position + len(part), part[-1].id)
+            # No checkpoint from here to the end of this list: see rule 3.
+            heard = [
+                (list(audience.members), theirs) for audience, theirs in self._audiences.match(part)
+            ]
+            began = perf_counter()
+            for members, theirs in heard:
+                chunk = Chunk(b"".join([publication.wire for publication in theirs]))
+                began = await self._deliver_to(members, chunk, theirs, began)
+
+    async def _deliver_to(
+        self, members: list[Subscription], chunk: Chunk, heard: list[Publication], began: float
+    ) -> float:
+        """Deliver a chunk to the members of an audience; return when this turn began."""
+        now = trio.current_time()
+        count, size = len(heard), len(chunk.data)
+        until_look = _LOOK
+        for member in members:
+            through = member.through
+            if through is not None and through.write_nowait(chunk):
+                written = member.written
+                written.events += count
+                written.bytes += size
+                member.silent_since = now
+            else:
+                member.put(heard)
+            until_look -= 1
+            if not until_look:
+                until_look = _LOOK
+                if perf_counter() - began > _TURN:
+                    await trio.lowlevel.checkpoint()
+                    began = perf_counter()
+                    now = trio.current_time()
+        self.delivered += count * len(members)
+        return began
+
+
+def _slices(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
+    """Cut what is delivered into parts that are written at once."""
+    start = size = 0
+    for index, publication in enumerate(publications):
+        if size and size + len(publication.wire) > _SLICE:
+            yield publications[start:index]
+            start, size = index, 0
+        size += len(publication.wire)
+    yield publications[start:]

@@ -1,0 +1,392 @@
+"""Publish once, reach everyone, lose nothing: a publish/subscribe hub with a history.
+
+    async with open_hub() as hub:
+        async with hub.subscribe(["prices"]) as prices:
+            await hub.publish(ServerSentEvent("42"), topics=["prices"])
+            print(await anext(prices))
+
+Rule 1: lifetime equals block. The dispatcher and the producers are tasks of the block of
+`open_hub`; when it is left, what was published is kept and delivered, every subscription has ended,
+and the history is closed.
+
+Rule 2: data travels one way: publisher, history, dispatcher, subscription, client.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import trio
+
+from penstock.audience import Audiences
+from penstock.backlog import WhenSlow
+from penstock.dispatcher import Dispatcher
+from penstock.errors import InvalidPublication
+from penstock.event import ServerSentEvent
+from penstock.history import History, HistoryStatistics
+from penstock.on_demand import DEFAULT_LINGER, DEFAULT_RESTART_AFTER, ProducersOnDemand
+from penstock.outcome import CloseReason
+from penstock.producer import Producer
+from penstock.publication import Publication
+from penstock.stores.memory import MemoryHistory
+from penstock.subscription import DEFAULT_BUFFER, DEFAULT_BUFFER_SIZE, Subscription
+
+__all__ = ["Hub", "HubStatistics", "open_hub"]
+
+# Bytes: what Mercure hubs accept as one publication.
+DEFAULT_MAX_EVENT_SIZE: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class HubStatistics:
+    """A hub's figures at one moment."""
+
+    subscriptions_open: int
+    """Subscriptions that receive, or read the history before they do."""
+    subscriptions_closed: Mapping[CloseReason, int]
+    """Subscriptions that have ended, by reason; reasons that did not occur are not in it."""
+    audiences: int
+    """Different selections of topics among those that receive."""
+    published: int
+    """Publications that the history has taken from this hub."""
+    waiting: int
+    """Publications that wait for the history's next commit."""
+    delivered: int
+    """Publications handed on live, counted for each subscription; those replayed are not."""
+    producers_running: int
+    """Producers on demand that are running."""
+    history: HistoryStatistics
+    """What the history has."""
+
+
+@final
+class Hub:
+    """A hub; made and run by `open_hub`, or by `penstock.quart.add_hub` for an application.
+
+    It may run again when it was closed.
+
+    Args:
+      history: where publications are kept, for those who were away; it is the hub's, which opens
+        and closes it. The default, a `penstock.stores.MemoryHistory`, forgets all at the end.
+      max_event_size: the most bytes of an event, as it goes over the wire.
+
+    Raises:
+      ValueError: ``max_event_size`` is below 1.
+
+    Attributes:
+      history: the history.
+      dispatcher: what delivers; for the subscriptions.
+      audiences: who hears what; for the subscriptions.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: History | None = None,
+        max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+    ) -> None:
+        if max_event_size < 1:
+            raise ValueError(f"max_event_size must be at least 1 byte, not {max_event_size}")
+        self.history: History = MemoryHistory() if history is None else history
+        self.audiences: Audiences = Audiences()
+        self.dispatcher: Dispatcher = Dispatcher(self.history, self.audiences)
+        self._max_event_size = max_event_size
+        self._on_demand = ProducersOnDemand(self.publish)
+        self._subscriptions: set[Subscription] = set()
+        self._ended: Counter[CloseReason] = Counter()
+        self._state = "new"
+        self._run_ended = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Hub {self._state}, {len(self._subscriptions)} subscriptions>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hub was closed."""
+        return self._state == "closed"
+
+    async def publish(self, event: ServerSentEvent, topics: Iterable[str]) -> str:
+        """Publish an event, and return its id when the history has it.
+
+        It is delivered to all who subscribe to any of the topics, once to each, whether they read
+        it or not: nobody's slowness makes a publisher wait.
+
+        Args:
+          event: what to publish; one without an id is given one.
+          topics: where; the first one is the canonical one, others are alternates.
+
+        Raises:
+          InvalidPublication: it cannot be published: see the message. Nothing was.
+          HistoryError: the history could not keep it, so it was not published. A later one may be.
+          trio.ClosedResourceError: the hub is not open (any more).
+
+        Cancellation:
+          A checkpoint. Cancelled while it waits for the history, it is published all the same.
+        """
+        publication = self._checked(event, topics)
+        self.check_open()
+        await self.dispatcher.publish([publication])
+        return publication.id
+
+    async def publish_batch(
+        self, batch: Iterable[tuple[ServerSentEvent, Iterable[str]]]
+    ) -> list[str]:
+        """Publish events, all of them or none, in their order; return their ids.
+
+        Args:
+          batch: each event with its topics.
+
+        Raises:
+          InvalidPublication: one cannot be published; its ``index`` says which. Nothing was.
+          HistoryError: as in `publish`.
+          trio.ClosedResourceError: as in `publish`.
+
+        Cancellation:
+          As in `publish`.
+        """
+        publications = []
+        for index, (event, topics) in enumerate(batch):
+            try:
+                publications.append(self._checked(event, topics))
+            except InvalidPublication as error:
+                raise InvalidPublication(str(error), index=index) from None
+        self.check_open()
+        if publications:
+            await self.dispatcher.publish(publications)
+        return [publication.id for publication in publications]
+
+    def subscription(
+        self,
+        topics: Iterable[str],
+        *,
+        last_event_id: str | None = None,
+        when_slow: WhenSlow | str = WhenSlow.DISCONNECT,
+        buffer: int = DEFAULT_BUFFER,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+        retry: int | None = None,
+    ) -> Subscription:
+        """Return a subscription, which begins when it is opened or its stream is.
+
+            return EventSourceResponse(hub.subscription(["prices"], last_event_id=last_event_id()))
+
+        Args:
+          topics: which; ``"*"`` means every topic.
+          last_event_id: where to go on: what comes after it in the history comes first. None or
+            ``""`` begins with what is published from then on; ``"earliest"`` with all that the
+            history has. With an id that the history does not have (any more), an event named
+            ``gap`` comes first, whose data is ``{"last_event_id": …}``, and then what is published
+            from then on.
+          when_slow: what becomes of a subscriber who is too far behind: see `WhenSlow`.
+          buffer: how many publications may wait in memory for a subscriber.
+          buffer_size: how many bytes of them.
+          retry: what a stream tells its client at the beginning: how long to wait before it
+            reconnects, in milliseconds (the unit of the wire).
+
+        Raises:
+          InvalidPublication: there is no topic, or one that cannot be.
+          TypeError: ``last_event_id`` is no text.
+          ValueError: ``when_slow`` is no policy, a bound is below 1, or ``retry`` out of its range.
+        """
+        return Subscription(
+            self,
+            topics,
+            last_event_id=last_event_id,
+            when_slow=WhenSlow(when_slow),
+            buffer=buffer,
+            buffer_size=buffer_size,
+            retry=retry,
+        )
+
+    def subscribe(
+        self, topics: Iterable[str], **options: Any
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Subscribe while a block runs, and iterate the events in it.
+
+            async with hub.subscribe(["prices"]) as prices:
+                async for event in prices:
+                    ...
+
+        Args:
+          topics: as in `subscription`.
+          options: as in `subscription`.
+
+        Raises:
+          InvalidPublication: as in `subscription`.
+          TypeError: as in `subscription`.
+          ValueError: as in `subscription`.
+          trio.ClosedResourceError: the hub is not open (any more).
+        """
+        return self.subscription(topics, **options).open()
+
+    def add_producer(
+        self,
+        topic: str,
+        producer: Producer,
+        *,
+        linger: float = DEFAULT_LINGER,
+        restart_after: float | None = DEFAULT_RESTART_AFTER,
+    ) -> None:
+        """Have a topic's events made by a producer that runs while anybody subscribes to it.
+
+        It is a producer as a stream's own, which here works for all: what it sends is published on
+        the topic. It is a task of the hub's.
+
+        Args:
+          topic: which.
+          producer: see `penstock.stream.EventStream`.
+          linger: seconds after the last subscriber has gone until it is cancelled; who comes back
+            meanwhile finds it running.
+          restart_after: seconds until one that raised is started again, twice as many each time
+            that it raises again, up to a minute; None does not start it until a subscriber comes
+            when there is none.
+
+        Raises:
+          InvalidPublication: the topic cannot be.
+          ValueError: it has a producer already, or a time is below 0.
+          TypeError: the producer cannot be one.
+
+        Error handling:
+          What it raises is logged, with its traceback, to the logger ``penstock.producer``.
+        """
+        self._on_demand.add(topic, producer, linger, restart_after, self._subscribers(topic))
+
+    def statistics(self) -> HubStatistics:
+        """Return the hub's figures as they are now."""
+        return HubStatistics(
+            subscriptions_open=len(self._subscriptions),
+            subscriptions_closed=dict(self._ended),
+            audiences=len(self.audiences),
+            published=self.dispatcher.published,
+            waiting=self.dispatcher.waiting,
+            delivered=self.dispatcher.delivered,
+            producers_running=self._on_demand.running,
+            history=self.history.statistics(),
+        )
+
+    def close(self) -> None:
+        """Take no more publications; end when those that wait are kept and delivered.
+
+        Every subscription then receives what waits for it, and ends. The hub's block goes on until
+        it is left.
+
+        Cancellation:
+          Synchronous, no checkpoint; may be called again.
+        """
+        self.dispatcher.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until `run` has nothing more to do.
+
+        Cancellation:
+          A checkpoint.
+        """
+        await self._run_ended.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the hub until it is closed; `open_hub` does this, in a nursery of its own.
+
+        Raises:
+          HistoryError: the history cannot be opened.
+          RuntimeError: it is running.
+
+        Cancellation:
+          Checkpoints throughout. Cancelled, it drops what the history has not kept yet, and tells
+          its publishers.
+        """
+        if self._state in ("opening", "open"):
+            raise RuntimeError("the hub is running already: run another one")
+        self._state = "opening"
+        self._run_ended = trio.Event()
+        self.dispatcher = Dispatcher(self.history, self.audiences)
+        try:
+            await self.history.open()
+            async with trio.open_nursery() as nursery:
+                self._on_demand.start(nursery)
+                self._state = "open"
+                task_status.started()
+                await self.dispatcher.run()
+                self._state = "closed"
+                nursery.cancel_scope.cancel()
+        finally:
+            self._state = "closed"
+            for subscription in list(self._subscriptions):
+                subscription.end(CloseReason.FINISHED)
+            with trio.CancelScope(shield=True):
+                await self.history.aclose()
+            self._run_ended.set()
+
+    # For the subscriptions
+
+    def check_open(self) -> None:
+        """Refuse what a hub does only while it is open.
+
+        Raises:
+          trio.ClosedResourceError: it is not.
+        """
+        if self._state != "open":
+            raise trio.ClosedResourceError(
+                "the hub is closed" if self.closed else "the hub is not open yet"
+            )
+
+    def begin(self, subscription: Subscription, topics: frozenset[str] | None) -> None:
+        """Note that a subscription begins; with a hub that is closed, it ends at once."""
+        self._subscriptions.add(subscription)
+        self._on_demand.come(topics)
+        if self.closed:
+            subscription.end(CloseReason.FINISHED)
+
+    def end(
+        self, subscription: Subscription, topics: frozenset[str] | None, reason: CloseReason
+    ) -> None:
+        """Note that a subscription has ended."""
+        self._subscriptions.discard(subscription)
+        self._ended[reason] += 1
+        self._on_demand.go(topics)
+
+    def _checked(self, event: ServerSentEvent, topics: Iterable[str]) -> Publication:
+        publication = Publication(event, topics)
+        if len(publication.wire) > self._max_event_size:
+            raise InvalidPublication(
+                f"an event must not be larger than {self._max_event_size:,} bytes: this one has "
+                f"{len(publication.wire):,}"
+            )
+        return publication
+
+    def _subscribers(self, topic: str) -> int:
+        return sum(subscription.selects(topic) for subscription in self._subscriptions)
+
+
+@asynccontextmanager
+async def open_hub(
+    *,
+    history: History | None = None,
+    max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+) -> AsyncIterator[Hub]:
+    """Run a hub while the block runs.
+
+    Args:
+      history: as in `Hub`.
+      max_event_size: as in `Hub`.
+
+    Raises:
+      HistoryError: the history cannot be opened; as all that leaves the block, in a group.
+
+    Cancellation:
+      Entering is a checkpoint. Leaving waits until what was published is kept and delivered; the
+      block cancelled, it does not.
+
+    Resource handling:
+      When the block has been left, no task and no subscription of the hub is left, and the history
+      is closed.
+    """
+    hub = Hub(history=history, max_event_size=max_event_size)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hub.run)
+        try:
+            yield hub
+        finally:
+            hub.close()

@@ -1,0 +1,188 @@
+"""Producers that work for a topic while anybody subscribes to it.
+
+Rule: a producer runs if and only if somebody subscribes, or did so less than ``linger`` seconds
+ago; it has returned; or it has raised and waits to be started again.
+
+Theory of operation: what waits for the last subscriber's successor is no task, but the deadline of
+the producer's own cancel scope, which is moved out and in as subscribers come and go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeAlias, final
+
+import trio
+
+from penstock.event import ServerSentEvent
+from penstock.producer import Producer, check_producer, log_failure, start_producer
+from penstock.publication import check_topics
+
+__all__ = ["DEFAULT_LINGER", "DEFAULT_RESTART_AFTER", "ProducersOnDemand"]
+
+# Seconds: more than a browser takes to reconnect or to reload a page (3 s at most by default).
+DEFAULT_LINGER: Final = 5.0
+
+DEFAULT_RESTART_AFTER: Final = 1.0
+
+# Seconds: the longest time between two starts of a producer that raises each time.
+_LONGEST_RESTART: Final = 60.0
+
+_Publish: TypeAlias = Callable[[ServerSentEvent, Iterable[str]], Awaitable[str]]
+
+
+@final
+class ProducersOnDemand:
+    """A hub's producers, by topic.
+
+    Args:
+      publish: what their events are published with.
+    """
+
+    def __init__(self, publish: _Publish) -> None:
+        self._publish = publish
+        self._producers: dict[str, _OnDemand] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def running(self) -> int:
+        """How many of them run, or wait to be started again."""
+        return sum(each.running for each in self._producers.values())
+
+    def add(
+        self,
+        topic: str,
+        producer: Producer,
+        linger: float,
+        restart_after: float | None,
+        subscribers: int,
+    ) -> None:
+        """Add a topic's producer; see `penstock.hub.Hub.add_producer`."""
+        (topic,) = check_topics([topic])
+        check_producer(producer)
+        if topic in self._producers:
+            raise ValueError(f"the topic {topic!r} has a producer already")
+        if not linger >= 0 or (restart_after is not None and not restart_after >= 0):
+            raise ValueError("linger and restart_after must be numbers of seconds from 0")
+        each = _OnDemand(topic, producer, linger, restart_after, self._publish)
+        self._producers[topic] = each
+        each.subscribers = subscribers
+        if subscribers:
+            self._start(each)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Run them in this nursery, as they are needed."""
+        self._nursery = nursery
+        for each in self._producers.values():
+            if each.subscribers:
+                self._start(each)
+
+    def come(self, topics: frozenset[str] | None) -> None:
+        """Note that there is a subscription more to these topics; None means every topic."""
+        for each in self._of(topics):
+            each.subscribers += 1
+            each.scope.deadline = math.inf
+            if each.subscribers == 1:
+                self._start(each)
+
+    def go(self, topics: frozenset[str] | None) -> None:
+        """Note that there is one less."""
+        for each in self._of(topics):
+            each.subscribers -= 1
+            if not each.subscribers:
+                each.scope.deadline = trio.current_time() + each.linger
+
+    def _of(self, topics: frozenset[str] | None) -> list[_OnDemand]:
+        if not self._producers:
+            return []
+        if topics is None:
+            return list(self._producers.values())
+        return [self._producers[topic] for topic in topics if topic in self._producers]
+
+    def _start(self, each: _OnDemand) -> None:
+        if self._nursery is not None and not each.running:
+            each.running = True
+            self._nursery.start_soon(each.run, name=f"producer of {each.topic}")
+
+
+@final
+class _OnDemand:
+    """One topic's producer."""
+
+    def __init__(
+        self,
+        topic: str,
+        producer: Producer,
+        linger: float,
+        restart_after: float | None,
+        publish: _Publish,
+    ) -> None:
+        self.topic = topic
+        self.linger = linger
+        self.subscribers = 0
+        self.running = False
+        self.scope = trio.CancelScope()
+        self._producer = producer
+        self._restart_after = restart_after
+        self._publish = publish
+
+    async def run(self) -> None:
+        """Run the producer until it returns, or nobody needs it.
+
+        Cancellation:
+          The producer is cancelled with it.
+        """
+        try:
+            again = True
+            while again and self.subscribers:
+                with trio.CancelScope() as self.scope:
+                    again = await self._run_while_needed()
+        finally:
+            self.running = False
+
+    async def _run_while_needed(self) -> bool:
+        """Run the producer to its end; tell whether to run it for who comes in that moment."""
+        pause = self._restart_after
+        while await self._fails() and pause is not None:
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_RESTART)
+        return False
+
+    async def _fails(self) -> bool:
+        failed = False
+        try:
+            await start_producer(self._producer, _TopicSender(self.topic, self._publish))
+        except* Exception as errors:
+            failed = True
+            log_failure(f"topic {self.topic}", errors)
+        return failed
+
+
+@final
+class _TopicSender(trio.abc.SendChannel[ServerSentEvent]):
+    """What such a producer is given: what it sends is published on the topic."""
+
+    def __init__(self, topic: str, publish: _Publish) -> None:
+        self._topics = [topic]
+        self._publish = publish
+        self._closed = False
+
+    async def send(self, value: ServerSentEvent) -> None:
+        """Publish an event; see `penstock.hub.Hub.publish`.
+
+        Raises:
+          trio.ClosedResourceError: the channel was closed, or the hub.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        await self._publish(value, self._topics)
+
+    async def aclose(self) -> None:
+        """Send nothing more.
+
+        Cancellation:
+          A checkpoint; the channel is closed even when it is cancelled.
+        """
+        self._closed = True
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,49 @@
+"""A hub with the lifetime of a Quart-Trio application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart_trio import QuartTrio
+
+from penstock.history import History
+from penstock.hub import DEFAULT_MAX_EVENT_SIZE, Hub
+
+__all__ = ["add_hub"]
+
+
+def add_hub(
+    app: QuartTrio,
+    *,
+    history: History | None = None,
+    max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+) -> Hub:
+    """Return a hub that is open while the application is served.
+
+        app = QuartTrio(__name__)
+        hub = add_hub(app, history=SQLiteHistory("events.db"))
+
+    It is opened before the first request. A server that stops ends the streams of its subscribers
+    first, as it does all streams; then the hub is closed, when what was published is kept.
+
+    Args:
+      app: the application, which is not served yet.
+      history: as in `penstock.hub.Hub`.
+      max_event_size: as in `penstock.hub.Hub`.
+
+    Error handling:
+      When the history cannot be opened, the application does not start, and says why.
+    """
+    hub = Hub(history=history, max_event_size=max_event_size)
+
+    @app.before_serving
+    async def open_() -> None:
+        nursery: Any = app.nursery
+        await nursery.start(hub.run)
+
+    @app.after_serving
+    async def close() -> None:
+        hub.close()
+        await hub.wait_closed()
+
+    return hub

@@ -1,0 +1,137 @@
+"""A subscription as the feed of one client's stream: bytes, silence, and past the writer."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from penstock.event import ServerSentEvent
+from penstock.feed import COMMENT, Conclude, Tally
+from penstock.outcome import CloseReason
+
+if TYPE_CHECKING:
+    from penstock.subscription import Subscription
+    from penstock.transport import WriteThrough
+
+__all__ = ["SubscriptionFeed"]
+
+# Bytes that the writer takes at once, unless one event has more: what a socket's buffer takes, so
+# that no more than this is a client's own copy.
+_CHUNK: Final = 2**16
+
+
+@final
+class SubscriptionFeed:
+    """A `penstock.feed.Feed` without a task; also the block that `running` returns.
+
+    The dispatcher writes to the client itself while the writer waits and nothing is before it.
+
+    Args:
+      subscription: what is fed.
+      keep_alive: seconds of silence after which the writer is given a comment.
+      max_lifetime: seconds after which the subscription ends.
+    """
+
+    __slots__ = (
+        *("_conclude", "_deadline", "_keep_alive", "_max_lifetime", "_subscription", "_through"),
+        *("expired", "farewell", "greeting", "written"),
+    )
+
+    state: Final = None
+
+    def __init__(
+        self, subscription: Subscription, *, keep_alive: float, max_lifetime: float
+    ) -> None:
+        self._subscription = subscription
+        self._keep_alive = keep_alive
+        self._max_lifetime = max_lifetime
+        self._deadline = math.inf
+        self._through: WriteThrough | None = None
+        self._conclude: Conclude
+        self.expired: bool = False
+        self.farewell: bytes | None = None
+        self.greeting: bytes = COMMENT
+        self.written: Tally = subscription.written
+
+    @property
+    def waiting(self) -> int:
+        """How many publications wait for the writer."""
+        return self._subscription.waiting
+
+    def running(self, name: str, conclude: Conclude) -> SubscriptionFeed:
+        """Subscribe while the block runs; see `Feed.running`."""
+        self._conclude = conclude
+        return self
+
+    async def __aenter__(self) -> None:
+        self._deadline = trio.current_time() + self._max_lifetime
+        self._subscription.conclude = self._conclude
+        self._subscription.begin()
+        self.greeting = self._subscription.greeting
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        reason = self._conclude(CloseReason.DISCONNECTED)
+        self._subscription.end(reason)
+        # What refers to each other here would wait for the cyclic collector.
+        self._subscription.conclude = None
+        del self._conclude
+
+    def write_through(self, through: WriteThrough) -> None:
+        """From now on, let the dispatcher write to the server; see `Feed.write_through`."""
+        self._through = through
+
+    def end(self) -> None:
+        """Receive no more."""
+        self.expired = True
+        self._subscription.end(CloseReason.FINISHED)
+
+    async def take(self, tally: Tally) -> bytes:
+        """Return what is to be written next; see `Feed.take`."""
+        subscription = self._subscription
+        began = trio.current_time()
+        while True:
+            if await subscription.ready():
+                return self._taken(tally)
+            if subscription.close_reason is not None:
+                return self._last(tally)
+            silent_since = max(began, subscription.silent_since)
+            if silent_since + self._keep_alive <= trio.current_time():
+                tally.keep_alives = 1
+                tally.bytes = len(COMMENT)
+                return COMMENT
+            deadline = min(silent_since + self._keep_alive, self._deadline)
+            subscription.through = self._through
+            with trio.CancelScope(deadline=deadline):
+                try:
+                    await subscription.wait()
+                finally:
+                    subscription.through = None
+            if self._deadline <= trio.current_time():
+                self.end()
+
+    def _taken(self, tally: Tally) -> bytes:
+        chunks = []
+        for item in self._subscription.pop(_CHUNK):
+            if isinstance(item, ServerSentEvent):
+                chunks.append(item.encode())
+            else:
+                chunks.append(item.wire)
+            tally.events += 1
+        chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        tally.bytes = len(chunk)
+        return chunk
+
+    def _last(self, tally: Tally) -> bytes:
+        if self.farewell is None:
+            raise trio.EndOfChannel
+        chunk, self.farewell = self.farewell, None
+        tally.bytes = len(chunk)
+        return chunk
