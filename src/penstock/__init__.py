@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from penstock.event import ServerSentEvent
     from penstock.group import StreamGroup, StreamGroupStatistics
     from penstock.history import History
-    from penstock.hub import Hub, HubStatistics, open_hub
+    from penstock.hub import Hub, open_hub
+    from penstock.hub_statistics import HubStatistics
     from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
     from penstock.producer import Producer
     from penstock.publication import Publication
@@ -68,7 +69,7 @@ __all__ = [
 
 _HOMES = (
     *("event", "errors", "decode", "outcome", "producer", "stream", "transport", "group"),
-    *("ticker", "backlog", "history", "hub", "publication", "subscription"),
+    *("ticker", "backlog", "history", "hub", "hub_statistics", "publication", "subscription"),
 )
 
 

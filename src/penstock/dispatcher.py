@@ -32,10 +32,19 @@ from penstock.transport import Chunk
 if TYPE_CHECKING:
     from penstock.subscription import Subscription
 
-__all__ = ["Dispatcher"]
+__all__ = ["DEFAULT_GATHER", "Dispatcher"]
 
 # Seconds of delivering after which others get their turn: a tenth of what people notice.
 _TURN: Final = 0.005
+
+# With many clients, writing to each of them for each event is most of what a hub does, and most of
+# that is the kernel's. So a busy hub gathers what is published in the meantime: delivering takes a
+# quarter of its time at most, unless somebody would wait for this longer than these seconds.
+_SHARE: Final = 4
+DEFAULT_GATHER: Final = 0.015
+
+# Seconds of gathering that are not worth a timer.
+_LEAST_GATHER: Final = 0.001
 
 # Publications that are kept without waiting before others get their turn: with many clients, as
 # many are then delivered at once.
@@ -69,6 +78,7 @@ class Dispatcher:
     Args:
       history: where publications are kept.
       audiences: whom they are for.
+      gather: the most seconds for which a busy one gathers what is published.
 
     Attributes:
       head: the newest publication that has been, or is being, delivered.
@@ -76,7 +86,7 @@ class Dispatcher:
       delivered: how many of them went to subscribers, counted for each subscriber.
     """
 
-    def __init__(self, history: History, audiences: Audiences) -> None:
+    def __init__(self, history: History, audiences: Audiences, gather: float) -> None:
         self.head: Newest = Newest()
         self.published: int = 0
         self.delivered: int = 0
@@ -87,6 +97,9 @@ class Dispatcher:
         self._grown = trio.Event()
         self._kept: list[Publication] = []  # waits to be delivered
         self._called = trio.Event()
+        self._gather = gather
+        self._began = 0.0  # when it last began to deliver
+        self._took = 0.0  # how long that took, without the turns of others
 
     @property
     def waiting(self) -> int:
@@ -178,6 +191,7 @@ class Dispatcher:
         """Deliver all that was kept, again and again, until closed."""
         while True:
             await self._called.wait()
+            await self._gather_more()
             self._called = trio.Event()
             kept, self._kept = self._kept, []
             if kept:
@@ -186,6 +200,15 @@ class Dispatcher:
                 return
             if self._closed:
                 self._called.set()
+
+    async def _gather_more(self) -> None:
+        """Wait a little when delivering takes much of the time."""
+        interval = min(_SHARE * self._took, self._gather)
+        pause = self._began + interval - trio.current_time()
+        if pause > _LEAST_GATHER and not self._closed:
+            await trio.sleep(pause)
+        self._began = trio.current_time()
+        self._took = 0.0
 
     async def _deliver(self, publications: Sequence[Publication]) -> None:
         for part in _slices(publications):
@@ -198,6 +221,7 @@ class Dispatcher:
             for members, theirs in heard:
                 chunk = Chunk(b"".join([publication.wire for publication in theirs]))
                 began = await self._deliver_to(members, chunk, theirs, began)
+            self._took += perf_counter() - began
 
     async def _deliver_to(
         self, members: list[Subscription], chunk: Chunk, heard: list[Publication], began: float
@@ -218,7 +242,8 @@ class Dispatcher:
             until_look -= 1
             if not until_look:
                 until_look = _LOOK
-                if perf_counter() - began > _TURN:
+                if (took := perf_counter() - began) > _TURN:
+                    self._took += took
                     await trio.lowlevel.checkpoint()
                     began = perf_counter()
                     now = trio.current_time()

@@ -14,53 +14,28 @@ Rule 2: data travels one way: publisher, history, dispatcher, subscription, clie
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, final
 
 import trio
 
-from penstock.audience import Audiences
 from penstock.backlog import WhenSlow
-from penstock.dispatcher import Dispatcher
-from penstock.errors import InvalidPublication
+from penstock.dispatcher import DEFAULT_GATHER, Dispatcher
 from penstock.event import ServerSentEvent
-from penstock.history import History, HistoryStatistics
+from penstock.history import History
+from penstock.hub_statistics import HubStatistics
 from penstock.on_demand import DEFAULT_LINGER, DEFAULT_RESTART_AFTER, ProducersOnDemand
-from penstock.outcome import CloseReason
 from penstock.producer import Producer
-from penstock.publication import Publication
+from penstock.publication import publications_of
 from penstock.stores.memory import MemoryHistory
+from penstock.subscribers import Subscribers
 from penstock.subscription import DEFAULT_BUFFER, DEFAULT_BUFFER_SIZE, Subscription
 
 __all__ = ["Hub", "HubStatistics", "open_hub"]
 
 # Bytes: what Mercure hubs accept as one publication.
 DEFAULT_MAX_EVENT_SIZE: Final = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class HubStatistics:
-    """A hub's figures at one moment."""
-
-    subscriptions_open: int
-    """Subscriptions that receive, or read the history before they do."""
-    subscriptions_closed: Mapping[CloseReason, int]
-    """Subscriptions that have ended, by reason; reasons that did not occur are not in it."""
-    audiences: int
-    """Different selections of topics among those that receive."""
-    published: int
-    """Publications that the history has taken from this hub."""
-    waiting: int
-    """Publications that wait for the history's next commit."""
-    delivered: int
-    """Publications handed on live, counted for each subscription; those replayed are not."""
-    producers_running: int
-    """Producers on demand that are running."""
-    history: HistoryStatistics
-    """What the history has."""
 
 
 @final
@@ -73,14 +48,17 @@ class Hub:
       history: where publications are kept, for those who were away; it is the hub's, which opens
         and closes it. The default, a `penstock.stores.MemoryHistory`, forgets all at the end.
       max_event_size: the most bytes of an event, as it goes over the wire.
+      gather: the most seconds for which a hub that is busy gathers what is published before it
+        delivers it: one write to each client then has several events. A hub is busy when it
+        delivers for more than a quarter of the time. 0 delivers at once, always.
 
     Raises:
-      ValueError: ``max_event_size`` is below 1.
+      ValueError: ``max_event_size`` is below 1, or ``gather`` below 0.
 
     Attributes:
       history: the history.
       dispatcher: what delivers; for the subscriptions.
-      audiences: who hears what; for the subscriptions.
+      subscribers: the subscriptions.
     """
 
     def __init__(
@@ -88,21 +66,23 @@ class Hub:
         *,
         history: History | None = None,
         max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+        gather: float = DEFAULT_GATHER,
     ) -> None:
+        if not gather >= 0:
+            raise ValueError(f"gather must be a number of seconds from 0: {gather}")
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1 byte, not {max_event_size}")
         self.history: History = MemoryHistory() if history is None else history
-        self.audiences: Audiences = Audiences()
-        self.dispatcher: Dispatcher = Dispatcher(self.history, self.audiences)
-        self._max_event_size = max_event_size
         self._on_demand = ProducersOnDemand(self.publish)
-        self._subscriptions: set[Subscription] = set()
-        self._ended: Counter[CloseReason] = Counter()
+        self.subscribers: Subscribers = Subscribers(self._on_demand)
+        self._gather = gather
+        self.dispatcher: Dispatcher = self._new_dispatcher()
+        self._max_event_size = max_event_size
         self._state = "new"
         self._run_ended = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<Hub {self._state}, {len(self._subscriptions)} subscriptions>"
+        return f"<Hub {self._state}, {len(self.subscribers)} subscriptions>"
 
     @property
     def closed(self) -> bool:
@@ -127,10 +107,8 @@ class Hub:
         Cancellation:
           A checkpoint. Cancelled while it waits for the history, it is published all the same.
         """
-        publication = self._checked(event, topics)
-        self.check_open()
-        await self.dispatcher.publish([publication])
-        return publication.id
+        (id_,) = await self.publish_batch([(event, topics)])
+        return id_
 
     async def publish_batch(
         self, batch: Iterable[tuple[ServerSentEvent, Iterable[str]]]
@@ -148,12 +126,7 @@ class Hub:
         Cancellation:
           As in `publish`.
         """
-        publications = []
-        for index, (event, topics) in enumerate(batch):
-            try:
-                publications.append(self._checked(event, topics))
-            except InvalidPublication as error:
-                raise InvalidPublication(str(error), index=index) from None
+        publications = publications_of(batch, max_event_size=self._max_event_size)
         self.check_open()
         if publications:
             await self.dispatcher.publish(publications)
@@ -212,12 +185,9 @@ class Hub:
 
         Args:
           topics: as in `subscription`.
-          options: as in `subscription`.
+          options: as in `subscription`; it raises what that raises.
 
         Raises:
-          InvalidPublication: as in `subscription`.
-          TypeError: as in `subscription`.
-          ValueError: as in `subscription`.
           trio.ClosedResourceError: the hub is not open (any more).
         """
         return self.subscription(topics, **options).open()
@@ -232,34 +202,17 @@ class Hub:
     ) -> None:
         """Have a topic's events made by a producer that runs while anybody subscribes to it.
 
-        It is a producer as a stream's own, which here works for all: what it sends is published on
-        the topic. It is a task of the hub's.
-
-        Args:
-          topic: which.
-          producer: see `penstock.stream.EventStream`.
-          linger: seconds after the last subscriber has gone until it is cancelled; who comes back
-            meanwhile finds it running.
-          restart_after: seconds until one that raised is started again, twice as many each time
-            that it raises again, up to a minute; None does not start it until a subscriber comes
-            when there is none.
-
-        Raises:
-          InvalidPublication: the topic cannot be.
-          ValueError: it has a producer already, or a time is below 0.
-          TypeError: the producer cannot be one.
-
-        Error handling:
-          What it raises is logged, with its traceback, to the logger ``penstock.producer``.
+        It is one as a stream's own, which here works for all: what it sends is published on the
+        topic. See `penstock.on_demand.ProducersOnDemand.add`.
         """
-        self._on_demand.add(topic, producer, linger, restart_after, self._subscribers(topic))
+        self._on_demand.add(topic, producer, linger, restart_after, self.subscribers.count(topic))
 
     def statistics(self) -> HubStatistics:
         """Return the hub's figures as they are now."""
         return HubStatistics(
-            subscriptions_open=len(self._subscriptions),
-            subscriptions_closed=dict(self._ended),
-            audiences=len(self.audiences),
+            subscriptions_open=len(self.subscribers),
+            subscriptions_closed=dict(self.subscribers.ended),
+            audiences=len(self.subscribers.audiences),
             published=self.dispatcher.published,
             waiting=self.dispatcher.waiting,
             delivered=self.dispatcher.delivered,
@@ -301,7 +254,8 @@ class Hub:
             raise RuntimeError("the hub is running already: run another one")
         self._state = "opening"
         self._run_ended = trio.Event()
-        self.dispatcher = Dispatcher(self.history, self.audiences)
+        self.subscribers.closed = False
+        self.dispatcher = self._new_dispatcher()
         try:
             await self.history.open()
             async with trio.open_nursery() as nursery:
@@ -313,8 +267,7 @@ class Hub:
                 nursery.cancel_scope.cancel()
         finally:
             self._state = "closed"
-            for subscription in list(self._subscriptions):
-                subscription.end(CloseReason.FINISHED)
+            self.subscribers.close()
             with trio.CancelScope(shield=True):
                 await self.history.aclose()
             self._run_ended.set()
@@ -332,32 +285,8 @@ class Hub:
                 "the hub is closed" if self.closed else "the hub is not open yet"
             )
 
-    def begin(self, subscription: Subscription, topics: frozenset[str] | None) -> None:
-        """Note that a subscription begins; with a hub that is closed, it ends at once."""
-        self._subscriptions.add(subscription)
-        self._on_demand.come(topics)
-        if self.closed:
-            subscription.end(CloseReason.FINISHED)
-
-    def end(
-        self, subscription: Subscription, topics: frozenset[str] | None, reason: CloseReason
-    ) -> None:
-        """Note that a subscription has ended."""
-        self._subscriptions.discard(subscription)
-        self._ended[reason] += 1
-        self._on_demand.go(topics)
-
-    def _checked(self, event: ServerSentEvent, topics: Iterable[str]) -> Publication:
-        publication = Publication(event, topics)
-        if len(publication.wire) > self._max_event_size:
-            raise InvalidPublication(
-                f"an event must not be larger than {self._max_event_size:,} bytes: this one has "
-                f"{len(publication.wire):,}"
-            )
-        return publication
-
-    def _subscribers(self, topic: str) -> int:
-        return sum(subscription.selects(topic) for subscription in self._subscriptions)
+    def _new_dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.history, self.subscribers.audiences, self._gather)
 
 
 @asynccontextmanager
@@ -365,12 +294,14 @@ async def open_hub(
     *,
     history: History | None = None,
     max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+    gather: float = DEFAULT_GATHER,
 ) -> AsyncIterator[Hub]:
     """Run a hub while the block runs.
 
     Args:
       history: as in `Hub`.
       max_event_size: as in `Hub`.
+      gather: as in `Hub`.
 
     Raises:
       HistoryError: the history cannot be opened; as all that leaves the block, in a group.
@@ -383,7 +314,7 @@ async def open_hub(
       When the block has been left, no task and no subscription of the hub is left, and the history
       is closed.
     """
-    hub = Hub(history=history, max_event_size=max_event_size)
+    hub = Hub(history=history, max_event_size=max_event_size, gather=gather)
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
         try:

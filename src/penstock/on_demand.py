@@ -58,7 +58,26 @@ class ProducersOnDemand:
         restart_after: float | None,
         subscribers: int,
     ) -> None:
-        """Add a topic's producer; see `penstock.hub.Hub.add_producer`."""
+        """Have a topic's events made by a producer that runs while anybody subscribes to it.
+
+        Args:
+          topic: which.
+          producer: see `penstock.stream.EventStream`.
+          linger: seconds after the last subscriber has gone until it is cancelled; who comes back
+            meanwhile finds it running.
+          restart_after: seconds until one that raised is started again, twice as many each time
+            that it raises again, up to a minute; None does not start it until a subscriber comes
+            when there is none.
+          subscribers: how many there are now.
+
+        Raises:
+          InvalidPublication: the topic cannot be.
+          ValueError: it has a producer already, or a time is below 0.
+          TypeError: the producer cannot be one.
+
+        Error handling:
+          What it raises is logged, with its traceback, to the logger ``penstock.producer``.
+        """
         (topic,) = check_topics([topic])
         check_producer(producer)
         if topic in self._producers:

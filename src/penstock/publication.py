@@ -23,6 +23,7 @@ __all__ = [
     "MAX_TOPIC_SIZE",
     "Publication",
     "check_topics",
+    "publications_of",
     "select_topics",
 ]
 
@@ -97,6 +98,29 @@ class Publication:
         if self._event is None:
             self._event = event_of_wire(self.wire)
         return self._event
+
+
+def publications_of(
+    batch: Iterable[tuple[ServerSentEvent, Iterable[str]]], *, max_event_size: int
+) -> list[Publication]:
+    """Return publications of events and their topics.
+
+    Raises:
+      InvalidPublication: one cannot be published; its ``index`` says which.
+    """
+    publications = []
+    for index, (event, topics) in enumerate(batch):
+        try:
+            publication = Publication(event, topics)
+        except InvalidPublication as error:
+            raise InvalidPublication(str(error), index=index) from None
+        if (size := len(publication.wire)) > max_event_size:
+            raise InvalidPublication(
+                f"an event must not be larger than {max_event_size:,} bytes: this one has {size:,}",
+                index=index,
+            )
+        publications.append(publication)
+    return publications
 
 
 def check_topics(topics: Iterable[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from quart_trio import QuartTrio
 
+from penstock.dispatcher import DEFAULT_GATHER
 from penstock.history import History
 from penstock.hub import DEFAULT_MAX_EVENT_SIZE, Hub
 
@@ -17,6 +18,7 @@ def add_hub(
     *,
     history: History | None = None,
     max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+    gather: float = DEFAULT_GATHER,
 ) -> Hub:
     """Return a hub that is open while the application is served.
 
@@ -30,11 +32,12 @@ def add_hub(
       app: the application, which is not served yet.
       history: as in `penstock.hub.Hub`.
       max_event_size: as in `penstock.hub.Hub`.
+      gather: as in `penstock.hub.Hub`.
 
     Error handling:
       When the history cannot be opened, the application does not start, and says why.
     """
-    hub = Hub(history=history, max_event_size=max_event_size)
+    hub = Hub(history=history, max_event_size=max_event_size, gather=gather)
 
     @app.before_serving
     async def open_() -> None:

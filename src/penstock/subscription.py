@@ -1,17 +1,14 @@
 """One subscriber: first what the history has for it, then what is published, without a seam.
 
-Rule 1: no gap, no duplicate. While it is far behind, a subscription reads pages of the history up
-to the dispatcher's head; for the last page it joins its audience first, with no checkpoint between
-looking at the head and joining. What is published meanwhile waits in its backlog.
+Rule 1: no gap, no duplicate: see `penstock.replay` and `penstock.dispatcher`.
 
 Rule 2: whoever cannot be given everything is told, by an event named ``gap`` where it is missing.
 
-Rule 3: a subscription that fell behind lost what was in its backlog; the history has it.
+Rule 3: a subscription that fell behind loses what was in its backlog; the history has it.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -21,11 +18,11 @@ import trio
 
 from penstock.audience import Audience
 from penstock.backlog import Backlog, WhenSlow
-from penstock.errors import HistoryError
 from penstock.event import ServerSentEvent
 from penstock.feed import COMMENT, Conclude, Tally
 from penstock.outcome import CloseReason
-from penstock.publication import EARLIEST, select_topics
+from penstock.publication import select_topics
+from penstock.replay import Item, Replay
 from penstock.subscription_feed import SubscriptionFeed
 
 if TYPE_CHECKING:
@@ -33,22 +30,13 @@ if TYPE_CHECKING:
     from penstock.publication import Publication
     from penstock.transport import WriteThrough
 
-__all__ = ["DEFAULT_BUFFER", "DEFAULT_BUFFER_SIZE", "GAP", "Subscription"]
+__all__ = ["DEFAULT_BUFFER", "DEFAULT_BUFFER_SIZE", "Subscription"]
 
 # Publications, as Mercure hubs have it: ten seconds at a hundred a second.
 DEFAULT_BUFFER: Final = 1000
 
 # Bytes: with a thousand stalled clients, a gigabyte of what is mostly shared.
 DEFAULT_BUFFER_SIZE: Final = 2**20
-
-# The name of the event that tells a client that it missed something.
-GAP: Final = "gap"
-
-# What is read of a history at once, and so what a client that resumes is ahead of its socket.
-_PAGE: Final = 256
-_PAGE_SIZE: Final = 2**16
-
-_logger = logging.getLogger(__name__)
 
 
 @final
@@ -65,17 +53,16 @@ class Subscription:
 
     Attributes:
       conclude: called when it falls behind, if its stream wants to know.
-      last_event_id: the id of the last event that was received by iterating, or after which the
-        subscription goes on; None if there is none.
+      last_event_id: the id of the last event that was received by iterating; None before.
       through: how the dispatcher may write to the client at the moment, if it may.
       written: what was written through, or by the stream.
       silent_since: when something was last written through.
     """
 
     __slots__ = (
-        *("_after", "_audience", "_backlog", "_called", "_close_reason", "_hub", "_mark"),
-        *("_opened", "_page", "_requested", "_retry", "_topics", "_used", "conclude"),
-        *("last_event_id", "silent_since", "through", "written"),
+        *("_audience", "_backlog", "_called", "_close_reason", "_hub", "_opened", "_replay"),
+        *("_retry", "_topics", "_used", "conclude", "last_event_id", "silent_since", "through"),
+        "written",
     )
 
     def __init__(
@@ -96,11 +83,8 @@ class Subscription:
         self._retry = None if retry is None else ServerSentEvent(retry=retry).encode()
         self._hub = hub
         self._topics = select_topics(topics)
-        self._requested = last_event_id or None
+        self._replay = Replay(hub.history, self._topics, last_event_id or None)
         self._backlog = Backlog(count=buffer, size=buffer_size, when_slow=when_slow)
-        self._after: int | None = None  # the position up to which all was delivered; see _live
-        self._mark = -1  # where the backlog begins: known when it has joined its audience
-        self._page: list[Publication | ServerSentEvent] = []  # of the history, reversed
         self._audience: Audience | None = None
         self._called: trio.Event | None = None
         self._opened = self._used = False
@@ -118,8 +102,8 @@ class Subscription:
 
     @property
     def waiting(self) -> int:
-        """How many publications wait for the subscriber in memory."""
-        return len(self._backlog) + len(self._page)
+        """How many events wait for the subscriber in memory."""
+        return len(self._backlog) + len(self._replay)
 
     @property
     def dropped(self) -> int:
@@ -128,18 +112,8 @@ class Subscription:
 
     @property
     def close_reason(self) -> CloseReason | None:
-        """Why it ended: `CloseReason.SLOW`, or `CloseReason.FINISHED` when the hub was closed."""
+        """Why it ended: `CloseReason.SLOW`, or what ended its stream, its block or its hub."""
         return self._close_reason
-
-    @property
-    def greeting(self) -> bytes:
-        """What a stream of it begins with, once it has begun: when to come back, and where to."""
-        greeting = COMMENT + (self._retry or b"")
-        if self._requested is None and self.last_event_id is not None:
-            # Spec: #event-stream-interpretation: a block without data dispatches nothing, but sets
-            # the last event id: who loses the connection before the first event misses none.
-            greeting += ServerSentEvent(id=self.last_event_id).encode()
-        return greeting
 
     def selects(self, topic: str) -> bool:
         """Tell whether it is to a topic."""
@@ -154,33 +128,22 @@ class Subscription:
         Cancellation:
           May be a checkpoint. Cancelled, it can be called again.
         """
-        if self._after is None:
-            requested = self._requested
-            if requested is None:
-                self._begin_at_head()
-            elif requested == EARLIEST:
-                self._after, self.last_event_id = 0, EARLIEST
-            elif (position := await self._position(requested)) is not None:
-                self._after, self.last_event_id = position, requested
-            else:
-                self._begin_at_head()
-                self._tell_gap(requested, self.last_event_id or "")
-        return self.last_event_id
+        await self._replay.locate(self._hub.dispatcher.head)
+        return self._replay.goes_on
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Subscription]:
         """Receive while the block runs.
 
         Raises:
-          trio.ClosedResourceError: the hub is closed.
+          trio.ClosedResourceError: the hub is not open.
           RuntimeError: it was opened before.
 
         Cancellation:
           Entering may be a checkpoint; leaving is none.
         """
         self._use()
-        if self._hub.closed:
-            raise trio.ClosedResourceError("the hub is closed")
+        self._hub.check_open()
         self.begin()
         try:
             await self.locate()
@@ -221,7 +184,7 @@ class Subscription:
             if self._close_reason is not None or not self._opened:
                 raise trio.ClosedResourceError("a subscription is iterated in its open() block")
             await self.wait()
-        (item,) = self.pop(0)
+        item = self._replay.take_one() if len(self._replay) else next(self._backlog.pop(1))
         if isinstance(item, ServerSentEvent):
             return item
         self.last_event_id = item.id
@@ -229,13 +192,23 @@ class Subscription:
 
     # For its stream's feed
 
+    @property
+    def greeting(self) -> bytes:
+        """What a stream of it begins with, once it has begun: when to come back, and where to."""
+        greeting = COMMENT + (self._retry or b"")
+        if self._replay.requested is None and self._replay.goes_on is not None:
+            # Spec: #event-stream-interpretation: a block without data dispatches nothing, but sets
+            # the last event id: who loses the connection before the first event misses none.
+            greeting += ServerSentEvent(id=self._replay.goes_on).encode()
+        return greeting
+
     def begin(self) -> None:
         """Begin to receive: at once when it needs nothing of the history. Synchronous."""
         self._opened = True
-        self._hub.begin(self, self._topics)
-        if self._after is None and self._requested is None:
-            self._begin_at_head()
-        if self._after == self._hub.dispatcher.head.position:
+        self._hub.subscribers.begin(self, self._topics)
+        head = self._hub.dispatcher.head
+        self._replay.begin(head)
+        if self._replay.is_at(head):
             self._join()
 
     async def ready(self) -> bool:
@@ -244,48 +217,36 @@ class Subscription:
         Cancellation:
           May be a checkpoint. Atomic.
         """
-        while not self._page and self._after != self._mark and self._close_reason is None:
+        while not len(self._replay) and not self._replay.done and self._close_reason is None:
             await self.locate()
-            if not self._page:
-                await self._read()
-        return bool(self._page or (len(self._backlog) and self._after == self._mark))
+            head = self._hub.dispatcher.head
+            if self._audience is None and self._replay.ends_soon(head):
+                self._join()
+            await self._replay.read(head)
+        return bool(len(self._replay) or (len(self._backlog) and self._replay.done))
 
-    def pop(self, size: int) -> Sequence[Publication | ServerSentEvent]:
-        """Take what comes next: up to so many bytes of publications, one in any case.
-
-        An event that is no publication tells of a gap.
-        """
-        if self._page:
-            if size == 0:
-                return [self._page.pop()]
-            page, self._page = self._page[::-1], []
-            return page
-        return list(self._backlog.pop(max(size, 1)))
+    def pop(self, size: int) -> Sequence[Item]:
+        """Take what comes next: of the backlog up to so many bytes, one publication at least."""
+        return self._replay.take() if len(self._replay) else list(self._backlog.pop(size))
 
     async def wait(self) -> None:
-        """Wait until there may be something to `pop`, or the subscription has ended."""
+        """Wait until there may be something to `pop`, or the subscription has ended.
+
+        Cancellation:
+          A checkpoint.
+        """
         self._called = trio.Event()
         await self._called.wait()
 
-    def wake(self) -> None:
-        """Have `wait` return."""
-        if self._called is not None:
-            self._called.set()
-
     def end(self, reason: CloseReason) -> None:
-        """Receive no more, for this reason if there is no earlier one; what waits stays.
-
-        With `CloseReason.SLOW` it goes, too: the history has it.
-        """
+        """Receive no more, for this reason if there is no earlier one; what waits stays."""
         if self._close_reason is not None:
             return
         self._close_reason = reason
         self.through = None
-        if self._audience is not None:
-            self._hub.audiences.leave(self, self._audience)
-            self._audience = None
-        self._hub.end(self, self._topics, reason)
-        self.wake()
+        self._hub.subscribers.end(self, self._topics, self._audience, reason)
+        self._audience = None
+        self._wake()
 
     # For the dispatcher
 
@@ -301,54 +262,19 @@ class Subscription:
                     self.conclude(CloseReason.SLOW)
                 self.end(CloseReason.SLOW)
                 return
-        self.wake()
+        self._wake()
 
     def _use(self) -> None:
         if self._used:
             raise RuntimeError("a subscription is used once: make another one")
         self._used = True
 
-    def _begin_at_head(self) -> None:
-        head = self._hub.dispatcher.head
-        self._after, self.last_event_id = head.position, head.id
-
     def _join(self) -> None:
-        self._mark = self._hub.dispatcher.head.position
-        self._audience = self._hub.audiences.join(self, self._topics)
+        """Hear what is published from now on; no checkpoint since the head was looked at."""
+        if self._close_reason is None:
+            self._replay.joined(self._hub.dispatcher.head)
+            self._audience = self._hub.subscribers.audiences.join(self, self._topics)
 
-    def _tell_gap(self, requested: str | None, goes_on: str | None) -> None:
-        gap = ServerSentEvent.json({"last_event_id": requested}, event=GAP, id=goes_on)
-        self._page.append(gap)
-
-    async def _position(self, requested: str) -> int | None:
-        """Look an id up; a history that cannot be read now is one that does not have it."""
-        try:
-            return await self._hub.history.locate(requested)
-        except HistoryError as error:
-            _logger.error("Nothing can be resumed: %s", error)
-            return None
-
-    async def _read(self) -> None:
-        """Read the next page; join before the one that can be the last."""
-        assert self._after is not None
-        after, head = self._after, self._hub.dispatcher.head
-        if self._audience is None and head.position - after <= _PAGE:
-            self._join()
-        until = head.position if self._audience is None else self._mark
-        if after == until:
-            return
-        lost = False
-        try:
-            page = await self._hub.history.read(
-                after, until, self._topics, count=_PAGE, size=_PAGE_SIZE
-            )
-        except HistoryError as error:
-            _logger.error("Nothing can be replayed: %s", error)
-            self._after, lost = until, True
-        else:
-            self._page = list(reversed(page.publications))
-            self._after = page.until
-            # Who asks for all that there is misses nothing of what there was.
-            lost = page.lost and (after > 0 or self._requested != EARLIEST)
-        if lost:
-            self._tell_gap(self.last_event_id, None)
+    def _wake(self) -> None:
+        if self._called is not None:
+            self._called.set()

@@ -12,7 +12,7 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import h11
 from hypercorn.events import Closed
@@ -21,6 +21,9 @@ from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClos
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.utils import suppress_body
+
+if TYPE_CHECKING:
+    from penstock.hypercorn.write_through import ResponseWriteThrough
 
 __all__ = ["HTTP1", "Ahead", "HTTP2NotSpoken", "is_too_long"]
 
@@ -46,6 +49,9 @@ class HTTP1(H11Protocol):
     body: bytes | None = None
     """The body of the response so far, or None when it is more than its first part."""
 
+    through: ResponseWriteThrough | None = None
+    """Who writes the response's body past this protocol, while it is open."""
+
     method: str = ""
 
     @property
@@ -70,6 +76,8 @@ class HTTP1(H11Protocol):
             self.body = event.data if self.body == b"" else None
         elif isinstance(event, (EndBody, StreamClosed)):
             self.framing = None
+            if self.through is not None:
+                self.through.close()
         await super().stream_send(event)
 
     def _framing(self, response: Response) -> str | None:

@@ -41,8 +41,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        *("_lost", "_send_timeout", "_socket", "_stream", "_waiting", "_written", "nursery"),
-        *("sent", "stalled", "told"),
+        *("_closed", "_fileno", "_lost", "_send_timeout", "_socket", "_stream", "_waiting"),
+        *("_written", "nursery", "sent", "stalled", "told"),
     )
 
     def __init__(
@@ -58,6 +58,9 @@ class Outgoing:
         self.told: bool = False  # whether the client knows that nothing follows
         self._stream = stream
         self._socket = socket
+        # Gives -1 once the socket is closed, so that no other file is ever written to.
+        self._fileno: Callable[[], int] | None = None if socket is None else socket.fileno
+        self._closed = False
         self._send_timeout = send_timeout
         self._lost = lost
         self._waiting: bytearray | None = None
@@ -76,21 +79,32 @@ class Outgoing:
         """
         if self._waiting is not None:
             self._waiting += data
-            return
+        else:
+            self.write_nowait(data)
+
+    def write_nowait(self, data: bytes) -> bool:
+        """Write, if nothing waits and the client is there, and tell whether it was taken.
+
+        Cancellation:
+          Synchronous, no checkpoint.
+        """
+        if self._waiting is not None or self._closed:
+            return False
         written = 0
-        if self._socket is not None:
+        if self._fileno is not None:
             try:
-                # -1 once the socket is closed, so that no other file is ever written to.
-                written = os.write(self._socket.fileno(), data)
+                written = os.write(self._fileno(), data)
             except BlockingIOError:
                 pass
             except OSError:
                 self._lost()
-                return
+                return False
             self.sent += written
-        if written < len(data):
-            self._waiting = bytearray(memoryview(data)[written:])
-            self.nursery.start_soon(self._write_waiting, name="writer")
+            if written == len(data):
+                return True
+        self._waiting = bytearray(memoryview(data)[written:])
+        self.nursery.start_soon(self._write_waiting, name="writer")
+        return True
 
     async def flush(self) -> None:
         """Wait until the kernel has taken everything, or the client is gone.
@@ -122,7 +136,11 @@ class Outgoing:
         self._lost()
 
     def discard(self) -> None:
-        """Throw away what waits, and let go whoever waits for it."""
+        """Throw away what waits, and let go whoever waits for it; nothing more is written."""
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
         self._waiting = None
         if self._written is not None:
             self._written.set()
@@ -153,7 +171,7 @@ class Outgoing:
                     del self._waiting[: len(piece)]
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self._lost()
-        self.discard()
+        self._release()
 
     async def _write(self, piece: bytes) -> None:
         """Write a piece, as the kernel takes it."""

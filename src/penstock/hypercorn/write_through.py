@@ -12,6 +12,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 
 from penstock.hypercorn.http1 import HTTP1
 from penstock.hypercorn.http2 import HTTP2
+from penstock.hypercorn.outgoing import Outgoing
 from penstock.transport import Chunk
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ class ResponseWriteThrough:
     byte needs the protocol's windows, nothing is taken: there this only tells who was `stalled`.
     """
 
-    __slots__ = ("_connection", "_protocol", "_response")
+    __slots__ = ("_chunked", "_connection", "_outgoing", "_protocol", "_response")
 
     def __init__(self, connection: Connection, response: HTTPStream) -> None:
         self._connection = connection
         self._response = response
-        self._protocol: HTTP1 | None = None  # once it is open
+        self._protocol: HTTP1 | None = None
+        self._outgoing: Outgoing | None = None  # while it is open
+        self._chunked = True
 
     @property
     def stalled(self) -> bool:
@@ -48,46 +51,42 @@ class ResponseWriteThrough:
         """Tell whether bytes may be written through; see `WriteThrough.opens_after`."""
         self._connection.carries_stream = True
         protocol = self._connection.protocol
-        if isinstance(protocol, HTTP1) and protocol.body == first:
+        if (
+            isinstance(protocol, HTTP1)
+            and protocol.body == first
+            and protocol.stream is self._response
+            and protocol.framing is not None
+            and not self._response.closed
+        ):
+            protocol.through = self
             self._protocol = protocol
-        return self._is_open()
+            self._outgoing = self._connection.outgoing
+            self._chunked = protocol.framing == "chunked"
+        return self._outgoing is not None
+
+    def close(self) -> None:
+        """Write nothing more: the response's end comes now, or its client has gone."""
+        self._outgoing = None
+        if self._protocol is not None:
+            self._protocol.through = None
+            self._protocol = None
 
     def write_nowait(self, chunk: Chunk) -> bool:
         """Write a chunk if nothing waits before it; see `WriteThrough.write_nowait`."""
-        connection, protocol = self._connection, self._protocol
-        # What follows is done for each event and client: a call of `_is_open` would cost a tenth.
-        if (
-            protocol is None
-            or connection.gone
-            or connection.outgoing.waiting
-            or protocol.stream is not self._response
-            or protocol.framing is None
-            or self._response.closed
-        ):
-            return False
-        chunked = protocol.framing == "chunked"
-        connection.outgoing.write(chunk.framed if chunked else chunk.data)
-        return not connection.gone
+        outgoing = self._outgoing
+        return outgoing is not None and outgoing.write_nowait(
+            chunk.framed if self._chunked else chunk.data
+        )
 
     async def send(self, chunk: bytes) -> None:
         """Write a chunk behind what waits; see `WriteThrough.send`."""
-        if chunk and not self._is_open():
+        outgoing = self._outgoing
+        if chunk and outgoing is None:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError("the response is over")
-        if chunk:
-            chunked = self._protocol is not None and self._protocol.framing == "chunked"
-            self._connection.outgoing.write(Chunk(chunk).framed if chunked else chunk)
+        if chunk and outgoing is not None:
+            outgoing.write(Chunk(chunk).framed if self._chunked else chunk)
         await self._connection.outgoing.flush()
         await trio.lowlevel.checkpoint()
         if self._connection.gone:
             raise trio.BrokenResourceError("the client is gone")
-
-    def _is_open(self) -> bool:
-        """Tell whether this response's body is what the connection is sending now."""
-        protocol, response = self._protocol, self._response
-        return (
-            protocol is not None
-            and protocol.stream is response
-            and protocol.framing is not None
-            and not response.closed
-        )
