@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_GATHER", "Dispatcher"]
 
-# Seconds of delivering after which others get their turn: a tenth of what people notice.
-_TURN: Final = 0.005
+# Seconds of delivering after which others get their turn: a tenth of what people notice. Shorter
+# turns would lengthen the way of an event to thousands while others connect: each turn of ours is
+# followed by one of everybody else's, of some 10 ms.
+_TURN: Final = 0.01
 
 # With many clients, writing to each of them for each event is most of what a hub does, and most of
 # that is the kernel's. So a busy hub gathers what is published in the meantime: delivering takes a

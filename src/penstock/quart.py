@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 import trio
 from quart import (
-    Quart,
     Request,
     Response,
     after_this_request,
@@ -27,7 +26,6 @@ from quart import (
     request,
 )
 from quart.wrappers.response import DataBody, ResponseBody
-from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers, MIMEAccept
 from werkzeug.exceptions import BadRequest, InternalServerError, NotAcceptable
@@ -37,7 +35,7 @@ from penstock.errors import StreamingUnsupported
 from penstock.feed import Source
 from penstock.group import STREAM_GROUP, StreamGroup
 from penstock.producer import Producer
-from penstock.quart_asgi import OneTaskHTTPConnection
+from penstock.quart_asgi import require_trio
 from penstock.quart_hub import add_hub
 from penstock.stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
 from penstock.transport import WRITE_THROUGH
@@ -177,45 +175,6 @@ def stop_reconnecting(*, headers: Mapping[str, str] | Headers | None = None) -> 
     response.headers.pop("Content-Length")
     response.headers.pop("Content-Type")
     return response
-
-
-def require_trio(app: Quart) -> None:
-    """Have an application say, in one clear line, when its server does not run on Trio.
-
-    A server that knows ASGI's lifespan protocol is told at start-up, and does not start; any other
-    has its requests answered with status 500 and the reason. Where Trio runs, nothing changes, but
-    that requests without a body need fewer tasks under Penstock's server
-    (`penstock.quart_asgi.OneTaskHTTPConnection`).
-
-    Call it once, where the application is made. Under `penstock serve` there is no need of it.
-    """
-    if app.asgi_http_class is TrioASGIHTTPConnection:
-        app.asgi_http_class = OneTaskHTTPConnection
-    inner = app.asgi_app
-
-    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
-        if trio.lowlevel.in_trio_task():
-            await inner(scope, receive, send)
-            return
-        error = StreamingUnsupported()
-        if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-        elif scope["type"] == "http":
-            app.logger.error("%s", error)
-            body = f"{error}\n".encode()
-            headers = [
-                (b"content-type", b"text/plain; charset=utf-8"),
-                (b"content-length", b"%d" % len(body)),
-            ]
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-        else:
-            raise error
-
-    # The way Flask and Quart document for wrapping an application; to mypy, it replaces a method.
-    app.asgi_app = asgi_app  # type: ignore[method-assign]
 
 
 def _accepted() -> bool:

@@ -1,4 +1,4 @@
-"""A Quart-Trio request in one task: what `penstock.quart.require_trio` gives an application.
+"""How an application on Quart-Trio meets its server: on Trio, and with a request in one task.
 
 Quart-Trio runs each request in a nursery with two tasks, of which one waits for the disconnect. A
 server that offers a scope which the disconnect cancels makes both unnecessary for requests without
@@ -8,15 +8,17 @@ a body, such as an EventSource's; with 10,000 clients these are 20,000 tasks.
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from typing import Any, Final, final
 
 import trio
-from quart import Response
+from quart import Quart, Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from penstock.errors import StreamingUnsupported
 from penstock.transport import DISCONNECT_SCOPE
 
-__all__ = ["OneTaskHTTPConnection"]
+__all__ = ["OneTaskHTTPConnection", "require_trio"]
 
 _BODY: Final = (b"content-length", b"transfer-encoding")
 
@@ -62,3 +64,42 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         if isinstance(response, Response) and response.timeout is not Ellipsis:
             timeout = response.timeout
         return math.inf if timeout is None else trio.current_time() + timeout
+
+
+def require_trio(app: Quart) -> None:
+    """Have an application say, in one clear line, when its server does not run on Trio.
+
+    A server that knows ASGI's lifespan protocol is told at start-up, and does not start; any other
+    has its requests answered with status 500 and the reason. Where Trio runs, nothing changes, but
+    that requests without a body need fewer tasks under Penstock's server
+    (`OneTaskHTTPConnection`).
+
+    Call it once, where the application is made. Under `penstock serve` there is no need of it.
+    """
+    if app.asgi_http_class is TrioASGIHTTPConnection:
+        app.asgi_http_class = OneTaskHTTPConnection
+    inner = app.asgi_app
+
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        if trio.lowlevel.in_trio_task():
+            await inner(scope, receive, send)
+            return
+        error = StreamingUnsupported()
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+        elif scope["type"] == "http":
+            app.logger.error("%s", error)
+            body = f"{error}\n".encode()
+            headers = [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+            ]
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            raise error
+
+    # The way Flask and Quart document for wrapping an application; to mypy, it replaces a method.
+    app.asgi_app = asgi_app  # type: ignore[method-assign]

@@ -60,11 +60,10 @@ class EventStream:
       source: ``async def producer(events: trio.abc.SendChannel[ServerSentEvent]) -> None``. It
         runs in a task of its own, may open nurseries and cancel scopes as it likes, and waits in
         ``events.send`` while its client is behind. Its channel is closed for it when it returns.
-        Or a hub's subscription (`penstock.hub.Hub.subscription`), which makes do without a task.
+        Or a hub's subscription (`penstock.hub.Hub.subscription`), which needs no task.
       keep_alive: seconds of silence after which a comment is sent; None sends none, and then a
         proxy may close the stream, and a client that vanished is noticed at the next event only.
       buffer: how many events of a producer may wait for the writer; 0 makes each send wait for it.
-        A subscription has a bound of its own.
       max_lifetime: seconds after which the producer is cancelled, and the stream ends with
         `CloseReason.EXPIRED` when what was sent is written; None sets no limit.
       name: whose stream it is, for the log and for the name of the producer's task.
@@ -270,9 +269,6 @@ class EventStream:
         self._opened_at = trio.current_time()
         return self._feed.running(self.name, self._conclude)
 
-    def _finish(self) -> None:
-        self._closed_at = trio.current_time()
-
 
 @final
 class _Opening:
@@ -302,4 +298,4 @@ class _Opening:
                 exc_type, exc_value, traceback
             )
         finally:
-            self._stream._finish()
+            self._stream._closed_at = trio.current_time()

@@ -37,6 +37,10 @@ DISCONNECT_SCOPE: Final = "penstock.disconnect_scope"
 WRITE_THROUGH: Final = "penstock.write_through"
 
 
+# Bytes that are copied in less time than it takes to write twice.
+_SMALL: Final = 2**14
+
+
 @final
 class Chunk:
     """Bytes that may go to many clients; their framing is made once for all.
@@ -53,6 +57,13 @@ class Chunk:
     def __init__(self, data: bytes) -> None:
         self.data: bytes = data
         self.framed: bytes = b"%x\r\n%b\r\n" % (len(data), data)
+
+    @staticmethod
+    def parts(data: bytes) -> list[bytes]:
+        """Return what makes up such a chunk: one piece if it is small, else without a copy."""
+        if len(data) < _SMALL:
+            return [Chunk(data).framed]
+        return [b"%x\r\n" % len(data), data, b"\r\n"]
 
 
 class Transport(Protocol):

@@ -8,6 +8,7 @@ whoever waits may be cancelled: the bytes stay whole, and in their order.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, final
@@ -26,6 +27,47 @@ _PIECE: Final = 2**16
 # Seconds to wait for the client's FIN after ours: closing a socket in which something is unread
 # would send RST, and that would take the response's last bytes with it.
 _LINGER: Final = 0.5
+
+
+# Bytes from which on they are not copied when they have to wait: what goes to many clients is then
+# in memory once.
+_SHARED: Final = 2**13
+
+
+@final
+class _Waiting:
+    """Bytes in their order."""
+
+    __slots__ = ("_parts", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: deque[bytearray | memoryview] = deque()
+
+    def add(self, data: memoryview) -> None:
+        """Put bytes, which do not change, behind the others."""
+        self.size += len(data)
+        last = self._parts[-1] if self._parts else None
+        if len(data) >= _SHARED:
+            self._parts.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._parts.append(bytearray(data))
+
+    def first(self, size: int) -> bytearray | memoryview:
+        """Return the first bytes, at most so many; there must be some."""
+        return self._parts[0][:size]
+
+    def drop(self, size: int) -> None:
+        """Forget the first bytes, which `first` has returned."""
+        self.size -= size
+        if size == len(self._parts[0]):
+            self._parts.popleft()
+        elif isinstance(part := self._parts[0], bytearray):
+            del part[:size]
+        else:
+            self._parts[0] = part[size:]
 
 
 @final
@@ -63,13 +105,13 @@ class Outgoing:
         self._closed = False
         self._send_timeout = send_timeout
         self._lost = lost
-        self._waiting: bytearray | None = None
+        self._waiting: _Waiting | None = None
         self._written: trio.Event | None = None
 
     @property
     def waiting(self) -> int:
         """How many bytes the kernel has not taken yet."""
-        return 0 if self._waiting is None else len(self._waiting)
+        return 0 if self._waiting is None else self._waiting.size
 
     def write(self, data: bytes) -> None:
         """Write, behind what waits; never lost in part.
@@ -78,7 +120,7 @@ class Outgoing:
           Synchronous, no checkpoint.
         """
         if self._waiting is not None:
-            self._waiting += data
+            self._waiting.add(memoryview(data))
         else:
             self.write_nowait(data)
 
@@ -102,7 +144,8 @@ class Outgoing:
             self.sent += written
             if written == len(data):
                 return True
-        self._waiting = bytearray(memoryview(data)[written:])
+        self._waiting = _Waiting()
+        self._waiting.add(memoryview(data)[written:])
         self.nursery.start_soon(self._write_waiting, name="writer")
         return True
 
@@ -160,20 +203,20 @@ class Outgoing:
           Cancelled, with its connection only, it leaves the connection to be reset.
         """
         try:
-            while self._waiting:
-                piece = bytes(self._waiting[:_PIECE])
+            while self._waiting is not None and self._waiting.size:
+                piece = self._waiting.first(_PIECE)
                 with trio.move_on_after(self._send_timeout) as patience:
                     await self._write(piece)
                 if patience.cancelled_caught:
                     self.give_up()
                     return
                 if self._waiting is not None:
-                    del self._waiting[: len(piece)]
+                    self._waiting.drop(len(piece))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self._lost()
         self._release()
 
-    async def _write(self, piece: bytes) -> None:
+    async def _write(self, piece: bytearray | memoryview) -> None:
         """Write a piece, as the kernel takes it."""
         if self._socket is None:
             await self._stream.send_all(piece)

@@ -85,7 +85,9 @@ class ResponseWriteThrough:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError("the response is over")
         if chunk and outgoing is not None:
-            outgoing.write(Chunk(chunk).framed if self._chunked else chunk)
+            # The frame apart, so that an event which waits for many clients is in memory once.
+            for part in Chunk.parts(chunk) if self._chunked else [chunk]:
+                outgoing.write(part)
         await self._connection.outgoing.flush()
         await trio.lowlevel.checkpoint()
         if self._connection.gone:
