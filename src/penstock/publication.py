@@ -132,12 +132,12 @@ def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(topics, str):
         raise InvalidPublication(f"topics must be a list: pass [{reprlib.repr(topics)}]")
-    checked = tuple(dict.fromkeys(topics))
-    if not checked:
+    listed = tuple(topics)
+    if not listed:
         raise InvalidPublication("there must be at least one topic")
-    for topic in checked:
+    for topic in listed:
         _check_topic(topic)
-    return checked
+    return tuple(dict.fromkeys(listed))
 
 
 def select_topics(topics: Iterable[str]) -> frozenset[str] | None:

@@ -38,7 +38,7 @@ WRITE_THROUGH: Final = "penstock.write_through"
 
 
 # Bytes that are copied in less time than it takes to write twice.
-_SMALL: Final = 2**14
+_SMALL: Final = 2**17
 
 
 @final

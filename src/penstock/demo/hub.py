@@ -13,16 +13,16 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Final
 
+import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from penstock.demo.publishing import BadBatch, events_of_batch, publication_of
 from penstock.errors import HistoryError, InvalidPublication
-from penstock.history import History
 from penstock.hub import Hub
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
-from penstock.stores.memory import MemoryHistory
+from penstock.stores import MemoryHistory, SQLiteHistory
 
 __all__ = ["HISTORY", "add_hub_routes"]
 
@@ -40,12 +40,7 @@ _RETRY: Final = 1000
 def add_hub_routes(app: QuartTrio) -> Hub:
     """Give an application a hub, ``POST /publish`` and ``GET /subscribe``; return the hub."""
     path = os.environ.get(HISTORY)
-    history: History = MemoryHistory()
-    if path:
-        from penstock.stores.sqlite import SQLiteHistory
-
-        history = SQLiteHistory(path)
-    hub = add_hub(app, history=history)
+    hub = add_hub(app, history=SQLiteHistory(path) if path else MemoryHistory())
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @app.get("/subscribe")
@@ -67,7 +62,7 @@ def add_hub_routes(app: QuartTrio) -> Hub:
             return refusal
         try:
             return await _publish(hub)
-        except HistoryError as error:
+        except (HistoryError, trio.ClosedResourceError) as error:
             return _answer(503, error=f"nothing was published: {error}")
         except HTTPException as error:  # Quart's, of the body: too large, or too slow to come
             return _answer(error.code or 400, error=error.description or error.name)
