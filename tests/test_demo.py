@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from fake_client import FakeClient
 from penstock import ServerSentEvent
 from penstock.demo import app, ping, send_data
+from penstock.testing import FakeClient
 from penstock.ticker import Ticker
 
 

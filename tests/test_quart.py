@@ -15,10 +15,10 @@ from quart import Quart, Response
 from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 
-from fake_client import FakeClient
 from penstock import CloseReason, ServerSentEvent, StreamGroup
 from penstock.group import STREAM_GROUP
 from penstock.quart import EventSourceResponse, last_event_id, require_trio, stop_reconnecting
+from penstock.testing import FakeClient
 
 Events = trio.abc.SendChannel[ServerSentEvent]
 

@@ -1,0 +1,91 @@
+"""What a history has to keep to where it discards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from penstock.history import History, Newest
+from penstock.testing.rules import append, equal, numbered, opened, publication, read
+
+__all__ = ["check_age", "check_count", "check_per_topic", "check_size", "check_topics_that_went"]
+
+# Seconds: the age bound that is checked, in real time, since a history may have its own clock.
+_AGE: Final = 0.2
+
+
+async def check_count(maker: Callable[..., History]) -> None:
+    """Check the bound, or what it leaves."""
+    async with opened(maker(count=3)) as history:
+        for number in range(1, 8):
+            await append(history, numbered([number]))
+            kept = list(range(max(1, number - 2), number + 1))
+            rule = "the newest of them are kept, as many as `count`"
+            equal((await read(history, kept[0] - 1))[0], kept, rule)
+            equal(history.statistics().publications, len(kept), rule)
+        equal((await read(history, 4))[1], False, "who has what was discarded lost nothing")
+        equal((await read(history, 3))[1], True, "who has not, is told")
+        equal((await read(history, 0))[1], True, "who has nothing is told")
+        equal(await history.locate("id 4"), None, "what was discarded is not located")
+        equal(await history.locate("id 5"), 5, "what is kept is located")
+        await append(history, numbered(range(100, 110)))
+        equal((await read(history))[0], [107, 108, 109], "a batch above `count` keeps its end")
+
+
+async def check_size(maker: Callable[..., History]) -> None:
+    """Check the bound, or what it leaves."""
+    wire = len(publication(1, size=100).wire)
+    async with opened(maker(size=3 * wire)) as history:
+        for number in range(1, 8):
+            await append(history, [publication(number, size=100)])
+        equal(await read(history, 4), ([5, 6, 7], False), "as many are kept as `size` allows")
+        equal(history.statistics().bytes, 3 * wire, "statistics have the bytes that are kept")
+        await append(history, [publication(8, size=1000)])
+        equal(await read(history, 7), ([8], False), "the newest stays, whatever its size")
+        equal(history.statistics().publications, 1, "and nothing else, if it is too large")
+
+
+async def check_per_topic(maker: Callable[..., History]) -> None:
+    """Check the bound, or what it leaves."""
+    async with opened(maker(per_topic=2)) as history:
+        await append(history, [publication(1, "quiet"), *numbered([2, 3], "busy")])
+        await append(history, [*numbered([4, 5], "busy"), publication(6, "quiet")])
+        equal(await read(history), ([1, 4, 5, 6], True), "each topic has its newest")
+        rule = "a gap is told to those who subscribe to the topic, and nobody else"
+        equal(await read(history, 1, ["quiet"]), ([6], False), rule)
+        equal(await read(history, 0, ["busy"]), ([4, 5], True), rule)
+        equal(await read(history, 2, ["busy", "quiet"]), ([4, 5, 6], True), rule)
+        equal(await read(history, 3, ["busy"]), ([4, 5], False), rule)
+        equal(await history.locate("id 2"), None, "what was discarded is not located")
+        await append(history, [publication(7, "busy", "quiet")])
+        rule = "what is on several topics counts for each"
+        equal((await read(history, 0, ["busy"]))[0], [5, 7], rule)
+        equal((await read(history, 0, ["quiet"]))[0], [6, 7], rule)
+        equal(history.statistics().publications, 3, rule)
+
+
+async def check_age(maker: Callable[..., History]) -> None:
+    """Check the bound, or what it leaves."""
+    async with opened(maker(age=_AGE)) as history:
+        await append(history, numbered([1, 2]))
+        await trio.sleep(2 * _AGE)  # real time: longer than the bound, however slow the machine is
+        await append(history, numbered([3]))
+        equal((await read(history))[0], [3], "what is older than `age` is not returned")
+        equal((await read(history))[1], True, "and who asks for it is told")
+        equal(await history.locate("id 1"), None, "what is older than `age` is not located")
+        equal(history.newest, Newest(3, "id 3"), "`newest` does not depend on the age")
+
+
+async def check_topics_that_went(maker: Callable[..., History]) -> None:
+    """Check the bound, or what it leaves."""
+    async with opened(maker(count=5)) as history:
+        for number in range(50):
+            await append(history, [publication(number, f"topic {number}", "all")])
+        rule = "topics of which nothing is left leave nothing that disturbs the others"
+        equal((await read(history, 0, ["topic 3"]))[0], [], rule)
+        equal((await read(history, 0, ["topic 48"]))[0], [48], rule)
+        equal((await read(history, 45, ["all"])), ([45, 46, 47, 48, 49], False), rule)
+        await append(history, [publication(50, "topic 3")])
+        equal((await read(history, 46, ["topic 3"])), ([50], False), "a topic may come back")

@@ -1,0 +1,145 @@
+"""An ASGI server's side of one request, for tests without a socket.
+
+client = FakeClient(app, "/time")
+async with trio.open_nursery() as nursery:
+nursery.start_soon(client.run)
+await client.received(b"data: ")
+client.disconnect()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+__all__ = ["FakeClient", "StalledClient"]
+
+
+class FakeClient:
+    """Makes one request of an ASGI application, reads what it sends, and may disconnect.
+
+    Args:
+      app: the application.
+      path: what to ask for; its query, if it has one, goes behind a ``?``.
+      method: of the request.
+      headers: of the request; ``Host`` is there already.
+      http_version: as in the ASGI scope.
+      extensions: what the server offers in the ASGI scope.
+      takes: how many messages of the body it takes before it stops reading; see `StalledClient`.
+      client: its address and port, or None for a Unix socket.
+
+    Attributes:
+      scope: the ASGI scope.
+      status: of the response, once there is one.
+      headers: of the response, in lower case.
+      body: what has come of it.
+      ended: whether that is all.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        http_version: str = "1.1",
+        extensions: dict[str, Any] | None = None,
+        takes: float = math.inf,
+        client: tuple[str, int] | None = ("192.0.2.1", 50000),
+    ) -> None:
+        given = {"host": "example.org", **(headers or {})}
+        path, _, query = path.partition("?")
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.1"},
+            "http_version": http_version,
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
+            "client": client,
+            "server": ("127.0.0.1", 80),
+            "extensions": {} if extensions is None else extensions,
+        }
+        self.app: Any = app
+        self.takes: float = takes
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.body: bytes = b""
+        self.ended: bool = False
+        self.body_sent: trio.Event = trio.Event()
+        self._disconnected = trio.Event()
+        self._reads = trio.Event()
+        self._asked = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.scope['path']}, {len(self.body)} bytes>"
+
+    async def run(self) -> None:
+        """Run the application for this request, until it is done with it.
+
+        Cancellation:
+          As the application.
+        """
+        await self.app(self.scope, self._receive, self._send)
+
+    def disconnect(self) -> None:
+        """Go away. Synchronous."""
+        self._disconnected.set()
+
+    def read(self, takes: float = math.inf) -> None:
+        """Go on reading, so many messages more. Synchronous."""
+        self.takes = takes
+        self._reads.set()
+        self._reads = trio.Event()
+
+    async def received(self, mark: bytes) -> None:
+        """Wait until the body has this in it.
+
+        Cancellation:
+          Not a checkpoint when it is there already.
+        """
+        while mark not in self.body:
+            await self.body_sent.wait()
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._disconnected.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
+            return
+        while not self.takes:
+            await self._reads.wait()
+        self.takes -= 1
+        self.body += message.get("body", b"")
+        self.ended = not message.get("more_body", False)
+        self.body_sent.set()
+        self.body_sent = trio.Event()
+
+
+class StalledClient(FakeClient):
+    """A client that stops reading, at once or after some messages, until it is told to `read`.
+
+    Args:
+      app: as in `FakeClient`.
+      path: as in `FakeClient`.
+      takes: how many messages of the body it takes before.
+      options: as in `FakeClient`.
+    """
+
+    def __init__(self, app: Any, path: str = "/", *, takes: float = 0, **options: Any) -> None:
+        super().__init__(app, path, takes=takes, **options)

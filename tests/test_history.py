@@ -1,0 +1,153 @@
+"""Both histories keep to the contract; histories that do not are found out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from penstock.history import Newest, Page
+from penstock.publication import Publication
+from penstock.stores import MemoryHistory, SQLiteHistory
+from penstock.testing import check_history
+
+
+def unbounded(**bounds: Any) -> dict[str, Any]:
+    return {"count": None, "size": None, **bounds}
+
+
+async def test_in_memory() -> None:
+    """MemoryHistory keeps to it."""
+    await check_history(lambda **bounds: MemoryHistory(**unbounded(**bounds)))
+
+
+async def test_in_a_file(tmp_path: Path) -> None:
+    """SQLiteHistory keeps to it."""
+    numbers = count()
+    await check_history(
+        lambda **bounds: SQLiteHistory(tmp_path / str(next(numbers)), **unbounded(**bounds))
+    )
+
+
+class Broken:
+    """A history in memory, which does something else where a test says so."""
+
+    def __init__(self, **bounds: Any) -> None:
+        self.inner = MemoryHistory(**unbounded(**bounds))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class WrongOrder(Broken):
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        return self.inner.append_nowait(publications[::-1])
+
+
+class Forgets(Broken):
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        return self.inner.append_nowait(publications[:4096])
+
+
+class BeginsTooEarly(Broken):
+    async def read(self, after: int, *args: Any, **limits: Any) -> Page:
+        return await self.inner.read(max(0, after - 1), *args, **limits)
+
+
+class EndsTooLate(Broken):
+    async def read(self, after: int, until: int, *args: Any, **limits: Any) -> Page:
+        return await self.inner.read(after, until + 1, *args, **limits)
+
+
+class NoLimits(Broken):
+    async def read(self, *args: Any, count: int, size: int) -> Page:
+        return await self.inner.read(*args, count=10**9, size=10**9)
+
+
+class StopsShort(Broken):
+    async def read(self, after: int, until: int, *args: Any, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, *args, **limits)
+        return page._replace(until=until)
+
+
+class SaysNothingOfLosses(Broken):
+    async def read(self, *args: Any, **limits: Any) -> Page:
+        return (await self.inner.read(*args, **limits))._replace(lost=False)
+
+
+class AlwaysLost(Broken):
+    async def read(self, *args: Any, **limits: Any) -> Page:
+        return (await self.inner.read(*args, **limits))._replace(lost=True)
+
+
+class KnowsNoTopics(Broken):
+    async def read(self, after: int, until: int, topics: object, **limits: Any) -> Page:
+        return await self.inner.read(after, until, None, **limits)
+
+
+class Twice(Broken):
+    async def read(self, *args: Any, **limits: Any) -> Page:
+        page = await self.inner.read(*args, **limits)
+        return page._replace(publications=[each for each in page.publications for _ in (1, 2)])
+
+
+class LocatesTheLatest(Broken):
+    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+        page = await self.inner.read(0, 10**9, None, count=10**9, size=10**9)
+        positions = [n for n, each in enumerate(page.publications, start=1) if each.id == id]
+        return positions[-1] if positions else None
+
+
+class LocatesAnything(Broken):
+    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+        return await self.inner.locate(id) or (1 if self.inner.newest.position else None)
+
+
+class NewestIsTheFirst(Broken):
+    @property
+    def newest(self) -> Newest:
+        return self.inner.newest._replace(id="id 1")
+
+
+class CountsItsSizeWrong(Broken):
+    def statistics(self) -> Any:
+        figures = self.inner.statistics()
+        return type(figures)(figures.publications, figures.bytes + 1, figures.newest)
+
+
+class BeginsAnew(Broken):
+    async def aclose(self) -> None:
+        self.inner = MemoryHistory()
+
+
+class KnowsNoBounds(Broken):
+    def __init__(self, **bounds: Any) -> None:
+        super().__init__()
+
+
+class LosesContent(Broken):
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        bare = [Publication.restored(one.id, one.topics[:1], one.wire) for one in publications]
+        return self.inner.append_nowait(bare)
+
+
+class HalfOfWhatIsCancelled(Broken):
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        return False
+
+    async def append(self, publications: Sequence[Publication]) -> None:
+        for publication in publications:
+            self.inner.append_nowait([publication])
+            if len(publications) < 5:
+                await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("broken", Broken.__subclasses__())
+async def test_a_broken_one_is_found_out(broken: type[Broken]) -> None:
+    """The suite refuses each, and says which rule it breaks."""
+    with pytest.raises(AssertionError, match="the history breaks this rule: "):
+        await check_history(broken)
