@@ -66,6 +66,14 @@ def torture(session: nox.Session) -> None:
 
 
 @nox.session
+def durability(session: nox.Session) -> None:
+    """Kill a hub's server 50 times while it is published to; then measure how fast that is."""
+    install(session, "test")
+    session.run("python", "tests/durability/durability.py", *session.posargs)
+    session.run("python", "tests/durability/throughput.py")
+
+
+@nox.session
 def upstream(session: nox.Session) -> None:
     """Run Hypercorn's own tests, stock and with our classes in place, and compare."""
     install(session, "upstream")
@@ -74,7 +82,7 @@ def upstream(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure Penstock beside the Go program and sse-starlette; needs a quiet machine."""
+    """Measure streams and the hub beside Go, sse-starlette and nchan; needs a quiet machine."""
     install(session, "bench")
     work = session.create_tmp()
     session.run("python", "tests/bench/bench.py", "--work", work, *session.posargs)

@@ -14,10 +14,10 @@ __all__ = ["build"]
 
 
 def build(work: Path) -> str:
-    """Build both into a folder's ``bin``, with nothing from the network; return Go's version.
+    """Test and build them into a folder's ``bin``, offline; return Go's version.
 
     Raises:
-      BenchError: there is no Go, or it cannot build them.
+      BenchError: there is no Go, it cannot build them, or a load client misreads.
     """
     go = shutil.which("go", path=BIN) or shutil.which("go")
     if go is None:
@@ -26,7 +26,8 @@ def build(work: Path) -> str:
     folders = {"HOME": str(work), "GOCACHE": str(work / "go-cache"), "GOPATH": str(work / "go")}
     env = {**os.environ, **offline, **folders, "CGO_ENABLED": "0"}
     run = partial(subprocess.run, cwd=HERE / "go", env=env, capture_output=True, text=True)
-    built = run([go, "build", "-o", f"{work / 'bin'}{os.sep}", "./server", "./load"])
-    if built.returncode:
-        raise BenchError(f"go build: {built.stderr.strip()}")
+    for verb in (["test"], ["build", "-o", f"{work / 'bin'}{os.sep}"]):
+        done = run([go, *verb, "./..."])
+        if done.returncode:
+            raise BenchError(f"go {verb[0]}: {(done.stderr or done.stdout).strip()}")
     return run([go, "env", "GOVERSION"]).stdout.strip()

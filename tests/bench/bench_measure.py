@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bench_servers import BenchError, Server, serving
+from bench_load import loading
+from bench_machine import Machine
+from bench_servers import Server, serving
 
 __all__ = ["Row", "measure"]
 
@@ -50,8 +49,7 @@ def measure(
     seconds: float,
     *,
     idle: bool,
-    work: Path,
-    cores: tuple[int, int],
+    machine: Machine,
 ) -> Row:
     """Start a server, connect the clients, and measure for so many seconds.
 
@@ -60,42 +58,24 @@ def measure(
       clients: how many.
       seconds: of measuring, after all have connected.
       idle: whether the streams send nothing.
-      work: where the Go programs are, and the servers' logs go.
-      cores: the server's and the load client's, which this process is on already.
+      machine: where.
 
     Raises:
       BenchError: the server or the load client ended, or never began.
     """
-    with serving(server, core=cores[0], work=work) as running:
+    with serving(server, core=machine.core, work=machine.work) as running:
         before = running.rss()
-        command = [str(work / "bin" / "load"), f"--port={running.port}", f"--clients={clients}"]
-        command += [f"--window={seconds}s", *(["--path=/idle", "--silent"] if idle else [])]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as load:
-            connected = _line(load, "connected")
-            _line(load, "measuring")
+        command = [str(machine.work / "bin" / "load"), f"--port={running.port}"]
+        command += [f"--clients={clients}", f"--window={seconds}s"]
+        command += ["--path=/idle", "--silent"] if idle else []
+        with loading(command) as load:
+            connected = load.reach("connected")
+            load.reach("measuring")
             used, waited = running.cpu(), running.waited()
-            done = _line(load, "done")
+            done = load.reach("done")
             used, waited = running.cpu() - used, running.waited() - waited
             grown = running.rss() - before
-            load.communicate()
     return _row(server.name, clients, connected, done, used, waited, grown)
-
-
-def _line(load: subprocess.Popen[str], phase: str) -> dict[str, Any]:
-    assert load.stdout is not None
-    assert load.stderr is not None
-    text = load.stdout.readline()
-    if not text:
-        raise BenchError(f"the load client ended: {load.stderr.read().strip()}")
-    line: dict[str, Any] = json.loads(text)
-    assert line["phase"] == phase
-    return line
 
 
 def _row(

@@ -15,7 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-__all__ = ["BACKLOG", "SERVERS", "BenchError", "Server", "ServerProcess", "serving"]
+__all__ = [
+    "BACKLOG",
+    "SERVERS",
+    "BenchError",
+    "Server",
+    "ServerProcess",
+    "go",
+    "penstock",
+    "serving",
+    "uvicorn",
+]
 
 HERE: Final = Path(__file__).parent
 BIN: Final = Path(sys.executable).parent
@@ -39,24 +49,29 @@ class Server:
       name: in the tables and on the command line.
       command: takes the port to listen on, and the folder of the Go programs.
       most: not measured with more clients than this, because it is saturated.
+      ready: what it answers 200 to when it runs.
     """
 
     name: str
     command: Callable[[int, Path], list[str]]
     most: int | None = None
+    ready: str = "/idle"
 
 
-def _go(port: int, programs: Path) -> list[str]:
-    return [str(programs / "server"), f"127.0.0.1:{port}"]
+def go(program: str, port: int, programs: Path) -> list[str]:
+    """Return the command that runs a Go program."""
+    return [str(programs / program), f"127.0.0.1:{port}"]
 
 
-def _sse_starlette(port: int, programs: Path) -> list[str]:
-    uvicorn = [str(BIN / "uvicorn"), "--host=127.0.0.1", f"--port={port}", f"--backlog={BACKLOG}"]
-    return [*uvicorn, "--log-level=warning", "--no-access-log", "bench_starlette:app"]
+def uvicorn(app: str, port: int, programs: Path) -> list[str]:
+    """Return the command that serves an app with uvicorn."""
+    command = [str(BIN / "uvicorn"), "--host=127.0.0.1", f"--port={port}", f"--backlog={BACKLOG}"]
+    return [*command, "--log-level=warning", "--no-access-log", app]
 
 
-def _penstock(port: int, programs: Path) -> list[str]:
-    return [str(BIN / "penstock"), "serve", f"--bind=127.0.0.1:{port}", "bench_penstock:app"]
+def penstock(app: str, port: int, programs: Path) -> list[str]:
+    """Return the command that serves an app with Penstock."""
+    return [str(BIN / "penstock"), "serve", f"--bind=127.0.0.1:{port}", app]
 
 
 def _stock(port: int, programs: Path) -> list[str]:
@@ -67,9 +82,9 @@ def _stock(port: int, programs: Path) -> list[str]:
 SERVERS: Final = {
     server.name: server
     for server in (
-        Server("go", _go),
-        Server("sse-starlette", _sse_starlette),
-        Server("penstock", _penstock),
+        Server("go", partial(go, "server")),
+        Server("sse-starlette", partial(uvicorn, "bench_starlette:app")),
+        Server("penstock", partial(penstock, "bench_penstock:app")),
         Server("stock", _stock, most=1000),
     )
 }
@@ -100,7 +115,7 @@ class ServerProcess:
         tasks = os.listdir(f"/proc/{self._process.pid}/task")
         return sum(int(self._read(f"task/{task}/schedstat").split()[1]) for task in tasks) / 1e9
 
-    def wait_until_it_answers(self) -> None:
+    def wait_until_it_answers(self, path: str) -> None:
         """Wait for an answer to a request, which also loads what is loaded with the first one."""
         deadline = time.monotonic() + START_LIMIT
         while True:
@@ -108,7 +123,7 @@ class ServerProcess:
                 raise self.failure("did not start")
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
             try:
-                connection.request("GET", "/idle")
+                connection.request("GET", path)
                 if (status := connection.getresponse().status) != 200:
                     raise self.failure(f"answers {status}")
                 return
@@ -137,6 +152,7 @@ def serving(server: Server, *, core: int, work: Path) -> Iterator[ServerProcess]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = work / f"{server.name}.log"
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with log.open("wb") as output:
         process = subprocess.Popen(
             server.command(port, work / "bin"),
@@ -144,12 +160,12 @@ def serving(server: Server, *, core: int, work: Path) -> Iterator[ServerProcess]
             stdout=output,
             stderr=output,
             cwd=HERE / "apps",
-            env={**os.environ, "GOMAXPROCS": "1"},
+            env={**os.environ, "GOMAXPROCS": "1", "PYTHONPATH": path},
             preexec_fn=partial(os.sched_setaffinity, 0, {core}),
         )
     running = ServerProcess(port, process, log)
     try:
-        running.wait_until_it_answers()
+        running.wait_until_it_answers(server.ready)
         time.sleep(0.5)  # until that request is forgotten
         yield running
     finally:

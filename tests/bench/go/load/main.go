@@ -8,7 +8,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"penstock/bench/report"
 )
 
 const (
@@ -58,7 +59,7 @@ type load struct {
 	measuring  bool
 	events     int
 	bytes      int
-	late       histogram
+	late       report.Histogram
 }
 
 func (l *load) now() time.Duration { return time.Since(l.start) }
@@ -168,7 +169,7 @@ func (l *load) event(c *client, now time.Duration) {
 	if c.last == 0 {
 		l.begun++
 	} else if l.measuring {
-		l.late.record(now - c.last - period)
+		l.late.Record(now - c.last - period)
 	}
 	if l.measuring {
 		l.events++
@@ -202,23 +203,6 @@ func (l *load) run(until time.Duration, done func() bool) {
 
 func never() bool { return false }
 
-func say(phase string, values map[string]any) {
-	values["phase"] = phase
-	if err := json.NewEncoder(os.Stdout).Encode(values); err != nil {
-		log.Fatal(err)
-	}
-}
-
-func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
-
-func cpu() float64 {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		log.Fatal(err)
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
-}
-
 func main() {
 	port := flag.Int("port", 0, "the server's port on 127.0.0.1")
 	path := flag.String("path", "/sse", "what to get")
@@ -238,14 +222,14 @@ func main() {
 		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n\r\n", *path, *port),
 		poll:    poll,
 		clients: make([]client, *count),
-		late:    newHistogram(),
+		late:    report.NewHistogram(),
 		start:   time.Now(),
 	}
 
 	l.connecting = true
 	l.run(answerLimit, func() bool { return l.answered+l.lost >= *count })
 	l.connecting = false
-	say("connected", map[string]any{"answered": l.answered, "seconds": l.now().Seconds()})
+	report.Say("connected", map[string]any{"answered": l.answered, "seconds": l.now().Seconds()})
 	if !*silent {
 		l.run(l.now()+firstEventLimit, func() bool { return l.begun+l.lost+l.pending >= l.opened })
 	}
@@ -254,26 +238,26 @@ func main() {
 	// later none is due, and a whole number of them is in a window of whole periods.
 	l.run(l.now()+period/2, never)
 
-	begin, used := l.now(), cpu()
-	say("measuring", map[string]any{})
+	begin, used := l.now(), report.CPU()
+	report.Say("measuring", map[string]any{})
 	l.measuring = true
 	l.run(begin+*window, never)
 	end := l.now()
 	// Who still waits is as late as it is by now; else a client that is forgotten would not count.
 	for i := range l.clients {
 		if c := &l.clients[i]; c.open && c.last > 0 && end-c.last > period {
-			l.late.record(end - c.last - period)
+			l.late.Record(end - c.last - period)
 		}
 	}
 	kept := l.kept()
-	say("done", map[string]any{
+	report.Say("done", map[string]any{
 		"events":     l.events,
 		"bytes":      l.bytes,
 		"seconds":    (end - begin).Seconds(),
-		"p50":        milliseconds(l.late.percentile(0.50)),
-		"p99":        milliseconds(l.late.percentile(0.99)),
-		"max":        milliseconds(l.late.maximum),
-		"cpu":        cpu() - used,
+		"p50":        report.Milliseconds(l.late.Percentile(0.50)),
+		"p99":        report.Milliseconds(l.late.Percentile(0.99)),
+		"max":        report.Milliseconds(l.late.Maximum),
+		"cpu":        report.CPU() - used,
 		"kept":       kept,
 		"lost":       l.lost,
 		"unanswered": *count - kept - l.lost,
