@@ -41,8 +41,8 @@ _TURN: Final = 0.01
 
 # With many clients, writing to each of them for each event is most of what a hub does, and most of
 # that is the kernel's. So a busy hub gathers what is published in the meantime: delivering takes a
-# quarter of its time at most, unless somebody would wait for this longer than these seconds.
-_SHARE: Final = 4
+# fifth of its time at most, unless somebody would wait for this longer than these seconds.
+_SHARE: Final = 5
 DEFAULT_GATHER: Final = 0.015
 
 # Seconds of gathering that are not worth a timer.

@@ -5,11 +5,9 @@
             await hub.publish(ServerSentEvent("42"), topics=["prices"])
             print(await anext(prices))
 
-Rule 1: lifetime equals block. The dispatcher and the producers are tasks of the block of
+Rule: lifetime equals block. The dispatcher and the producers are tasks of the block of
 `open_hub`; when it is left, what was published is kept and delivered, every subscription has ended,
 and the history is closed.
-
-Rule 2: data travels one way: publisher, history, dispatcher, subscription, client.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ class Hub:
       max_event_size: the most bytes of an event, as it goes over the wire.
       gather: the most seconds for which a hub that is busy gathers what is published before it
         delivers it: one write to each client then has several events. A hub is busy when it
-        delivers for more than a quarter of the time. 0 delivers at once, always.
+        delivers for more than a fifth of the time. 0 delivers at once, always.
 
     Raises:
       ValueError: ``max_event_size`` is below 1, or ``gather`` below 0.
@@ -92,8 +90,8 @@ class Hub:
     async def publish(self, event: ServerSentEvent, topics: Iterable[str]) -> str:
         """Publish an event, and return its id when the history has it.
 
-        It is delivered to all who subscribe to any of the topics, once to each, whether they read
-        it or not: nobody's slowness makes a publisher wait.
+        It is delivered once to each who subscribes to any of the topics; nobody's slowness makes a
+        publisher wait.
 
         Args:
           event: what to publish; one without an id is given one.
@@ -146,23 +144,7 @@ class Hub:
 
             return EventSourceResponse(hub.subscription(["prices"], last_event_id=last_event_id()))
 
-        Args:
-          topics: which; ``"*"`` means every topic.
-          last_event_id: where to go on: what comes after it in the history comes first. None or
-            ``""`` begins with what is published from then on; ``"earliest"`` with all that the
-            history has. With an id that the history does not have (any more), an event named
-            ``gap`` comes first, whose data is ``{"last_event_id": …}``, and then what is published
-            from then on.
-          when_slow: what becomes of a subscriber who is too far behind: see `WhenSlow`.
-          buffer: how many publications may wait in memory for a subscriber.
-          buffer_size: how many bytes of them.
-          retry: what a stream tells its client at the beginning: how long to wait before it
-            reconnects, in milliseconds (the unit of the wire).
-
-        Raises:
-          InvalidPublication: there is no topic, or one that cannot be.
-          TypeError: ``last_event_id`` is no text.
-          ValueError: ``when_slow`` is no policy, a bound is below 1, or ``retry`` out of its range.
+        See `Subscription` for what there is to say, and for what it raises.
         """
         return Subscription(
             self,
@@ -202,8 +184,7 @@ class Hub:
     ) -> None:
         """Have a topic's events made by a producer that runs while anybody subscribes to it.
 
-        It is one as a stream's own, which here works for all: what it sends is published on the
-        topic. See `penstock.on_demand.ProducersOnDemand.add`.
+        It is one as a stream's own: see `penstock.on_demand.ProducersOnDemand.add`.
         """
         self._on_demand.add(topic, producer, linger, restart_after, self.subscribers.count(topic))
 
@@ -223,8 +204,7 @@ class Hub:
     def close(self) -> None:
         """Take no more publications; end when those that wait are kept and delivered.
 
-        Every subscription then receives what waits for it, and ends. The hub's block goes on until
-        it is left.
+        Every subscription then receives what waits for it, and ends.
 
         Cancellation:
           Synchronous, no checkpoint; may be called again.

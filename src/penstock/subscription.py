@@ -51,6 +51,25 @@ class Subscription:
 
     An event named ``gap`` is not published by anybody: it says that something is missing there.
 
+    Args:
+      hub: what it subscribes to.
+      topics: which; ``"*"`` means every topic.
+      last_event_id: where to go on: what comes after it in the history comes first. None or
+        ``""`` begins with what is published from then on; ``"earliest"`` with all that the
+        history has. With an id that the history does not have (any more), an event named
+        ``gap`` comes first, whose data is ``{"last_event_id": …}``, and then what is published
+        from then on.
+      when_slow: what becomes of a subscriber who is too far behind: see `WhenSlow`.
+      buffer: how many publications may wait in memory for a subscriber.
+      buffer_size: how many bytes of them.
+      retry: what a stream tells its client at the beginning: how long to wait before it
+        reconnects, in milliseconds (the unit of the wire).
+
+    Raises:
+      InvalidPublication: there is no topic, or one that cannot be.
+      TypeError: ``last_event_id`` is no text.
+      ValueError: ``when_slow`` is no policy, a bound is below 1, or ``retry`` out of its range.
+
     Attributes:
       conclude: called when it falls behind, if its stream wants to know.
       last_event_id: the id of the last event that was received by iterating; None before.
