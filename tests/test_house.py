@@ -12,7 +12,10 @@ import pytest
 import penstock
 
 SANS_IO = {"errors", "event", "decode", "outcome"}
-HOSTS = {"quart", "quart_asgi", "quart_hub", "hypercorn", "loading", "cli", "demo"}
+HOSTS = {
+    *("quart", "quart_asgi", "quart_hub", "hypercorn", "loading", "cli", "demo"),
+    *("client", "client_connection", "url"),
+}
 MODULES = {
     info.name.removeprefix("penstock.")
     for info in pkgutil.walk_packages(penstock.__path__, "penstock.")

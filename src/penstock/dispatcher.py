@@ -65,12 +65,13 @@ _logger = logging.getLogger(__name__)
 class _Group:
     """What is appended together, and what its publishers wait for."""
 
-    __slots__ = ("done", "error", "publications")
+    __slots__ = ("done", "error", "publications", "raises")
 
     def __init__(self) -> None:
         self.publications: list[Publication] = []
         self.done = trio.Event()
-        self.error: str | None = "the hub was closed: this was not published"
+        self.error: str | None = "the hub was closed: this may not have been published"
+        self.raises: type[Exception] = trio.ClosedResourceError
 
 
 @final
@@ -86,15 +87,19 @@ class Dispatcher:
       head: the newest publication that has been, or is being, delivered.
       published: how many publications the history has taken.
       delivered: how many of them went to subscribers, counted for each subscriber.
+      latecomers: subscriptions that begin behind what is not delivered yet: woken when the head
+        moves.
     """
 
     def __init__(self, history: History, audiences: Audiences, gather: float) -> None:
         self.head: Newest = Newest()
         self.published: int = 0
         self.delivered: int = 0
+        self.latecomers: set[Subscription] = set()
         self._history = history
         self._audiences = audiences
         self._closed = False
+        self._all_kept = False
         self._group = _Group()  # waits to be kept
         self._grown = trio.Event()
         self._kept: list[Publication] = []  # waits to be delivered
@@ -134,8 +139,7 @@ class Dispatcher:
         self._grown.set()
         await group.done.wait()
         if group.error is not None:
-            error = trio.ClosedResourceError if self._closed else HistoryError
-            raise error(group.error)
+            raise group.raises(group.error)
 
     def close(self) -> None:
         """Take nothing more; `run` returns when what waits was kept and delivered."""
@@ -148,7 +152,7 @@ class Dispatcher:
         Cancellation:
           Checkpoints throughout. Cancelled, it tells those whose publications were not kept.
         """
-        self.head = self._history.newest
+        self._move_head(self._history.newest)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._deliver_all, name="dispatcher")
@@ -169,6 +173,7 @@ class Dispatcher:
                     await self._keep(group)
             finally:
                 group.done.set()
+        self._all_kept = True
         self._called.set()
 
     async def _keep(self, group: _Group) -> None:
@@ -176,10 +181,10 @@ class Dispatcher:
         try:
             await self._history.append(group.publications)
         except HistoryError as error:
-            group.error = str(error)
+            group.error, group.raises = str(error), HistoryError
         except Exception as error:
             _logger.exception("The history failed")
-            group.error = f"the history failed: {error!r}"
+            group.error, group.raises = f"the history failed: {error!r}", HistoryError
         else:
             group.error = None
             self._note_kept(group.publications)
@@ -198,9 +203,9 @@ class Dispatcher:
             kept, self._kept = self._kept, []
             if kept:
                 await self._deliver(kept)
-            elif self._closed:
+            elif self._all_kept:
                 return
-            if self._closed:
+            if self._all_kept:
                 self._called.set()
 
     async def _gather_more(self) -> None:
@@ -214,7 +219,7 @@ class Dispatcher:
 
     async def _deliver(self, publications: Sequence[Publication]) -> None:
         for part in _slices(publications):
-            self.head = Newest(self.head.position + len(part), part[-1].id)
+            self._move_head(Newest(self.head.position + len(part), part[-1].id))
             # No checkpoint from here to the end of this list: see rule 3.
             heard = [
                 (list(audience.members), theirs) for audience, theirs in self._audiences.match(part)
@@ -224,6 +229,12 @@ class Dispatcher:
                 chunk = Chunk(b"".join([publication.wire for publication in theirs]))
                 began = await self._deliver_to(members, chunk, theirs, began)
             self._took += perf_counter() - began
+
+    def _move_head(self, head: Newest) -> None:
+        self.head = head
+        latecomers, self.latecomers = self.latecomers, set()
+        for latecomer in latecomers:
+            latecomer.wake()
 
     async def _deliver_to(
         self, members: list[Subscription], chunk: Chunk, heard: list[Publication], began: float
@@ -239,8 +250,8 @@ class Dispatcher:
                 written.events += count
                 written.bytes += size
                 member.silent_since = now
-            else:
-                member.put(heard)
+            elif not member.put(heard):
+                self.delivered -= count
             until_look -= 1
             if not until_look:
                 until_look = _LOOK

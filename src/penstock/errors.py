@@ -4,6 +4,7 @@
     ├── InvalidEvent (ValueError)             your event cannot be sent as it is
     ├── InvalidPublication (ValueError)       this cannot be published, or not on these topics
     ├── InvalidSettings (ValueError)          the server cannot be set up like this
+    ├── ConnectionFailed                      their event stream cannot be had, now or later
     ├── DecodeError                           their event stream cannot be read further
     ├── HistoryError                          the history cannot keep or read publications now
     └── StreamingUnsupported (RuntimeError)   this server cannot carry a Trio stream
@@ -15,6 +16,7 @@ The state of a resource is told with Trio's own errors: `trio.ClosedResourceErro
 from __future__ import annotations
 
 __all__ = [
+    "ConnectionFailed",
     "DecodeError",
     "HistoryError",
     "InvalidEvent",
@@ -47,6 +49,18 @@ class InvalidPublication(PenstockError, ValueError):
 
 class InvalidSettings(PenstockError, ValueError):
     """A server was to be set up in a way that cannot be, or that breaks its guarantee."""
+
+
+class ConnectionFailed(PenstockError):
+    """A client cannot have the event stream it asked for, and gives up.
+
+    Attributes:
+      status: the HTTP status of the answer that decided it; None if there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status: int | None = status
 
 
 class DecodeError(PenstockError):

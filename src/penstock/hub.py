@@ -20,6 +20,7 @@ import trio
 
 from penstock.backlog import WhenSlow
 from penstock.dispatcher import DEFAULT_GATHER, Dispatcher
+from penstock.errors import InvalidPublication
 from penstock.event import ServerSentEvent
 from penstock.history import History
 from penstock.hub_statistics import HubStatistics
@@ -105,7 +106,11 @@ class Hub:
         Cancellation:
           A checkpoint. Cancelled while it waits for the history, it is published all the same.
         """
-        (id_,) = await self.publish_batch([(event, topics)])
+        try:
+            (id_,) = await self.publish_batch([(event, topics)])
+        except InvalidPublication as error:
+            error.index = None  # there was no batch
+            raise
         return id_
 
     async def publish_batch(
@@ -204,11 +209,12 @@ class Hub:
     def close(self) -> None:
         """Take no more publications; end when those that wait are kept and delivered.
 
-        Every subscription then receives what waits for it, and ends.
+        Every subscription then receives what waits for it, and ends. Producers are cancelled.
 
         Cancellation:
           Synchronous, no checkpoint; may be called again.
         """
+        self._on_demand.stop()
         self.dispatcher.close()
 
     async def wait_closed(self) -> None:

@@ -15,9 +15,10 @@ from typing import Final, TypeAlias, final
 
 import trio
 
+from penstock.errors import InvalidPublication
 from penstock.event import ServerSentEvent
 from penstock.producer import Producer, check_producer, log_failure, start_producer
-from penstock.publication import check_topics
+from penstock.publication import EVERY_TOPIC, check_topics
 
 __all__ = ["DEFAULT_LINGER", "DEFAULT_RESTART_AFTER", "ProducersOnDemand"]
 
@@ -79,6 +80,8 @@ class ProducersOnDemand:
           What it raises is logged, with its traceback, to the logger ``penstock.producer``.
         """
         (topic,) = check_topics([topic])
+        if topic == EVERY_TOPIC:
+            raise InvalidPublication('the topic "*" stands for every topic: name a real one')
         check_producer(producer)
         if topic in self._producers:
             raise ValueError(f"the topic {topic!r} has a producer already")
@@ -94,8 +97,16 @@ class ProducersOnDemand:
         """Run them in this nursery, as they are needed."""
         self._nursery = nursery
         for each in self._producers.values():
+            each.stopped = False
             if each.subscribers:
                 self._start(each)
+
+    def stop(self) -> None:
+        """Cancel them, and start none until `start` is called again."""
+        self._nursery = None
+        for each in self._producers.values():
+            each.stopped = True
+            each.scope.cancel()
 
     def come(self, topics: frozenset[str] | None) -> None:
         """Note that there is a subscription more to these topics; None means every topic."""
@@ -141,6 +152,7 @@ class _OnDemand:
         self.linger = linger
         self.subscribers = 0
         self.running = False
+        self.stopped = False
         self.scope = trio.CancelScope()
         self._producer = producer
         self._restart_after = restart_after
@@ -154,7 +166,7 @@ class _OnDemand:
         """
         try:
             again = True
-            while again and self.subscribers:
+            while again and self.subscribers and not self.stopped:
                 with trio.CancelScope() as self.scope:
                     again = await self._run_while_needed()
         finally:

@@ -20,6 +20,7 @@ from penstock.event import ServerSentEvent, event_of_wire
 __all__ = [
     "EARLIEST",
     "EVERY_TOPIC",
+    "MAX_TOPICS",
     "MAX_TOPIC_SIZE",
     "Publication",
     "check_topics",
@@ -34,6 +35,9 @@ EARLIEST: Final = "earliest"
 
 # Bytes of a topic, in UTF-8: an index holds them, and nobody reads more.
 MAX_TOPIC_SIZE: Final = 1024
+
+# Topics of one publication or subscription, as Mercure hubs have it: each is a row of an index.
+MAX_TOPICS: Final = 1000
 
 
 @final
@@ -127,14 +131,18 @@ def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
     """Return topics as a tuple, each once, in their order.
 
     Raises:
-      InvalidPublication: there is none; or one is no text, is empty, longer than 1,024 bytes, or
-        has a control character.
+      InvalidPublication: there is none, or there are more than 1,000; or one is no text, is empty,
+        longer than 1,024 bytes, or has a control character.
     """
     if isinstance(topics, str):
         raise InvalidPublication(f"topics must be a list: pass [{reprlib.repr(topics)}]")
     listed = tuple(topics)
     if not listed:
         raise InvalidPublication("there must be at least one topic")
+    if len(listed) > MAX_TOPICS:
+        raise InvalidPublication(
+            f"there must not be more than {MAX_TOPICS:,} topics: these are {len(listed):,}"
+        )
     for topic in listed:
         _check_topic(topic)
     return tuple(dict.fromkeys(listed))

@@ -4,10 +4,14 @@ Rule: far behind, it reads page after page up to the dispatcher's head. Before t
 the last one it has to hear what is published: whoever reads joins then, with no checkpoint between
 looking at the head and joining, and `Replay.joined` notes the head as the mark. Everything up to
 the mark comes from the history, everything behind it has been waiting since.
+
+What the history has and the dispatcher has not begun to deliver is published already: who begins
+now, or goes on from there, waits until the head is where it begins.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Final, TypeAlias, final
@@ -66,16 +70,16 @@ class Replay:
         """Whether what comes next is what was published since it has joined."""
         return self._after == self._mark and self._mark is not None and not self._page
 
-    def begin(self, head: Newest) -> None:
-        """Begin at the head, if nothing of the history is requested, and it has not begun."""
+    def begin(self) -> None:
+        """Begin behind all there is, if nothing of that is requested, and it has not begun."""
         if self.requested is None and self._after is None:
-            self._begin_at(head)
+            self._begin_now()
 
-    async def locate(self, head: Newest) -> None:
+    async def locate(self) -> None:
         """Find where it goes on; done once.
 
-        An id that is not found, or a history that cannot be read now, is a gap: it goes on at the
-        head, whose id the gap tells, so that there is one gap only.
+        An id that is not found, or a history that cannot be read now, is a gap: it goes on behind
+        all there is, whose last id the gap tells, so that there is one gap only.
 
         Cancellation:
           May be a checkpoint. Cancelled, it can be called again.
@@ -83,7 +87,7 @@ class Replay:
         if self._after is not None:
             return
         if self.requested is None:
-            self._begin_at(head)
+            self._begin_now()
         elif self.requested == EARLIEST:
             self._after, self.goes_on = 0, EARLIEST
         else:
@@ -95,12 +99,16 @@ class Replay:
             if position is not None:
                 self._after, self.goes_on = position, self.requested
             else:
-                self._begin_at(head)
-                self._page = [_gap(self.requested, head.id or "")]
+                self._begin_now()
+                self._page = [_gap(self.requested, self.goes_on or "")]
 
     def is_at(self, head: Newest) -> bool:
         """Tell whether it needs nothing of the history."""
         return self._after == head.position
+
+    def is_beyond(self, head: Newest) -> bool:
+        """Tell whether what it begins behind is not delivered yet."""
+        return self._after is not None and self._after > head.position
 
     def ends_soon(self, head: Newest) -> bool:
         """Tell whether the next page can be the last one, so that it is time to join."""
@@ -147,10 +155,13 @@ class Replay:
         first, self._page = self._page[0], self._page[1:]
         return first
 
-    def _begin_at(self, head: Newest) -> None:
-        self._after, self.goes_on = head.position, head.id
+    def _begin_now(self) -> None:
+        newest = self._history.newest
+        self._after, self.goes_on = newest.position, newest.id
 
 
 def _gap(missed: str | None, goes_on: str | None) -> ServerSentEvent:
     """Return the event that tells what was asked for, and where it goes on if that is elsewhere."""
-    return ServerSentEvent.json({"last_event_id": missed}, event=GAP, id=goes_on)
+    # In ASCII, since what was asked for may be text that UTF-8 cannot carry.
+    data = json.dumps({"last_event_id": missed}, separators=(",", ":"))
+    return ServerSentEvent(data, event=GAP, id=goes_on)

@@ -66,5 +66,6 @@ class Subscribers:
     def close(self) -> None:
         """End them all; they receive what waits for them."""
         self.closed = True
+        self._on_demand.stop()
         for subscription in list(self._open):
             subscription.end(CloseReason.FINISHED)

@@ -147,7 +147,7 @@ class Subscription:
         Cancellation:
           May be a checkpoint. Cancelled, it can be called again.
         """
-        await self._replay.locate(self._hub.dispatcher.head)
+        await self._replay.locate()
         return self._replay.goes_on
 
     @asynccontextmanager
@@ -169,6 +169,8 @@ class Subscription:
             yield self
         finally:
             self.end(CloseReason.FINISHED)
+            self._backlog.clear()
+            self._replay.take()
 
     def feed(self, *, keep_alive: float, max_lifetime: float) -> SubscriptionFeed:
         """Return the feed for a stream; `penstock.stream.EventStream` calls it.
@@ -224,10 +226,10 @@ class Subscription:
     def begin(self) -> None:
         """Begin to receive: at once when it needs nothing of the history. Synchronous."""
         self._opened = True
-        self._hub.subscribers.begin(self, self._topics)
-        head = self._hub.dispatcher.head
-        self._replay.begin(head)
-        if self._replay.is_at(head):
+        if self._close_reason is None:
+            self._hub.subscribers.begin(self, self._topics)
+        self._replay.begin()
+        if self._replay.is_at(self._hub.dispatcher.head):
             self._join()
 
     async def ready(self) -> bool:
@@ -239,6 +241,10 @@ class Subscription:
         while not len(self._replay) and not self._replay.done and self._close_reason is None:
             await self.locate()
             head = self._hub.dispatcher.head
+            if self._replay.is_beyond(head):
+                self._hub.dispatcher.latecomers.add(self)
+                await self.wait()
+                continue
             if self._audience is None and self._replay.ends_soon(head):
                 self._join()
             await self._replay.read(head)
@@ -263,25 +269,32 @@ class Subscription:
             return
         self._close_reason = reason
         self.through = None
-        self._hub.subscribers.end(self, self._topics, self._audience, reason)
+        if self._opened:
+            self._hub.subscribers.end(self, self._topics, self._audience, reason)
         self._audience = None
-        self._wake()
+        self.wake()
 
     # For the dispatcher
 
-    def put(self, publications: Iterable[Publication]) -> None:
-        """Have publications wait; the client is behind."""
+    def wake(self) -> None:
+        """Have `wait` return."""
+        if self._called is not None:
+            self._called.set()
+
+    def put(self, publications: Iterable[Publication]) -> bool:
+        """Have publications wait; the client is behind. False: it has left meanwhile."""
         self.through = None
         if self._audience is None:
-            return  # it left while these were being delivered
+            return False
         for publication in publications:
             if not self._backlog.add(publication):
                 self._backlog.clear()
                 if self.conclude is not None:
                     self.conclude(CloseReason.SLOW)
                 self.end(CloseReason.SLOW)
-                return
-        self._wake()
+                return True
+        self.wake()
+        return True
 
     def _use(self) -> None:
         if self._used:
@@ -293,7 +306,3 @@ class Subscription:
         if self._close_reason is None:
             self._replay.joined(self._hub.dispatcher.head)
             self._audience = self._hub.subscribers.audiences.join(self, self._topics)
-
-    def _wake(self) -> None:
-        if self._called is not None:
-            self._called.set()

@@ -91,15 +91,23 @@ class SubscriptionFeed:
     def end(self) -> None:
         """Receive no more."""
         self.expired = True
-        self._subscription.end(CloseReason.FINISHED)
+        conclude = self._subscription.conclude  # None: it is not running
+        self._subscription.end(conclude(CloseReason.EXPIRED) if conclude else CloseReason.FINISHED)
 
     async def take(self, tally: Tally) -> bytes:
         """Return what is to be written next; see `Feed.take`."""
         subscription = self._subscription
         began = trio.current_time()
+        waited = False
         while True:
+            if self._deadline <= trio.current_time():
+                self.end()
             if await subscription.ready():
-                return self._taken(tally)
+                if waited:
+                    return self._taken(tally)
+                await trio.lowlevel.checkpoint()  # whatever waits, others have their turn
+                waited = True
+                continue
             if subscription.close_reason is not None:
                 return self._last(tally)
             silent_since = max(began, subscription.silent_since)
@@ -114,8 +122,7 @@ class SubscriptionFeed:
                     await subscription.wait()
                 finally:
                     subscription.through = None
-            if self._deadline <= trio.current_time():
-                self.end()
+            waited = True
 
     def _taken(self, tally: Tally) -> bytes:
         chunks = []

@@ -87,9 +87,7 @@ class MemoryHistory:
                     trail = self._topics[topic] = _Trail()
                 trail.append(entry)
                 if trail.kept > (self._bounds.per_topic or trail.kept):
-                    oldest = trail.first()
-                    self._marks[topic] = oldest.position
-                    self._discard(oldest)
+                    self._discard_of_topic(trail.first())
         self._trim(now)
         return True
 
@@ -150,6 +148,13 @@ class MemoryHistory:
             self._discard(oldest)
         if len(self._marks) > 2 * len(self._topics) + _SPARE:
             self._marks = {topic: mark for topic, mark in self._marks.items() if mark > self._floor}
+
+    def _discard_of_topic(self, entry: _Entry) -> None:
+        """Discard an entry that is too many on one of its topics: then it is gone on all."""
+        assert entry.publication is not None
+        for topic in entry.publication.topics:
+            self._marks[topic] = max(self._marks.get(topic, 0), entry.position)
+        self._discard(entry)
 
     def _discard(self, entry: _Entry) -> None:
         publication, entry.publication = entry.publication, None

@@ -1,4 +1,4 @@
-"""The command line: `penstock serve`."""
+"""`penstock serve`: an application on the guarded server, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import trio
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
 
+from penstock.cli import Misuse
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
 from penstock.loading import NoApplication, load_application
 
-__all__ = ["main"]
+__all__ = ["serve"]
 
 DEMO: Final = "penstock.demo:app"
 DEFAULT_BIND: Final = "127.0.0.1:8080"
@@ -37,40 +38,6 @@ Examples:
   penstock serve --certfile cert.pem --keyfile key.pem --bind 127.0.0.1:8443
                                                 over TLS, with HTTP/2
 """
-
-
-class _Misuse(click.ClickException):
-    """The command line asks for what cannot be; the message says what can."""
-
-    exit_code = 2
-
-
-def main() -> None:
-    """Run the command line; an expected error is one line on stderr and status 1 or 2."""
-    try:
-        sys.exit(cli.main(prog_name="penstock", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        said = error.format_message()
-        if isinstance(error, click.UsageError) and error.ctx:
-            end = "" if said.endswith((".", "?")) else "."
-            said = f"{said}{end} See {error.ctx.command_path} --help."
-        click.echo(f"penstock: {said}", err=True)
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(128 + signal.SIGINT)
-
-
-@click.group(
-    epilog=_EXAMPLES,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-@click.version_option(package_name="penstock")
-@click.pass_context
-def cli(context: click.Context) -> None:
-    """Server-Sent Events for Trio."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
 
 
 class Bind(click.ParamType[tuple[str, int]]):
@@ -100,7 +67,7 @@ def _seconds(option: str, said: str) -> Callable[[Any], Any]:
     return click.option(option, type=kind, metavar="SECONDS", default=default, help=said)
 
 
-@cli.command(epilog=_EXAMPLES, short_help="Serve an application, or the demonstration.")
+@click.command(epilog=_EXAMPLES)
 @click.argument("application", metavar="[MODULE:APP]", default=DEMO)
 @click.option(
     "binds",
@@ -163,7 +130,7 @@ def serve(
         settings = Settings(**options)
         app = load_application(application)
     except (NoApplication, InvalidSettings) as error:
-        raise _Misuse(str(error)) from error
+        raise Misuse(str(error)) from error
     config = _config(binds, certfile, keyfile, settings)
     failure = None
     try:
@@ -184,7 +151,7 @@ def _config(
 ) -> Config:
     config = Config()
     if (certfile is None) != (keyfile is None):
-        raise _Misuse("TLS needs both --certfile and --keyfile")
+        raise Misuse("TLS needs both --certfile and --keyfile")
     config.certfile, config.keyfile = certfile, keyfile
     try:
         config.create_ssl_context()

@@ -1,0 +1,82 @@
+"""The command line: `penstock serve`, `penstock listen` and `penstock publish`.
+
+A command's module is imported when the command is called: none waits for what only another needs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+from typing import Final
+
+import click
+
+__all__ = ["Misuse", "cli", "main"]
+
+_COMMANDS: Final = {
+    "serve": "Serve an application, or the demonstration.",
+    "publish": "Publish an event, or each line of standard input as one.",
+    "listen": "Print the events of a stream as they come.",
+}
+
+_EXAMPLES: Final = """\b
+Examples:
+  penstock serve                                the demonstration, with its page
+  penstock serve shop:app --bind 0.0.0.0:80     `app` in shop.py of this directory
+  penstock listen http://127.0.0.1:8080/sse     what it sends, until Ctrl-C
+  penstock publish http://127.0.0.1:8080/publish --topic news 'It rains'
+"""
+
+
+class Misuse(click.ClickException):
+    """The command line asks for what cannot be; the message says what can."""
+
+    exit_code = 2
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and status 1 or 2."""
+    try:
+        sys.exit(cli.main(prog_name="penstock", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        said = error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx:
+            end = "" if said.endswith((".", "?")) else "."
+            said = f"{said}{end} See {error.ctx.command_path} --help."
+        click.echo(f"penstock: {said}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(128 + signal.SIGINT)
+
+
+class _Commands(click.Group):
+    """The commands: of those that are not called, the name and what help says of it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the command that is called."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None:
+            command = getattr(import_module(f"{__name__}.{name}"), name)
+        return name, command, rest
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names in the order of their use."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Commands,
+    commands={name: click.Command(name, short_help=said) for name, said in _COMMANDS.items()},
+    epilog=_EXAMPLES,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="penstock")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Server-Sent Events for Trio."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

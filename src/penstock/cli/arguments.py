@@ -1,0 +1,61 @@
+"""The arguments that the commands have in common which ask a server for something."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, final
+
+import click
+import httpx  # noqa: ASYNC127 - the release that the project depends on
+
+from penstock.url import url_of
+
+__all__ = ["HEADER", "URL"]
+
+# Spec: RFC 9110, 5.1: a field name is a token.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@final
+class _Url(click.ParamType[httpx.URL]):
+    name = "URL"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> httpx.URL:
+        """Return the URL."""
+        try:
+            return url_of(value)
+        except ValueError as error:
+            self.fail(str(error))
+
+
+@final
+class _Header(click.ParamType[tuple[str, str]]):
+    name = "NAME: VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return the header's name and its value."""
+        if isinstance(value, tuple):
+            return value
+        name, colon, text = str(value).partition(":")
+        text = text.strip(" \t")
+        if not colon or not _NAME.fullmatch(name):
+            self.fail(f"{value!r} is not a header, such as 'Authorization: Bearer …'")
+        if not text.isprintable() or not text.isascii():
+            self.fail(f"{value!r}: a header's value is of printable ASCII characters")
+        return name, text
+
+
+URL: Final = _Url()
+HEADER: Final = click.option(
+    "headers",
+    "--header",
+    "-H",
+    type=_Header(),
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A header to send; may be given several times.",
+)

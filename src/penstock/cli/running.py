@@ -1,0 +1,58 @@
+"""How a command runs that works until it is done, or until it is stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import click
+import trio
+
+from penstock.cli.standard_streams import Output, Unread
+
+__all__ = ["run"]
+
+
+def run(work: Callable[[], Awaitable[None]], *, output: Output | None = None) -> int:
+    """Run a command's work; return the status to exit with.
+
+    It is 0 when the work is done; 130 after SIGINT (Ctrl-C) and 143 after SIGTERM, which cancel
+    the work, a second one ending the process at once. Where an output is given, a pipe that nobody
+    reads any more ends the work, and that is 0, too: who has had enough closes it.
+
+    Raises:
+      click.ClickException: the work raised it.
+    """
+    return trio.run(_run, work, output)
+
+
+async def _run(work: Callable[[], Awaitable[None]], output: Output | None) -> int:
+    status, failure = 0, None
+
+    async def end_at_signal(signals: AsyncIterator[int]) -> None:
+        nonlocal status
+        number = await anext(signals)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        status = 128 + number
+        nursery.cancel_scope.cancel()
+
+    async def end_when_unread(output: Output) -> None:
+        await output.wait_unread()
+        nursery.cancel_scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_at_signal, signals)
+            if output is not None:
+                nursery.start_soon(end_when_unread, output)
+            try:
+                await work()
+            except click.ClickException as error:
+                failure = error  # raised below, where no nursery puts it into a group
+            except Unread:
+                pass
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return status

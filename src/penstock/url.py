@@ -1,0 +1,28 @@
+"""The URLs that a client asks for: which it takes, and how it writes them down."""
+
+from __future__ import annotations
+
+import httpx  # noqa: ASYNC127 - the release that the project depends on
+
+__all__ = ["address_of", "url_of"]
+
+
+def url_of(given: str | httpx.URL) -> httpx.URL:
+    """Return a URL that can be asked for.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        url = httpx.URL(given)
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"{given!r} is not a URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"{given!r} is not a URL such as https://example.org/events")
+    return url
+
+
+def address_of(url: httpx.URL) -> str:
+    """Return a URL for the log, without what may be secret: user, password and query."""
+    path, _, _ = url.raw_path.partition(b"?")
+    return f"{url.scheme}://{(url.netloc + path).decode('ascii')}"
