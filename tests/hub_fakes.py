@@ -117,7 +117,8 @@ class Server:
         self.wire += chunk
 
     def stop_reading(self) -> None:
-        self._reads = trio.Event()
+        if self._reads.is_set():
+            self._reads = trio.Event()
 
     def read_on(self) -> None:
         self._reads.set()

@@ -150,7 +150,7 @@ def test_it_is_the_simple_list_that_it_says(
     dropped = 0
     for number, step in enumerate(steps):
         if isinstance(step, int):
-            expected = []
+            expected: list[Publication] = []
             while model and sum(len(each.wire) for each in expected) < step:
                 expected.append(model.pop(0))
             assert list(backlog.pop(step)) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from penstock.event import ServerSentEvent
 from penstock.history import Newest, Page
 from penstock.publication import Publication
 from penstock.stores import MemoryHistory, SQLiteHistory
@@ -107,6 +109,67 @@ class LocatesAnything(Broken):
         return await self.inner.locate(id) or (1 if self.inner.newest.position else None)
 
 
+class LocatesTheFirstEver(Broken):
+    """Which may be gone, when another one with the same id is not."""
+
+    def __init__(self, **bounds: Any) -> None:
+        super().__init__(**bounds)
+        self.first: dict[str, int] = {}
+
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        for position, each in enumerate(publications, start=self.inner.newest.position + 1):
+            self.first.setdefault(each.id, position)
+        return self.inner.append_nowait(publications)
+
+    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+        position = await self.inner.locate(id)
+        return position if position == self.first.get(id) else None
+
+
+class LocatesWhatLooksTheSame(Broken):
+    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+        return await self.inner.locate(id.encode(errors="replace").decode())
+
+
+class SaysNothingToOtherTopics(Broken):
+    async def read(self, after: int, until: int, topics: Any, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, topics, **limits)
+        return page._replace(lost=page.lost and topics != {"quiet"})
+
+
+class TellsEverybody(Broken):
+    async def read(self, after: int, until: int, topics: Any, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, topics, **limits)
+        everything = await self.inner.read(after, until, None, **limits)
+        return page._replace(lost=everything.lost)
+
+
+class ForgetsAnOldNewest(Broken):
+    def __init__(self, **bounds: Any) -> None:
+        super().__init__(**bounds)
+        self.age = bounds.get("age", math.inf)
+        self.appended = -math.inf
+
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        self.appended = trio.current_time()
+        return self.inner.append_nowait(publications)
+
+    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+        too_old = self.appended < trio.current_time() - self.age
+        return None if too_old else await self.inner.locate(id)
+
+
+class ForgetsGapsWhenClosed(Broken):
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    async def read(self, after: int, until: int, topics: Any, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, topics, **limits)
+        return page._replace(lost=page.lost and not (self.closed and topics))
+
+
 class NewestIsTheFirst(Broken):
     @property
     def newest(self) -> Newest:
@@ -151,3 +214,18 @@ async def test_a_broken_one_is_found_out(broken: type[Broken]) -> None:
     """The suite refuses each, and says which rule it breaks."""
     with pytest.raises(AssertionError, match="the history breaks this rule: "):
         await check_history(broken)
+
+
+async def test_marks_are_bounded() -> None:
+    """Of topics that have nothing left it forgets the oldest: they may have lost something."""
+    history = MemoryHistory(per_topic=10)
+    for number in range(10_000):
+        event = ServerSentEvent(str(number), id=f"id {number}")
+        history.append_nowait([Publication(event, ["all", f"topic {number}"])])
+    assert len(history._marks) < 3000
+    for topic in ("topic 0", "topic 5000", "topic 9980"):
+        assert (await history.read(0, 10_000, frozenset([topic]), count=1, size=1)).lost
+    for topic in ("topic 9995", "topic 9980", "topic 0"):
+        assert not (await history.read(9990, 10_000, frozenset([topic]), count=1, size=1)).lost
+    history.append_nowait([Publication(ServerSentEvent("x", id="x"), ["topic 0"])])
+    assert (await history.read(0, 10_001, frozenset(["topic 0"]), count=1, size=1)).lost

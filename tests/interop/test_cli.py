@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from processes import PENSTOCK, serving
 
 from penstock import cli
+from penstock.cli import serve
 from penstock.hypercorn import Settings
 
 
@@ -131,6 +133,7 @@ def test_a_port_in_use(host: str, family: socket.AddressFamily, shown: str) -> N
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
     """Make port 1 one that this process may not have, as root or not."""
+    importlib.import_module("penstock.demo")  # which this user may not be able to read
     if os.geteuid() != 0:
         yield
         return
@@ -250,10 +253,10 @@ def test_settings_out_of_range(option: str, value: str, said: str) -> None:
 
 def test_defaults() -> None:
     """What help says of the default address is so, and as many clients as may can wait."""
-    (bind,) = [each for each in cli.serve.params if each.name == "binds"]
+    (bind,) = [each for each in serve.serve.params if each.name == "binds"]
     assert bind.default == ["127.0.0.1:8080"]
     settings = Settings()
-    config = cli._config((("127.0.0.1", 0),), None, None, settings)
+    config = serve._config((("127.0.0.1", 0),), None, None, settings)
     os.close(int(config.bind[0].removeprefix("fd://")))
     assert settings.backlog == 4096
     assert config.graceful_timeout == settings.drain_window == 5
@@ -286,7 +289,31 @@ def test_version_and_help() -> None:
     ):
         assert default in said
     assert run().stdout == run("--help").stdout
-    assert "serve  Serve an application, or the demonstration.\n" in run().stdout
+    for said in ("serve    Serve an application,", "publish  Publish", "listen   Print the events"):
+        assert said in run().stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--help"], {"trio", "hypercorn", "quart", "httpx"}),
+        (["serve", "--help"], {"httpx"}),
+        (["listen", "--help"], {"hypercorn", "quart"}),
+        (["publish", "--help"], {"hypercorn", "quart"}),
+    ],
+)
+def test_what_another_command_needs_is_not_imported(arguments: list[str], absent: set[str]) -> None:
+    """None is slower to start for what the others do."""
+    code = (
+        "import sys\nfrom penstock.cli import main\n"
+        "try:\n    main()\nfinally:\n    print(*sys.modules, sep='\\n')"
+    )
+    python = str(Path(PENSTOCK).with_name("python"))
+    ran = subprocess.run(
+        [python, "-c", code, *arguments], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "penstock" in ran.stdout
+    assert not absent & set(ran.stdout.split())
 
 
 def test_python_m_penstock(tmp_path: Path) -> None:

@@ -63,6 +63,33 @@ def test_the_application_that_resumes(tmp_path: Path, curl: CurlFixture) -> None
         assert [next(client.lines) for _ in range(6)][4:] == [b"id: 10\n", b"event: count\n"]
 
 
+def test_the_application_with_a_hub(tmp_path: Path, curl: CurlFixture) -> None:
+    """Who is there hears a price, and who comes back later what was missed."""
+    with served("prices", tmp_path) as server:
+        first = curl(f"{server.url}/prices")
+        assert next(first.lines) == b":\n"
+        ids = [
+            curl("-d", price, f"{server.url}/prices/tea").lines.read().decode()
+            for price in ("3.10", "3.20")
+        ]
+        heard = b"".join(next(first.lines) for _ in range(9)).decode()
+        assert re.findall(r"id: (.*)\nevent: price\ndata: (.*)\n", heard) == [
+            (ids[0], "3.10"),
+            (ids[1], "3.20"),
+        ]
+    with served("prices", tmp_path) as server:
+        later = curl("-H", f"Last-Event-ID: {ids[0]}", f"{server.url}/prices")
+        missed = b"".join(next(later.lines) for _ in range(5)).decode()
+        assert missed == f":\n\nid: {ids[1]}\nevent: price\ndata: 3.20\n"
+
+
+def test_the_hub_without_an_application() -> None:
+    """It passes as it stands."""
+    (source,) = (block for block in blocks("python") if "async with open_hub" in block)
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
 async def test_the_test_of_a_producer() -> None:
     """It passes as it stands."""
     (source,) = (block for block in blocks("python") if "test_two_at_once" in block)
@@ -124,7 +151,8 @@ def test_the_table_of_modules_is_complete() -> None:
     """Every name that the table of modules gives can be had, and it gives the modules there are."""
     table = README.partition("## What there is")[2].partition("## What Penstock")[0]
     rows = dict(re.findall(r"(?m)^\| `(penstock[\w.]*)` \| (.*) \|$", table))
-    assert set(rows) == {"penstock", "penstock.quart", "penstock.hypercorn", "penstock.demo"}
+    modules = ("client", "demo", "hypercorn", "quart", "stores", "testing")
+    assert set(rows) == {"penstock", *(f"penstock.{module}" for module in modules)}
     for module, said in rows.items():
         namespace = importlib.import_module(module)
         names = set(re.findall(r"`([A-Za-z_]+)(?:\(.*?\))?`", said)) - {"json"}

@@ -35,6 +35,8 @@ class Output:
     def __init__(self) -> None:
         self._fd = _descriptor(sys.stdout, "output")
         self._waits = _can_wait(self._fd)
+        self._writable = select.poll()
+        self._writable.register(self._fd, select.POLLOUT)
 
     @property
     def is_terminal(self) -> bool:
@@ -49,16 +51,17 @@ class Output:
           click.ClickException: it takes no more.
 
         Cancellation:
-          A checkpoint. When it is cancelled, a part may have been written.
+          It can be cancelled, and lets others run only where it waits. A part may then have been
+          written.
         """
         # A pipe that can be written to takes so many bytes without blocking.
         size = select.PIPE_BUF if self._waits else len(data)
         rest = memoryview(data)
         while rest:
-            if self._waits:
+            if self._waits and not self._writable.poll(0):
                 await trio.lowlevel.wait_writable(self._fd)
-            else:
-                await trio.lowlevel.checkpoint()
+            else:  # where what is written comes from, others had their turn
+                await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 rest = rest[os.write(self._fd, rest[:size]) :]
             except BlockingIOError:  # somebody made it non-blocking, and was faster

@@ -21,6 +21,9 @@ DEFAULT_SIZE: Final = 64 * 1024 * 1024
 # Entries of a trail that may be empty beside as many that are not, before it is made anew.
 _SPARE: Final = 64
 
+# Topics without publications whose marks are kept.
+_EMPTY_TOPICS: Final = 1000
+
 
 @final
 class MemoryHistory:
@@ -53,6 +56,8 @@ class MemoryHistory:
         self._ids: dict[str, int | list[int]] = {}  # a list where several have the id
         self._floor = 0  # what comes up to here was discarded, whatever its topics
         self._marks: dict[str, int] = {}  # what `per_topic` discarded of a topic goes up to here
+        self._marked = 0  # the highest mark that there ever was
+        self._forgotten = 0  # the highest mark of a topic whose mark is no longer kept
 
     def __repr__(self) -> str:
         return f"<MemoryHistory {self._all.kept} publications, {self._size} bytes>"
@@ -85,6 +90,8 @@ class MemoryHistory:
                 trail = self._topics.get(topic)
                 if trail is None:
                     trail = self._topics[topic] = _Trail()
+                    if self._forgotten > self._floor:  # it may be one whose mark was forgotten
+                        self._marks.setdefault(topic, self._forgotten)
                 trail.append(entry)
                 if trail.kept > (self._bounds.per_topic or trail.kept):
                     self._discard_of_topic(trail.first())
@@ -129,10 +136,12 @@ class MemoryHistory:
         return _merged([trail.after(after) for trail in trails])
 
     def _is_lost(self, after: int, topics: frozenset[str] | None) -> bool:
-        if after < self._floor:
-            return True
-        marks = self._marks.keys() if topics is None else topics
-        return any(self._marks.get(topic, 0) > after for topic in marks)
+        if topics is None:
+            return after < max(self._floor, self._marked)
+        return after < self._floor or any(self._mark(topic) > after for topic in topics)
+
+    def _mark(self, topic: str) -> int:
+        return self._marks.get(topic, 0 if topic in self._topics else self._forgotten)
 
     def _trim(self, now: float) -> None:
         """Discard the oldest until all is within the bounds."""
@@ -146,14 +155,28 @@ class MemoryHistory:
             oldest = trail.first()
             self._floor = oldest.position
             self._discard(oldest)
-        if len(self._marks) > 2 * len(self._topics) + _SPARE:
-            self._marks = {topic: mark for topic, mark in self._marks.items() if mark > self._floor}
+        if len(self._marks) > 2 * (len(self._topics) + _EMPTY_TOPICS):
+            self._forget_marks()
+
+    def _forget_marks(self) -> None:
+        """Forget marks that the floor covers, and the oldest of topics that have nothing else."""
+        marks = {topic: mark for topic, mark in self._marks.items() if mark > self._floor}
+        empty = sorted(mark for topic, mark in marks.items() if topic not in self._topics)
+        if len(empty) > _EMPTY_TOPICS:
+            forgotten = self._forgotten = max(self._forgotten, empty[-_EMPTY_TOPICS - 1])
+            marks = {
+                topic: mark
+                for topic, mark in marks.items()
+                if topic in self._topics or mark > forgotten
+            }
+        self._marks = marks
 
     def _discard_of_topic(self, entry: _Entry) -> None:
         """Discard an entry that is too many on one of its topics: then it is gone on all."""
         assert entry.publication is not None
         for topic in entry.publication.topics:
             self._marks[topic] = max(self._marks.get(topic, 0), entry.position)
+        self._marked = max(self._marked, entry.position)
         self._discard(entry)
 
     def _discard(self, entry: _Entry) -> None:

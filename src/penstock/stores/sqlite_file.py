@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -21,10 +21,18 @@ __all__ = ["HistoryFile", "told"]
 APPLICATION_ID: Final = 0x506E5374
 VERSION: Final = 1
 
-_MAGIC: Final = b"SQLite format 3\0"
+# The first that has STRICT tables, the youngest of what is asked of it.
+_OLDEST_SQLITE: Final = (3, 37)
 
-# Topics are joined with LF, which they cannot contain. A topic's mark is the newest position that
-# was discarded from it alone; what comes up to the floor was discarded, whatever its topics.
+# Spec: https://sqlite.org/fileformat2.html#the_database_header
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_SIZE: Final = 100
+_APPLICATION_ID_AT: Final = slice(68, 72)
+
+# Topics are joined with LF, which they cannot contain. What comes up to the floor was discarded,
+# whatever its topics. A topic's mark is the newest position that was discarded for being too many,
+# on it or on another of its topics; `marked` is the highest mark that there ever was, and
+# `forgotten` that of a topic whose row, which had nothing else to tell, was removed.
 _SCHEMA: Final = f"""
 CREATE TABLE publications (
     position INTEGER PRIMARY KEY,
@@ -33,13 +41,14 @@ CREATE TABLE publications (
     topics TEXT NOT NULL,
     wire BLOB NOT NULL
 ) STRICT;
-CREATE INDEX by_id ON publications (id, position);
+CREATE INDEX by_id ON publications (id);
 CREATE TABLE topics (
     number INTEGER PRIMARY KEY,
     topic TEXT NOT NULL UNIQUE,
-    mark INTEGER NOT NULL DEFAULT 0
+    kept INTEGER NOT NULL DEFAULT 0,
+    mark INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX by_mark ON topics (mark);
+CREATE INDEX empty_topics ON topics (mark) WHERE kept = 0;
 CREATE TABLE on_topic (
     number INTEGER NOT NULL,
     position INTEGER NOT NULL,
@@ -47,15 +56,20 @@ CREATE TABLE on_topic (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE state (
     floor INTEGER NOT NULL,
-    count INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
     size INTEGER NOT NULL,
     newest INTEGER NOT NULL,
-    newest_id TEXT
+    newest_id TEXT,
+    marked INTEGER NOT NULL,
+    forgotten INTEGER NOT NULL
 ) STRICT;
-INSERT INTO state VALUES (0, 0, 0, 0, NULL);
+INSERT INTO state VALUES (0, 0, 0, 0, NULL, 0, 0);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+
+_DAMAGED: Final = "it is damaged: restore a copy, or move it away to begin anew"
+_NOT_OURS: Final = "it is not a history of Penstock's: choose another file"
 
 _REMEDIES: Final = {
     "SQLITE_FULL": "the disk is full: make room on it",
@@ -63,8 +77,8 @@ _REMEDIES: Final = {
     "SQLITE_CANTOPEN": "it cannot be opened: see that its directory exists, and to permissions",
     "SQLITE_PERM": "it cannot be opened: see to its permissions",
     "SQLITE_IOERR": "the disk does not work as it should",
-    "SQLITE_CORRUPT": "it is damaged: restore a copy, or move it away to begin anew",
-    "SQLITE_NOTADB": "it is not a history of Penstock's: choose another file",
+    "SQLITE_CORRUPT": _DAMAGED,
+    "SQLITE_NOTADB": _NOT_OURS,
     "SQLITE_BUSY": "another program is using it",
     "SQLITE_LOCKED": "another program is using it",
 }
@@ -95,6 +109,7 @@ class HistoryFile:
 
     def __init__(self, path: Path) -> None:
         self.path: Path = path
+        self._resolved = path  # so that all who open it mean the same, whatever changes
         self._lock: Any = None
         self._connection: sqlite3.Connection | None = None
 
@@ -106,23 +121,39 @@ class HistoryFile:
           sqlite3.Error: it cannot be opened.
           OSError: its lock cannot.
         """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            needed = ".".join(map(str, _OLDEST_SQLITE))
+            raise self._error(
+                f"this Python has SQLite {sqlite3.sqlite_version}, and {needed} is needed"
+            )
+        self._resolved = self.path.resolve()
         self._refuse_other_files()
         self._take_lock()
         self._connection = connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, cached_statements=64
+            self._resolved, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        self._refuse_other_databases(connection)
+        self._refuse_newer_and_damaged(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
     def reader(self) -> sqlite3.Connection:
-        """Return a connection that only reads."""
-        reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        reader.execute("PRAGMA query_only = ON")
-        return reader
+        """Return a connection that only reads.
+
+        Raises:
+          HistoryError: the file is not open.
+          sqlite3.Error: it cannot be opened.
+        """
+        if self._connection is None:
+            raise self._error("it is closed: open the hub that it is for")
+        return sqlite3.connect(
+            f"{self._resolved.as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -134,44 +165,46 @@ class HistoryFile:
             self._lock = None
 
     def _refuse_other_files(self) -> None:
-        if self.path.is_dir():
-            raise HistoryError(f"{self.path}: it is a directory: name a file in it")
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
-            begin = file.read(len(_MAGIC))
-            if begin and begin != _MAGIC:
-                raise HistoryError(
-                    f"{self.path}: it is not a history of Penstock's: choose another file"
-                )
+        """Refuse what is not ours by its first bytes, before anything is made beside it."""
+        if self._resolved.is_dir():
+            raise self._error("it is a directory: name a file in it")
+        try:
+            with self._resolved.open("rb") as file:
+                header = file.read(_HEADER_SIZE)
+        except FileNotFoundError:
+            return
+        if not header:
+            return
+        if not header.startswith(_MAGIC):
+            raise self._error(_NOT_OURS)
+        if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
+            raise self._error("it is another program's database: choose another file")
 
-    def _refuse_other_databases(self, connection: sqlite3.Connection) -> None:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        if application != APPLICATION_ID:
-            raise HistoryError(
-                f"{self.path}: it is another program's database: choose another file"
-            )
+    def _refuse_newer_and_damaged(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
-            raise HistoryError(
-                f"{self.path}: it was written by a newer Penstock (its version is {version}, and "
-                f"this one knows {VERSION}): update Penstock, or choose another file"
+            raise self._error(
+                f"it was written by a newer Penstock (its version is {version}, and this one knows "
+                f"{VERSION}): update Penstock, or choose another file"
             )
         newest = connection.execute("SELECT newest FROM state").fetchone()
         last = connection.execute("SELECT max(position) FROM publications").fetchone()
         if newest is None or (last[0] or 0) != newest[0]:
-            raise HistoryError(
-                f"{self.path}: it is damaged: restore a copy, or move it away to begin anew"
-            )
+            raise self._error(_DAMAGED)
 
     def _take_lock(self) -> None:
         """Take a lock beside the file: SQLite's own let others write between two transactions."""
         if fcntl is None:
             return
-        self._lock = Path(f"{self.path}-lock").open("ab")  # noqa: SIM115 - held until `close`
+        self._lock = Path(f"{self._resolved}-lock").open("ab")  # noqa: SIM115 - held until `close`
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
             self._lock = None
-            raise HistoryError(
-                f"{self.path}: another hub is using it: stop that, or choose another file"
+            raise self._error(
+                "another hub is using it: stop that, or choose another file"
             ) from None
+
+    def _error(self, what: str) -> HistoryError:
+        return HistoryError(f"{self.path}: {what}")

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from penstock.history import Bounds, HistoryStatistics, Newest
 from penstock.publication import Publication
+from penstock.stores.sqlite_reader import gone_until
 
 __all__ = ["Writer"]
 
 # Topics whose numbers are known without asking.
 _KNOWN_TOPICS: Final = 10_000
 
-# Rows that are looked at together when the oldest have to go.
-_AT_ONCE: Final = 256
+# Topics without publications whose marks are kept.
+_EMPTY_TOPICS: Final = 10_000
+
+# Publications that go with one append, beside twice as many as came: what is more, because nothing
+# was published for long or the bounds are new, goes with the next ones. It takes a tenth of a
+# second, for which publishers wait.
+_AT_ONCE: Final = 10_000
+
+
+class _State(NamedTuple):
+    """The row of the table ``state``."""
+
+    floor: int
+    kept: int
+    size: int
+    newest: int
+    newest_id: str | None
+    marked: int
+    forgotten: int
 
 
 @final
@@ -31,13 +51,14 @@ class Writer:
         self._connection = connection
         self._bounds = bounds
         self._numbers: dict[str, int] = {}
-        self._floor = self._count = self._size = 0
-        self._newest = Newest()
-        self._load()
+        self._emptied = 0  # the most topics that may have lost their last one for another's sake
+        self._state = _State(*connection.execute("SELECT * FROM state").fetchone())
 
     def statistics(self) -> HistoryStatistics:
         """Return the figures after the last transaction."""
-        return HistoryStatistics(self._count, self._size, self._newest)
+        state = self._state
+        newest = Newest(state.newest, state.newest_id)
+        return HistoryStatistics(state.kept, state.size, newest)
 
     def append(self, publications: Sequence[Publication], now: float) -> HistoryStatistics:
         """Keep publications, and discard what passes the bounds, in one transaction.
@@ -45,43 +66,50 @@ class Writer:
         Raises:
           sqlite3.Error: nothing was changed.
         """
-        self._connection.execute("BEGIN IMMEDIATE")
+        before = self._state
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             self._insert(publications, now)
             if self._bounds.per_topic is not None:
                 self._trim_topics(publications, self._bounds.per_topic)
-            self._trim(now)
+                self._forget_marks()
+            self._trim(now, 2 * len(publications) + _AT_ONCE)
             self._connection.execute(
-                "UPDATE state SET floor = ?, count = ?, size = ?, newest = ?, newest_id = ?",
-                (self._floor, self._count, self._size, *self._newest),
+                "UPDATE state SET floor = ?, kept = ?, size = ?, newest = ?, newest_id = ?, "
+                "marked = ?, forgotten = ?",
+                self._state,
             )
             self._connection.execute("COMMIT")
         except BaseException:
+            self._state = before
+            self._numbers.clear()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            self._numbers.clear()
-            self._load()
             raise
         return self.statistics()
 
-    def _load(self) -> None:
-        state = self._connection.execute("SELECT * FROM state").fetchone()
-        self._floor, self._count, self._size = state[:3]
-        self._newest = Newest(*state[3:])
-
     def _insert(self, publications: Sequence[Publication], now: float) -> None:
-        first = self._newest.position + 1
+        state = self._state
         rows = []
         on_topic = []
-        for position, publication in enumerate(publications, start=first):
+        size = 0
+        for position, publication in enumerate(publications, start=state.newest + 1):
             topics = "\n".join(publication.topics)
             rows.append((position, publication.id, now, topics, publication.wire))
             on_topic += [(self._number(topic), position) for topic in publication.topics]
-            self._size += len(publication.wire)
+            size += len(publication.wire)
         self._connection.executemany("INSERT INTO publications VALUES (?, ?, ?, ?, ?)", rows)
         self._connection.executemany("INSERT INTO on_topic VALUES (?, ?)", on_topic)
-        self._count += len(rows)
-        self._newest = Newest(rows[-1][0], rows[-1][1])
+        self._connection.executemany(
+            "UPDATE topics SET kept = kept + ? WHERE number = ?",
+            [(many, number) for number, many in Counter(each for each, _ in on_topic).items()],
+        )
+        self._state = state._replace(
+            kept=state.kept + len(rows),
+            size=state.size + size,
+            newest=rows[-1][0],
+            newest_id=rows[-1][1],
+        )
 
     def _number(self, topic: str) -> int:
         number = self._numbers.get(topic)
@@ -90,8 +118,10 @@ class Writer:
                 "SELECT number FROM topics WHERE topic = ?", (topic,)
             ).fetchone()
             if row is None:
+                # It may be one that was forgotten.
                 row = self._connection.execute(
-                    "INSERT INTO topics (topic) VALUES (?) RETURNING number", (topic,)
+                    "INSERT INTO topics (topic, mark) VALUES (?, ?) RETURNING number",
+                    (topic, self._state.forgotten),
                 ).fetchone()
             number = int(row[0])
             if len(self._numbers) >= _KNOWN_TOPICS:
@@ -99,79 +129,105 @@ class Writer:
             self._numbers[topic] = number
         return number
 
-    def _trim(self, now: float) -> None:
-        """Discard the oldest until all is within the bounds; the newest stays."""
-        bounds = self._bounds
-        count = self._count if bounds.count is None else bounds.count
-        size = self._size if bounds.size is None else bounds.size
-        oldest_time = None if bounds.age is None else now - bounds.age
-        while self._count > 1 and (
-            self._count > count or self._size > size or oldest_time is not None
-        ):
-            rows = self._connection.execute(
-                "SELECT position, at, topics, length(wire) FROM publications "
-                "WHERE position < ? ORDER BY position LIMIT ?",
-                (self._newest.position, _AT_ONCE),
-            )
-            gone = []
-            for position, at, topics, length in rows:
-                too_old = oldest_time is not None and at < oldest_time
-                if not (too_old or self._count > count or self._size > size):
-                    break
-                gone.append((position, topics))
-                self._count -= 1
-                self._size -= length
-            if not gone:
-                break
-            self._floor = gone[-1][0]
-            self._discard(gone)
-            self._connection.execute(
-                "UPDATE topics SET mark = 0 WHERE mark > 0 AND mark <= ?", (self._floor,)
-            )
-            self._forget_topics({topic for _, topics in gone for topic in topics.split("\n")})
-
     def _trim_topics(self, publications: Sequence[Publication], most: int) -> None:
-        """Discard the oldest of each topic that has too many."""
-        for topic in dict.fromkeys(each for one in publications for each in one.topics):
-            number = self._number(topic)
-            (kept,) = self._connection.execute(
-                "SELECT count(*) FROM on_topic WHERE number = ?", (number,)
-            ).fetchone()
-            if kept <= most:
-                continue
-            gone = self._connection.execute(
-                "SELECT position, topics, length(wire) FROM on_topic JOIN publications "
-                "USING (position) WHERE number = ? ORDER BY position LIMIT ?",
-                (number, kept - most),
-            ).fetchall()
-            self._connection.execute(
-                "UPDATE topics SET mark = ? WHERE number = ?", (gone[-1][0], number)
-            )
-            self._count -= len(gone)
-            self._size -= sum(length for *_, length in gone)
-            self._discard([(position, topics) for position, topics, _ in gone])
+        """Discard the oldest of each topic that has too many, as each publication is added.
 
-    def _discard(self, gone: Sequence[tuple[int, str]]) -> None:
-        self._connection.executemany(
-            "DELETE FROM publications WHERE position = ?", [(position,) for position, _ in gone]
-        )
+        One after the other, since what goes is gone for its other topics, too: what is left must
+        not depend on what was appended together.
+        """
+        added = Counter(topic for each in publications for topic in each.topics)
+        kept = {topic: self._kept(topic) - count for topic, count in added.items()}
+        left = 2 * added.total() + _AT_ONCE
+        for publication in publications:
+            for topic in publication.topics:
+                kept[topic] += 1
+                while kept[topic] > most and left:
+                    left -= 1
+                    for each in self._discard_oldest(topic):
+                        if each in kept:
+                            kept[each] -= 1
+
+    def _kept(self, topic: str) -> int:
+        (kept,) = self._connection.execute(
+            "SELECT kept FROM topics WHERE number = ?", (self._number(topic),)
+        ).fetchone()
+        return int(kept)
+
+    def _discard_oldest(self, topic: str) -> list[str]:
+        """Discard the oldest publication on a topic, and return all its topics."""
+        position, joined, length = self._connection.execute(
+            "SELECT position, topics, length(wire) FROM on_topic JOIN publications USING (position)"
+            " WHERE number = ? ORDER BY position LIMIT 1",
+            (self._number(topic),),
+        ).fetchone()
+        topics: list[str] = joined.split("\n")
+        numbers = [self._number(each) for each in topics]
+        self._connection.execute("DELETE FROM publications WHERE position = ?", (position,))
         self._connection.executemany(
             "DELETE FROM on_topic WHERE number = ? AND position = ?",
-            [
-                (self._number(topic), position)
-                for position, topics in gone
-                for topic in topics.split("\n")
-            ],
+            [(number, position) for number in numbers],
         )
+        self._connection.executemany(
+            "UPDATE topics SET kept = kept - 1, mark = max(mark, ?) WHERE number = ?",
+            [(position, number) for number in numbers],
+        )
+        self._emptied += len(topics) - 1
+        state = self._state
+        self._state = state._replace(
+            kept=state.kept - 1, size=state.size - length, marked=max(state.marked, position)
+        )
+        return topics
 
-    def _forget_topics(self, topics: set[str]) -> None:
-        """Forget topics on which nothing is left, and nothing is known."""
-        for topic in topics:
-            number = self._number(topic)
-            gone = self._connection.execute(
-                "DELETE FROM topics WHERE number = ? AND mark = 0 "
-                "AND NOT EXISTS (SELECT 1 FROM on_topic WHERE on_topic.number = topics.number)",
-                (number,),
-            ).rowcount
-            if gone:
-                del self._numbers[topic]
+    def _trim(self, now: float, most: int) -> None:
+        """Discard the oldest, up to so many, until all is within the bounds; the newest stays."""
+        state = self._state
+        oldest = -math.inf if self._bounds.age is None else now - self._bounds.age
+        too_old = gone_until(self._connection, state.floor, state.newest, oldest)
+        surplus = state.kept - (self._bounds.count or state.kept)
+        excess = state.size - (self._bounds.size or state.size)
+        if surplus <= 0 and excess <= 0 and too_old <= state.floor:
+            return
+        floor, count, size = state.floor, 0, 0
+        on_topics: Counter[str] = Counter()
+        for position, topics, length in self._connection.execute(
+            "SELECT position, topics, length(wire) FROM publications "
+            "WHERE position < ? ORDER BY position LIMIT ?",
+            (state.newest, most),
+        ):
+            if position > too_old and count >= surplus and size >= excess:
+                break
+            floor, count, size = position, count + 1, size + length
+            on_topics.update(topics.split("\n"))
+        self._state = state._replace(floor=floor, kept=state.kept - count, size=state.size - size)
+        self._discard_until(floor, on_topics)
+
+    def _discard_until(self, floor: int, on_topics: Counter[str]) -> None:
+        """Discard all up to a position, which are so many on each topic."""
+        self._connection.execute("DELETE FROM publications WHERE position <= ?", (floor,))
+        numbers = [(many, self._number(topic)) for topic, many in on_topics.items()]
+        self._connection.executemany(
+            "DELETE FROM on_topic WHERE number = ? AND position <= ?",
+            [(number, floor) for _, number in numbers],
+        )
+        self._connection.executemany("UPDATE topics SET kept = kept - ? WHERE number = ?", numbers)
+        self._forget_topics(floor)
+
+    def _forget_marks(self) -> None:
+        """Forget the oldest marks of topics that have nothing else, if there may be too many."""
+        if self._emptied <= _EMPTY_TOPICS:
+            return
+        self._emptied = 0
+        row = self._connection.execute(
+            "SELECT mark FROM topics WHERE kept = 0 ORDER BY mark DESC LIMIT 1 OFFSET ?",
+            (_EMPTY_TOPICS,),
+        ).fetchone()
+        if row is not None:
+            self._state = self._state._replace(forgotten=max(self._state.forgotten, row[0]))
+            self._forget_topics(row[0])
+
+    def _forget_topics(self, mark: int) -> None:
+        """Forget topics that have no publications, and no mark above this one."""
+        for (topic,) in self._connection.execute(
+            "DELETE FROM topics WHERE kept = 0 AND mark <= ? RETURNING topic", (mark,)
+        ).fetchall():
+            self._numbers.pop(topic, None)

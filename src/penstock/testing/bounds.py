@@ -8,9 +8,16 @@ from typing import Final
 import trio
 
 from penstock.history import History, Newest
-from penstock.testing.rules import append, equal, numbered, opened, publication, read
+from penstock.testing.rules import append, equal, numbered, opened, publication, read, require
 
-__all__ = ["check_age", "check_count", "check_per_topic", "check_size", "check_topics_that_went"]
+__all__ = [
+    "check_age",
+    "check_count",
+    "check_per_topic",
+    "check_shared_topics",
+    "check_size",
+    "check_topics_that_went",
+]
 
 # Seconds: the age bound that is checked, in real time, since a history may have its own clock.
 _AGE: Final = 0.2
@@ -32,6 +39,8 @@ async def check_count(maker: Callable[..., History]) -> None:
         equal(await history.locate("id 5"), 5, "what is kept is located")
         await append(history, numbered(range(100, 110)))
         equal((await read(history))[0], [107, 108, 109], "a batch above `count` keeps its end")
+        await append(history, numbered([109, 110, 111]))
+        equal(await history.locate("id 109"), 18, "an id is the earliest one's of those left")
 
 
 async def check_size(maker: Callable[..., History]) -> None:
@@ -66,6 +75,22 @@ async def check_per_topic(maker: Callable[..., History]) -> None:
         equal(history.statistics().publications, 3, rule)
 
 
+async def check_shared_topics(maker: Callable[..., History]) -> None:
+    """Check the bound, or what it leaves."""
+    async with opened(maker(per_topic=2)) as history:
+        await append(history, [publication(1, "busy", "quiet"), *numbered([2, 3], "busy")])
+        shared = "what goes because one of its topics has too many is told to those of its others"
+        require(await read(history, 0, ["quiet"]) in (([1], False), ([], True)), shared)
+        equal(await read(history, 0, ["busy"]), ([2, 3], True), "each topic has its newest")
+        rule = "a gap is told to those who subscribe to the topic, and nobody else"
+        equal(await read(history, 0, ["other"]), ([], False), rule)
+        equal(await read(history, 1, ["quiet"]), ([], False), rule)
+    async with opened(maker(per_topic=2)) as history:
+        await append(history, [publication(1, "a", "quiet"), publication(2, "b", "quiet")])
+        await append(history, [*numbered([3, 4], "b"), *numbered([5, 6], "a")])
+        require(await read(history, 1, ["quiet"]) in (([2], False), ([], True)), shared)
+
+
 async def check_age(maker: Callable[..., History]) -> None:
     """Check the bound, or what it leaves."""
     async with opened(maker(age=_AGE)) as history:
@@ -76,6 +101,10 @@ async def check_age(maker: Callable[..., History]) -> None:
         equal((await read(history))[1], True, "and who asks for it is told")
         equal(await history.locate("id 1"), None, "what is older than `age` is not located")
         equal(history.newest, Newest(3, "id 3"), "`newest` does not depend on the age")
+        await trio.sleep(2 * _AGE)  # as above
+        rule = "the newest stays, whatever its age: who has it lost nothing"
+        equal(await read(history, 2), ([3], False), rule)
+        equal(await history.locate("id 3"), 3, rule)
 
 
 async def check_topics_that_went(maker: Callable[..., History]) -> None:

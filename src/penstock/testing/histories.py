@@ -13,6 +13,7 @@ from penstock.testing.bounds import (
     check_age,
     check_count,
     check_per_topic,
+    check_shared_topics,
     check_size,
     check_topics_that_went,
 )
@@ -55,7 +56,7 @@ async def check_history(maker: Callable[..., History]) -> None:
         *(_check_empty, _check_order, _check_pages, _check_limits, _check_topics, _check_ids),
         *(_check_content, _check_batches, _check_reading_meanwhile, _check_cancelled),
         *(_check_reopened, check_count, check_size, check_per_topic, check_age),
-        check_topics_that_went,
+        *(check_shared_topics, check_topics_that_went),
     ):
         await check(maker)
 
@@ -150,6 +151,7 @@ async def _check_ids(maker: Callable[..., History]) -> None:
         for number, position in ((1, 1), (3, 3), (4, 5)):
             equal(await history.locate(f"id {number}"), position, "an id is located")
         equal(await history.locate("id 2"), 2, "an id that several have is the earliest one's")
+        await append(history, [Publication(ServerSentEvent("x", id="?"), ["a topic"])])
         for odd in ("", "ID 1", "id", "id 1 ", "%", "'", "\0", "\ud800", "é", "x" * 100_000):
             equal(await history.locate(odd), None, f"the id {odd[:10]!r} is not there")
 
@@ -224,3 +226,10 @@ async def _check_reopened(maker: Callable[..., History]) -> None:
         equal(history.newest, Newest(6, "id 6"), "positions are not used again")
         equal(await read(history, 3), ([4, 5, 6], False), "it goes on when it is opened again")
         equal(await read(history, 2), ([4, 5, 6], True), "it remembers what it has discarded")
+    history = maker(per_topic=1)
+    async with opened(history):
+        await append(history, [publication(1, "quiet"), *numbered([2, 3], "busy")])
+    async with opened(history):
+        rule = "it remembers of which topics it has discarded something"
+        equal(await read(history, 1, ["busy"]), ([3], True), rule)
+        equal(await read(history, 0, ["quiet"]), ([1], False), rule)

@@ -1,0 +1,206 @@
+"""Both histories, beside a model that forgets nothing: what is kept, what is told to be lost."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.event import ServerSentEvent
+from penstock.history import Bounds, History, Newest
+from penstock.publication import Publication
+from penstock.stores import MemoryHistory, SQLiteHistory
+
+TOPICS: Final = ("a", "b", "c")
+IDS: Final = ("1", "2", "3", "4")
+
+
+@dataclass
+class Entry:
+    """A publication of the model, which stays in it when it is gone."""
+
+    position: int
+    at: float
+    publication: Publication
+    gone: str = ""
+
+
+class Model:
+    """What a history has to do, said in the simplest way."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.entries: list[Entry] = []
+
+    @property
+    def kept(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.gone]
+
+    @property
+    def newest(self) -> Newest:
+        if not self.entries:
+            return Newest()
+        return Newest(len(self.entries), self.entries[-1].publication.id)
+
+    def append(self, publications: list[Publication], now: float) -> None:
+        for publication in publications:
+            self.entries.append(Entry(len(self.entries) + 1, now, publication))
+            for topic in publication.topics if self.bounds.per_topic is not None else ():
+                on_topic = [each for each in self.kept if topic in each.publication.topics]
+                for entry in on_topic[: -(self.bounds.per_topic or 0)]:
+                    entry.gone = "too many on its topic"
+        self.trim(now)
+
+    def trim(self, now: float) -> None:
+        for entry in self.kept[:-1]:
+            kept = self.kept
+            count, size, age = self.bounds.count, self.bounds.size, self.bounds.age
+            if (
+                (count is not None and len(kept) > count)
+                or (size is not None and sum(len(each.publication.wire) for each in kept) > size)
+                or (age is not None and entry.at < now - age)
+            ):
+                entry.gone = "among the oldest"
+
+    def located(self, id_: str) -> int | None:
+        return next((each.position for each in self.kept if each.publication.id == id_), None)
+
+    def check_page(
+        self, page: Any, after: int, until: int, topics: frozenset[str] | None, limits: Any
+    ) -> None:
+        asked = [
+            entry
+            for entry in self.entries
+            if after < entry.position
+            and (topics is None or not topics.isdisjoint(entry.publication.topics))
+        ]
+        expected: list[Publication] = []
+        end, size = until, 0
+        for entry in asked:
+            if entry.gone or entry.position > until:
+                continue
+            expected.append(entry.publication)
+            size += len(entry.publication.wire)
+            if len(expected) == limits["count"] or size >= limits["size"]:
+                end = entry.position
+                break
+        assert list(page.publications) == expected
+        assert [each.id for each in page.publications] == [each.id for each in expected]
+        assert page.until == end
+        if any(entry.gone for entry in asked if entry.position <= end):
+            assert page.lost, "nothing is discarded silently"
+        elif not any(entry.gone for entry in asked):
+            oldest = [each for each in self.entries if each.gone == "among the oldest"]
+            assert not page.lost or any(each.position > after for each in oldest)
+
+
+publications = st.builds(
+    lambda id_, topics, size: Publication(ServerSentEvent("x" * size, id=id_), topics),
+    st.sampled_from(IDS),
+    st.lists(st.sampled_from(TOPICS), min_size=1, max_size=3),
+    st.integers(0, 40),
+)
+bounds = st.builds(
+    Bounds,
+    count=st.none() | st.integers(1, 6),
+    size=st.none() | st.integers(1, 200),
+    age=st.none() | st.integers(1, 10).map(float),
+    per_topic=st.none() | st.integers(1, 4),
+)
+positions = st.integers(0, 12)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.lists(publications, min_size=1, max_size=5)),
+        st.tuples(st.just("wait"), st.integers(1, 12)),
+        st.tuples(st.just("locate"), st.sampled_from(IDS)),
+        st.tuples(st.just("reopen"), st.none()),
+        st.tuples(
+            st.just("read"),
+            st.tuples(
+                positions,
+                positions,
+                st.none() | st.frozensets(st.sampled_from((*TOPICS, "none")), min_size=1),
+                st.fixed_dictionaries({"count": st.integers(1, 12), "size": st.integers(1, 400)}),
+            ),
+        ),
+    ),
+    max_size=25,
+)
+
+
+async def check_all(history: History, model: Model) -> None:
+    """Compare what both return, from several places on."""
+    newest = model.newest.position
+    limits = {"count": 1000, "size": 10**6}
+    for after in {0, newest // 2, newest - 1}:
+        for topics in (None, frozenset("a"), frozenset("b"), frozenset(("c", "none"))):
+            page = await history.read(after, newest, topics, **limits)
+            model.check_page(page, after, newest, topics, limits)
+
+
+async def compare(
+    make: Callable[..., History], kept_within: Bounds, steps: list[Any], clock: Any
+) -> None:
+    """Do the same with a history and with the model."""
+    model = Model(kept_within)
+    history = make(
+        count=kept_within.count,
+        size=kept_within.size,
+        age=kept_within.age,
+        per_topic=kept_within.per_topic,
+    )
+    await history.open()
+    try:
+        for what, value in steps:
+            now = clock.current_time()
+            if what == "append":
+                if not history.append_nowait(value):
+                    await history.append(value)
+                model.append(value, now)
+                figures = history.statistics()
+                sizes = [len(entry.publication.wire) for entry in model.kept]
+                assert (figures.publications, figures.bytes) == (len(sizes), sum(sizes))
+                await check_all(history, model)
+            elif what == "wait":
+                clock.jump(value)
+            elif what == "reopen":
+                await history.aclose()
+                await history.open()
+            elif what == "locate":
+                model.trim(now)
+                assert await history.locate(value) == model.located(value)
+            else:
+                model.trim(now)
+                after, more, topics, limits = value
+                until = min(after + more, model.newest.position)
+                after = min(after, until)
+                page = await history.read(after, until, topics, **limits)
+                model.check_page(page, after, until, topics, limits)
+            assert history.newest == model.newest
+    finally:
+        await history.aclose()
+
+
+@pytest.mark.parametrize("kind", [MemoryHistory, SQLiteHistory])
+@settings(deadline=None, max_examples=60)
+@given(kept_within=bounds, steps=steps)
+def test_beside_the_model(kind: Any, kept_within: Bounds, steps: list[Any]) -> None:
+    """Whatever is appended, read, located, waited for and opened again, it does as the model."""
+    clock = trio.testing.MockClock()
+    with tempfile.TemporaryDirectory() as folder:
+        make: Callable[..., History] = MemoryHistory
+        if kind is SQLiteHistory:
+
+            def make(**bounds: Any) -> History:
+                path = Path(folder) / "events.db"
+                return SQLiteHistory(path, clock=clock.current_time, **bounds)
+
+        trio.run(compare, make, kept_within, steps, clock, clock=clock)

@@ -1,0 +1,604 @@
+"""A hub against a model of it: whatever is done in whatever order, each hears what it should.
+
+A rule-based state machine of hypothesis drives a hub that runs in Trio's guest mode, in this very
+thread and on a virtual clock: each rule is a command to a task there, and the host's loop is a
+queue. Pages of the history are small, and the dispatcher yields after each member, so that the
+seams are everywhere.
+
+The model is a list of all that the history was given, and which of that its bounds have discarded.
+What a subscriber has then follows from what it asked for, whom it hears, and its policy.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import outcome
+import pytest
+import trio
+import trio.testing
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hub_fakes import Server, SlowHistory
+from penstock import CloseReason, EventStream, Hub, Publication, ServerSentEvent, WhenSlow, open_hub
+from penstock import dispatcher as dispatcher_module
+from penstock import replay as replay_module
+from penstock.stores.memory import MemoryHistory
+
+TOPICS = "abc"
+PAGE = 3
+
+
+class ModelHistory(SlowHistory):
+    """A history in memory, beside a plain list of all that it was given.
+
+    Attributes:
+      log: every publication, in order; the first one's position is 1.
+      discarded: the positions of those that the bounds have discarded.
+    """
+
+    def __init__(
+        self,
+        takes: float | None,
+        reads: float,
+        *,
+        count: int | None,
+        per_topic: int | None,
+        age: float | None,
+    ) -> None:
+        inner = MemoryHistory(count=count, size=None, per_topic=per_topic, age=age)
+        super().__init__(takes, reads=reads, inner=inner)
+        self.log: list[Publication] = []
+        self.discarded: set[int] = set()
+        self._at: list[float] = []
+        self._count, self._per_topic, self._age = count, per_topic, age
+
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        if self.takes is None:
+            self._note(publications)
+        return super().append_nowait(publications)
+
+    async def append(self, publications: Sequence[Publication]) -> None:
+        assert self.takes is not None
+        await trio.sleep(self.takes)
+        self._note(publications)
+        self.inner.append_nowait(publications)
+
+    def kept(self, topic: str | None = None) -> list[int]:
+        """Return the positions that are left, on a topic."""
+        return [
+            position
+            for position, publication in enumerate(self.log, start=1)
+            if position not in self.discarded and (topic is None or topic in publication.topics)
+        ]
+
+    def grow_old(self) -> None:
+        """Discard what is too old by now."""
+        kept = self.kept()
+        now = trio.current_time()
+        while len(kept) > 1 and self._age is not None and self._at[kept[0] - 1] < now - self._age:
+            self.discarded.add(kept.pop(0))
+
+    def _note(self, publications: Sequence[Publication]) -> None:
+        for publication in publications:
+            self.log.append(publication)
+            self._at.append(trio.current_time())
+            for topic in publication.topics:
+                on_topic = self.kept(topic)
+                if self._per_topic is not None and len(on_topic) > self._per_topic:
+                    self.discarded.add(on_topic[0])
+        kept = self.kept()
+        if self._count is not None and len(kept) > self._count:
+            self.discarded.update(kept[: -self._count])
+        self.grow_old()
+
+
+class Subscriber:
+    """One subscription, what its client has had of it, and what the model says about that."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        history: ModelHistory,
+        topics: str,
+        when_slow: WhenSlow,
+        buffer: int,
+        requested: str | None,
+        way: str,
+    ) -> None:
+        self.history = history
+        self.topics = topics
+        self.when_slow = when_slow
+        self.buffer = buffer
+        self.requested = requested or None
+        self.subscription = hub.subscription(
+            list(topics), when_slow=when_slow, buffer=buffer, last_event_id=requested
+        )
+        self.server = None if way == "iterated" else Server()
+        self.stream = (
+            None if self.server is None else EventStream(self.subscription, keep_alive=None)
+        )
+        self.through = self.server if way == "written through" else None
+        self.stalled = way == "iterated"
+        self.scope = trio.CancelScope()
+        self.slow = False
+        self.last_id = requested
+        # The model:
+        self.last = 0  # the position of what it has had last, or begins behind
+        self.told = 0  # behind how many more events something may be missing: it was told
+        self.excused: set[int] = set()  # what was gone before it asked for all there is
+        self.heard = 0  # how many events were checked
+        self.skipped = self.dropped = 0  # how many it has not had, and how many of them untold
+        self.live = False  # whether all that comes waits in its backlog, which is then this one:
+        self.backlog: list[int] = []
+        self.absorbed = 0
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Be connected until the scope is cancelled."""
+        self.history.grow_old()
+        if self.requested is None:
+            self.last = len(self.history.log)
+        elif self.requested != "earliest":
+            self.last = self.position_of(self.requested)
+        with self.scope:
+            if self.stream is not None and self.server is not None:
+                self.scope.shield = False
+                task_status.started()
+                await self.stream.run(self.server, self.through)
+            else:
+                task_status.started()
+                async with self.subscription.open():
+                    await trio.sleep_forever()
+
+    @property
+    def open(self) -> bool:
+        return not self.slow and not self.scope.cancel_called
+
+    def position_of(self, id_: str) -> int:
+        """Return the position of an id, or 0."""
+        for position, publication in enumerate(self.history.log, start=1):
+            if publication.id == id_:
+                return position
+        return 0
+
+    def expected(self, after: int) -> list[int]:
+        """Return the positions behind this one that it should hear of."""
+        return [
+            position
+            for position, publication in enumerate(self.history.log[after:], start=after + 1)
+            if "*" in self.topics or set(self.topics) & set(publication.topics)
+        ]
+
+    def absorb(self) -> None:
+        """Have the model's backlog take what was published."""
+        if not self.live:
+            return
+        for position in self.expected(self.absorbed):
+            self.absorbed = position
+            topic = self.history.log[position - 1].topics[0]
+            if self.when_slow is WhenSlow.LATEST:
+                for earlier in self.backlog:
+                    if self.history.log[earlier - 1].topics[0] == topic:
+                        self.backlog.remove(earlier)
+                        break
+            if len(self.backlog) == self.buffer:
+                if self.when_slow is WhenSlow.DISCONNECT:
+                    self.slow = True
+                    self.backlog = []
+                    return
+                del self.backlog[0]
+            self.backlog.append(position)
+
+    def hear_all(self, events: list[ServerSentEvent]) -> None:
+        """Check the next events that the client has."""
+        if self.requested == "earliest" and not self.heard:
+            self.excused = set(self.history.discarded)
+        for event in events:
+            self.hear(event)
+
+    def hear(self, event: ServerSentEvent) -> None:
+        """Check the next event that the client has."""
+        self.heard += 1
+        if event.id is not None:
+            self.last_id = event.id
+        if event.event == "gap":
+            self.hear_gap(event)
+            return
+        position = self.position_of(event.id or "")
+        assert position, f"{event} was never published"
+        assert event == self.history.log[position - 1].event
+        assert position in self.expected(self.last), f"{event} comes twice, late, or is not for it"
+        self.skip([each for each in self.expected(self.last) if each < position])
+        self.last, self.told = position, max(0, self.told - 1)
+
+    def hear_gap(self, gap: ServerSentEvent) -> None:
+        told = json.loads(gap.data or "")["last_event_id"]
+        if gap.id is not None:
+            assert self.heard == 1, "the id that it asked for is the first thing to tell of"
+            assert told == self.requested
+            position = self.position_of(told)
+            assert not position or position in self.history.discarded
+            self.last = self.position_of(gap.id)
+            return
+        nowhere = "earliest" if self.requested == "earliest" else None
+        assert told == (self.history.log[self.last - 1].id if self.last else nowhere)
+        assert max(self.history.discarded, default=0) > self.last, "nothing is missing there"
+        self.told = PAGE + 1  # a gap comes before the page in which something is missing
+
+    def skip(self, positions: list[int]) -> None:
+        """Note that it will never have these."""
+        for position in positions:
+            told = self.told and position in self.history.discarded
+            self.skipped += 1
+            if not told and position not in self.excused:
+                self.dropped += 1
+                assert self.when_slow is not WhenSlow.DISCONNECT, f"{position} is missing, untold"
+
+    def is_quiet(self) -> None:
+        """Check that it has had all there is to have."""
+        rest = self.expected(self.last)
+        if self.when_slow is not WhenSlow.DISCONNECT and rest:
+            assert rest[-1] in self.history.discarded, "the newest is not dropped"
+        self.skip(rest)
+        assert self.dropped <= self.subscription.dropped <= self.skipped, vars(self)
+        self.last = max([self.last, *rest])
+
+
+class Machine(RuleBasedStateMachine):
+    """Publishers, subscribers and time, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        seconds = iter(range(10**9))
+        self.patch.setattr(dispatcher_module, "perf_counter", lambda: float(next(seconds)))
+        self.patch.setattr(dispatcher_module, "_LOOK", 1)
+        self.patch.setattr(replay_module, "_PAGE", PAGE)
+        self.subscribers: list[Subscriber] = []
+        self.published = 0
+        self.acknowledged: list[str] = []
+        self.clock = trio.testing.MockClock()
+        self.loop: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self.ended: outcome.Outcome[None] | None = None
+        self.hub: Hub
+        self.history: ModelHistory
+        self.nursery: trio.Nursery
+
+    # The host's loop
+
+    def start(self) -> None:
+        self.to_task, self.commands = trio.open_memory_channel[Callable[[], Awaitable[None]]](1)
+        trio.lowlevel.start_guest_run(
+            self.main,
+            run_sync_soon_threadsafe=self.loop.put,
+            done_callback=self.note_ended,
+            clock=self.clock,
+        )
+        self.token: trio.lowlevel.TrioToken | None = None
+        self.result: outcome.Outcome[None] | None = None
+        while self.token is None and self.ended is None:
+            self.loop.get(timeout=10)()
+
+    def note_ended(self, result: outcome.Outcome[None]) -> None:
+        self.ended = result
+
+    async def main(self) -> None:
+        async with open_hub(history=self.history, gather=0) as self.hub:
+            async with trio.open_nursery() as self.nursery:
+                self.token = trio.lowlevel.current_trio_token()
+                async for command in self.commands:
+                    self.result = await outcome.acapture(command)
+                self.nursery.cancel_scope.cancel()
+        figures = self.hub.statistics()
+        assert (figures.subscriptions_open, figures.audiences, figures.waiting) == (0, 0, 0)
+        assert sum(figures.subscriptions_closed.values()) == len(self.subscribers)
+
+    def do(self, command: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Have a task of the hub's world do something; return when it is done."""
+        assert self.token is not None
+        self.result = None
+        self.token.run_sync_soon(self.to_task.send_nowait, lambda: command(*args))
+        turns = 0
+        while self.result is None and self.ended is None:
+            self.loop.get(timeout=10)()
+            turns += 1
+            assert turns < 100_000, "this does not end"
+        if self.result is not None:
+            self.result.unwrap()
+
+    async def settle(self) -> None:
+        """Let everybody do what they can, and time pass where they wait for it."""
+        while True:
+            await trio.testing.wait_all_tasks_blocked()
+            pause = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if pause == float("inf"):
+                break
+            self.clock.jump(max(pause, 0))
+        self.history.grow_old()
+        for each in self.subscribers:
+            if each.server is not None:
+                each.hear_all(each.server.events[each.heard :])
+                if each.open and each.subscription.close_reason is CloseReason.SLOW:
+                    each.slow = True
+                    assert each.when_slow is WhenSlow.DISCONNECT
+                elif each.open and not each.stalled:
+                    each.is_quiet()
+            elif each.open:
+                # Who needs nothing of the history hears from the beginning.
+                if each.requested is None and not each.live:
+                    each.live, each.absorbed = True, each.last
+                each.absorb()
+                if each.live:
+                    slow = each.subscription.close_reason is CloseReason.SLOW
+                    assert slow is each.slow
+                    assert each.subscription.waiting == len(each.backlog)
+
+    # What can be done
+
+    @initialize(
+        takes=st.sampled_from([None, 0.01]),
+        reads=st.sampled_from([0, 0.01]),
+        count=st.sampled_from([None, 1, 5, 20]),
+        per_topic=st.sampled_from([None, None, 1, 4]),
+        age=st.sampled_from([None, None, 5]),
+    )
+    def open(
+        self,
+        takes: float | None,
+        reads: float,
+        count: int | None,
+        per_topic: int | None,
+        age: float | None,
+    ) -> None:
+        self.history = ModelHistory(takes, reads, count=count, per_topic=per_topic, age=age)
+        self.start()
+
+    @rule(
+        topics=st.lists(st.lists(st.sampled_from(TOPICS), min_size=1, max_size=3), max_size=8),
+        batch=st.booleans(),
+        turns=st.none() | st.integers(0, 5),
+    )
+    def publish(self, topics: list[list[str]], batch: bool, turns: int | None) -> None:
+        """Publish events one by one or at once, and let all be done, or some turns pass."""
+        events = []
+        for each in topics:
+            self.published += 1
+            events.append((ServerSentEvent("x", id=f"{self.published}"), each))
+
+        async def publisher() -> None:
+            if batch:
+                self.acknowledged += await self.hub.publish_batch(events)
+            else:
+                for event, on in events:
+                    self.acknowledged.append(await self.hub.publish(event, on))
+
+        async def command() -> None:
+            self.nursery.start_soon(publisher)
+            if turns is None:
+                await self.settle()
+            else:
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+
+        self.do(command)
+
+    @rule(
+        topics=st.sampled_from(["a", "b", "ab", "bc", "abc", "*", "*a"]),
+        when_slow=st.sampled_from([WhenSlow.DISCONNECT, *WhenSlow]),
+        buffer=st.sampled_from([1, 2, 5, 1000]),
+        way=st.sampled_from(["iterated", "written through", "pulled"]),
+        begins=st.sampled_from(["now", "earliest", "somewhere", "unknown"]),
+        where=st.integers(0, 30),
+        settles=st.booleans(),
+    )
+    def subscribe(
+        self,
+        topics: str,
+        when_slow: WhenSlow,
+        buffer: int,
+        way: str,
+        begins: str,
+        where: int,
+        settles: bool,
+    ) -> None:
+        """Subscribe, from now on, or from anywhere in the past."""
+        requested = {"now": None, "earliest": "earliest", "unknown": "who knows"}.get(begins)
+        if begins == "somewhere" and self.history.log:
+            requested = self.history.log[-1 - where % len(self.history.log)].id
+        self.connect(topics, when_slow, buffer, requested, way, settles)
+
+    def connect(
+        self,
+        topics: str,
+        when_slow: WhenSlow,
+        buffer: int,
+        requested: str | None,
+        way: str,
+        settles: bool,
+    ) -> None:
+        async def command() -> None:
+            subscriber = Subscriber(
+                self.hub, self.history, topics, when_slow, buffer, requested, way
+            )
+            self.subscribers.append(subscriber)
+            await self.nursery.start(subscriber.run)
+            if settles:
+                await self.settle()
+
+        self.do(command)
+
+    @precondition(lambda self: any(each.open for each in self.subscribers))
+    @rule(which=st.integers(0, 99), many=st.sampled_from([1, 2, 5, 1000]))
+    def read(self, which: int, many: int) -> None:
+        """Have a subscriber take some events, or all there are; who stalls reads on."""
+        subscriber = self.one(which)
+        if subscriber.server is not None:
+            self.do(self.read_on, subscriber)
+        else:
+            self.do(self.iterate, subscriber, many)
+
+    async def read_on(self, subscriber: Subscriber) -> None:
+        assert subscriber.server is not None
+        subscriber.server.read_on()
+        subscriber.stalled = False
+        await self.settle()
+
+    async def iterate(self, subscriber: Subscriber, many: int) -> None:
+        await self.settle()
+        events: list[ServerSentEvent] = []
+        broken = False
+
+        async def reader() -> None:
+            nonlocal broken
+            try:
+                while len(events) < many:
+                    events.append(await anext(subscriber.subscription))
+            except trio.BrokenResourceError:
+                broken = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader)
+            while len(events) < many and not broken:
+                before = len(events)
+                await trio.testing.wait_all_tasks_blocked()
+                pause = trio.lowlevel.current_statistics().seconds_to_next_deadline
+                if pause == float("inf") and len(events) == before:
+                    break
+                if pause < float("inf"):
+                    self.clock.jump(max(pause, 0))
+            nursery.cancel_scope.cancel()
+        self.history.grow_old()
+        if subscriber.live:
+            take = subscriber.backlog[:many]
+            del subscriber.backlog[:many]
+            assert [event.id for event in events] == [
+                self.history.log[each - 1].id for each in take
+            ]
+            assert broken is (subscriber.slow and len(take) < many)
+            subscriber.last = max([subscriber.last, *take])
+            subscriber.last_id = subscriber.subscription.last_event_id or subscriber.last_id
+            return
+        subscriber.hear_all(events)
+        if broken:
+            assert subscriber.when_slow is WhenSlow.DISCONNECT
+            assert len(subscriber.expected(subscriber.last)) > subscriber.buffer
+            subscriber.slow = True
+        elif len(events) < many:
+            subscriber.is_quiet()
+            subscriber.live, subscriber.absorbed = True, len(self.history.log)
+
+    @precondition(lambda self: any(each.open and each.server for each in self.subscribers))
+    @rule(which=st.integers(0, 99))
+    def stall(self, which: int) -> None:
+        """Have a client stop reading."""
+        subscriber = self.one(which)
+        if subscriber.server is not None:
+            subscriber.server.stop_reading()
+            subscriber.stalled = True
+
+    @precondition(lambda self: any(each.open for each in self.subscribers))
+    @rule(which=st.integers(0, 99), comes_back=st.booleans(), turns=st.none() | st.integers(0, 5))
+    def disconnect(self, which: int, comes_back: bool, turns: int | None) -> None:
+        """Have a client go away, and come back with the last id that it has seen."""
+        subscriber = self.one(which)
+
+        async def command() -> None:
+            subscriber.scope.cancel()
+            if turns is None:
+                await self.settle()
+            else:
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+
+        self.do(command)
+        if comes_back:
+            self.resume(subscriber, turns is None)
+
+    @precondition(lambda self: any(each.slow for each in self.subscribers))
+    @rule(which=st.integers(0, 99))
+    def come_back(self, which: int) -> None:
+        """Have a client that was too slow come back."""
+        slow = [each for each in self.subscribers if each.slow and not each.scope.cancel_called]
+        if slow:
+            subscriber = slow[which % len(slow)]
+            subscriber.scope.cancel()
+            self.resume(subscriber, True)
+
+    def resume(self, subscriber: Subscriber, settles: bool) -> None:
+        way = "iterated" if subscriber.server is None else "pulled"
+        if subscriber.through is not None:
+            way = "written through"
+        if subscriber.server is not None:
+            ids = [line for line in subscriber.server.wire.split(b"\n") if line.startswith(b"id: ")]
+            if ids:
+                subscriber.last_id = ids[-1].removeprefix(b"id: ").decode()
+        self.connect(
+            subscriber.topics,
+            subscriber.when_slow,
+            subscriber.buffer,
+            subscriber.last_id,
+            way,
+            settles,
+        )
+
+    @rule(seconds=st.sampled_from([1, 3, 6]))
+    def wait(self, seconds: float) -> None:
+        """Let time pass: what the history has grows old."""
+
+        async def command() -> None:
+            await self.settle()
+            self.clock.jump(seconds)
+            await self.settle()
+
+        self.do(command)
+
+    @invariant()
+    def settled(self) -> None:
+        if not self.published % 3:
+            self.do(self.settle)
+
+    def one(self, which: int) -> Subscriber:
+        open_ones = [each for each in self.subscribers if each.open]
+        return open_ones[which % len(open_ones)]
+
+    def teardown(self) -> None:
+        try:
+            if self.ended is None and hasattr(self, "history"):
+                self.do(self.finish)
+        finally:
+            if hasattr(self, "token") and self.token is not None:
+                self.token.run_sync_soon(self.to_task.close)
+                while self.ended is None:
+                    self.loop.get(timeout=10)()
+            self.patch.undo()
+        if self.ended is not None:
+            self.ended.unwrap()
+
+    async def finish(self) -> None:
+        """Have everybody read all there is, and look at the figures."""
+        await self.settle()
+        for subscriber in [each for each in self.subscribers if each.open]:
+            if subscriber.server is None:
+                await self.iterate(subscriber, 10**6)
+            else:
+                await self.read_on(subscriber)
+        assert len(self.acknowledged) == len(self.history.log) == self.published
+        assert sorted(self.acknowledged) == sorted(each.id for each in self.history.log)
+        await self.history.inner.locate("")  # which discards what is too old
+        figures = self.hub.statistics()
+        assert figures.published == self.published
+        assert figures.waiting == 0
+        assert figures.subscriptions_open == sum(each.open for each in self.subscribers)
+        assert figures.history.publications == len(self.history.kept())
+        assert figures.history.newest.position == len(self.history.log)
+
+
+TestModel = Machine.TestCase
+TestModel.settings = settings(
+    derandomize=True, deadline=None, max_examples=150, stateful_step_count=30
+)
