@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import Any
 
 from quart_trio import QuartTrio
 
 from penstock.dispatcher import DEFAULT_GATHER
+from penstock.errors import HistoryError
 from penstock.history import History
 from penstock.hub import DEFAULT_MAX_EVENT_SIZE, Hub
 
@@ -42,7 +45,12 @@ def add_hub(
     @app.before_serving
     async def open_() -> None:
         nursery: Any = app.nursery
-        await nursery.start(hub.run)
+        try:
+            await nursery.start(hub.run)
+        except HistoryError as error:
+            # The server will say it in one line: Quart is not to log it, with a traceback.
+            app.logger.addFilter(partial(_tells_another, error))
+            raise
 
     @app.after_serving
     async def close() -> None:
@@ -50,3 +58,7 @@ def add_hub(
         await hub.wait_closed()
 
     return hub
+
+
+def _tells_another(error: HistoryError, record: logging.LogRecord) -> bool:
+    return record.exc_info is None or record.exc_info[1] is not error

@@ -52,9 +52,10 @@ class Scripted:
                         await stream.send_all(part)
                         continue
                     with trio.move_on_after(part):
-                        if await stream.receive_some() == b"":
-                            self.gone.append(trio.current_time())
-                            return
+                        while await stream.receive_some():
+                            pass
+                        self.gone.append(trio.current_time())
+                        return
                 await stream.send_eof()
                 await stream.receive_some()
         except trio.BrokenResourceError:
