@@ -16,6 +16,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 CORE = (
     *("errors", "event", "decode", "outcome", "channel", "producer", "ticker"),
     *("transport", "stream", "group", "quart", "quart_asgi"),
+    *("publication", "history", "stores/*", "backlog", "audience", "dispatcher", "replay"),
+    *("subscription", "subscription_feed", "subscribers", "on_demand", "hub", "quart_hub"),
+    *("client", "client_connection", "reconnection", "url"),
 )
 
 # Where the modules are that the sessions' programs share with the tests.
@@ -71,6 +74,13 @@ def durability(session: nox.Session) -> None:
     install(session, "test")
     session.run("python", "tests/durability/durability.py", *session.posargs)
     session.run("python", "tests/durability/throughput.py")
+
+
+@nox.session
+def resume(session: nox.Session) -> None:
+    """Have 1,000 clients leave at random, miss up to 5,000 events and resume, for each history."""
+    install(session, "test")
+    session.run("python", "tests/interop/test_resume.py", *session.posargs, env=SHARED)
 
 
 @nox.session

@@ -11,7 +11,7 @@ import pytest
 
 import penstock
 
-SANS_IO = {"errors", "event", "decode", "outcome"}
+SANS_IO = {"errors", "event", "decode", "outcome", "reconnection"}
 HOSTS = {
     *("quart", "quart_asgi", "quart_hub", "hypercorn", "loading", "cli", "demo"),
     *("client", "client_connection", "url"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sqlite3
@@ -491,6 +492,28 @@ async def test_topics_that_went_are_forgotten(tmp_path: Path) -> None:
     (topics,) = writer._connection.execute("SELECT count(*) FROM topics").fetchone()
     assert topics == 5 + 3
     await history.aclose()
+
+
+async def test_a_resume_costs_what_it_returns(tmp_path: Path) -> None:
+    """In steps of SQLite's machine: out of fifty times as much no more than a little more."""
+    steps: dict[int, int] = {}
+    for stored in (1000, 50_000):
+        history = SQLiteHistory(tmp_path / f"{stored}.db", age=3600, per_topic=stored)
+        await history.open()
+        await history.append(publications(*range(stored)))
+        await history.locate("")
+        taken = itertools.count()
+        reader: Any = history._readers[0]
+        # It goes on when it is told 0 or None.
+        reader.set_progress_handler(lambda taken=taken: next(taken) and None, 1)
+        for topics in (None, frozenset("a"), frozenset(["a", "b", "none"])):
+            after = await history.locate(f"id {stored - 200}")
+            assert after == stored - 199
+            page = await history.read(after, stored, topics, count=100, size=10**6)
+            assert len(page.publications) == 100
+        steps[stored] = next(taken)
+        await history.aclose()
+    assert 1000 < steps[50_000] < 1.5 * steps[1000], steps
 
 
 async def test_nothing_is_left_open(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from penstock.backlog import WhenSlow
     from penstock.decode import EventStreamDecoder
     from penstock.errors import (
+        ConnectionFailed,
         DecodeError,
         HistoryError,
         InvalidEvent,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ASGITransport",
     "CloseReason",
+    "ConnectionFailed",
     "DecodeError",
     "EventStream",
     "EventStreamDecoder",

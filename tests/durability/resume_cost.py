@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from penstock import ServerSentEvent
+from penstock.history import History
 from penstock.publication import Publication
-from penstock.stores import SQLiteHistory
+from penstock.stores import MemoryHistory, SQLiteHistory
 
 __all__ = ["STORED", "resume_costs"]
 
@@ -21,18 +22,25 @@ MISSED = 50
 RESUMES = 300
 
 
-async def resume_costs(folder: Path) -> list[tuple[int, float, float]]:
-    """Return, of so many that are stored, the median time to resume on a topic, and on all."""
-    return [(stored, *await _resume_cost(folder / f"{stored}.db", stored)) for stored in STORED]
+async def resume_costs(folder: Path) -> list[tuple[str, int, float, float]]:
+    """Return the median times to resume on a topic, and on all, of so many that are stored."""
+    costs = []
+    for stored in STORED:
+        in_file = SQLiteHistory(folder / f"{stored}.db", count=stored)
+        costs.append(("in a file", stored, *await _resume_cost(in_file, stored)))
+        in_memory = MemoryHistory(count=stored, size=None)
+        costs.append(("in memory", stored, *await _resume_cost(in_memory, stored)))
+    return costs
 
 
-async def _resume_cost(path: Path, stored: int) -> tuple[float, float]:
-    history = SQLiteHistory(path, count=stored)
+async def _resume_cost(history: History, stored: int) -> tuple[float, float]:
     await history.open()
     try:
         for first in range(0, stored, 10_000):
-            await history.append([_publication(number) for number in range(first, first + 10_000)])
-        # Both are resumed from alike, wherever in what is stored the client left off.
+            batch = [_publication(number) for number in range(first, first + 10_000)]
+            if not history.append_nowait(batch):
+                await history.append(batch)
+        # From anywhere in what is stored.
         chance = random.Random(stored)
         places = [chance.randrange(stored - TOPICS * MISSED) for _ in range(RESUMES)]
         on_topic = [await _resume(history, place, True) for place in places]
@@ -42,7 +50,7 @@ async def _resume_cost(path: Path, stored: int) -> tuple[float, float]:
         await history.aclose()
 
 
-async def _resume(history: SQLiteHistory, number: int, on_topic: bool) -> float:
+async def _resume(history: History, number: int, on_topic: bool) -> float:
     topics = frozenset([f"topic {number % TOPICS}"]) if on_topic else None
     began = time.perf_counter()
     after = await history.locate(f"id {number}")

@@ -1,4 +1,4 @@
-"""How fast is publishing, when it is acknowledged on disk? Run it with `nox -s durability`."""
+"""How fast is publishing, acknowledged on disk, and resuming? Run it with `nox -s durability`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trio
 from durability_client import Publisher, run_publishers
+from resume_cost import resume_costs
 
 from durability import serving
 from penstock import ServerSentEvent, open_hub
@@ -59,6 +60,13 @@ def main() -> int:
             )
             many = f"{connections} connection{'' if connections == 1 else 's'}"
             print(f"| HTTP, {many}, batches of {batch} | {rate:,.0f} |", flush=True)
+        print(
+            "\n| stored | where | resume on a topic | on all |",
+            "| ---: | --- | ---: | ---: |",
+            sep="\n",
+        )
+        for where, stored, on_topic, on_all in trio.run(resume_costs, Path(folder)):
+            print(f"| {stored:,} | {where} | {on_topic * 1e3:.2f} ms | {on_all * 1e3:.2f} ms |")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Clients that leave at random, miss some, and come back while publishing goes on.
 
-    python tests/interop/test_resume.py
+    python -m nox -s resume
 
 is the long form: a thousand of them for each history. The short one is among the tests.
 
