@@ -738,3 +738,24 @@ def test_delays_do_not_overflow() -> None:
         reconnection.note(delivered=False)
     assert reconnection.delay() == 60
     assert not reconnection.exhausted
+
+
+async def test_a_date_that_cannot_be(autojump_clock: Clock) -> None:
+    """It is no date, and the answer is closed whatever its head says."""
+    date = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    assert retry_after(date) == 0
+    network = Network(Answer(status=503, headers={"retry-after": date}), OVER)
+    async with source_on(network) as source:
+        assert await data_of(source) == []
+    assert [body.closed for body in network.bodies] == [True, True]
+
+
+async def test_an_impatient_caller_does_not_hammer(autojump_clock: Clock) -> None:
+    """Cancelled before there was an answer, it waits for the reconnection time all the same."""
+    network = Network(*[Answer(after=5.0)] * 100)
+    async with source_on(network) as source:
+        with trio.move_on_after(30):
+            while True:
+                with trio.move_on_after(0.1):
+                    await anext(source)
+    assert len(network.requests) <= 11

@@ -23,6 +23,7 @@ from penstock import (
     open_hub,
 )
 from penstock import dispatcher as dispatcher_module
+from penstock.stores import MemoryHistory
 from test_publication import BAD_TOPICS
 
 Clock = trio.testing.MockClock
@@ -474,6 +475,27 @@ async def test_a_history_that_fails_otherwise_is_an_error_of_the_history(
     assert record.exc_info
 
 
+async def test_an_outage_of_the_history_is_logged_once(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When it begins, and when it is over; each publisher is told of its own publication."""
+    caplog.set_level(logging.INFO, "penstock")
+    history = SlowHistory(1)
+    async with prompt_hub(history) as hub:
+        await publish(hub, "1")
+        history.failing = "append"
+        for _ in range(3):
+            with pytest.raises(HistoryError, match="append fails"):
+                await publish(hub, "2")
+        history.failing = None
+        await publish(hub, "3")
+        await publish(hub, "4")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Nothing can be published: append fails",
+        "What is published is kept again",
+    ]
+
+
 async def test_closed_it_keeps_and_delivers_what_waits(autojump_clock: Clock) -> None:
     """Publishers that wait are acknowledged, and who subscribes has all of it before the end."""
     history = SlowHistory(1)
@@ -649,3 +671,71 @@ async def test_no_log_where_nothing_goes_wrong(
         await publish(hub, "1", "2")
         assert await what_comes(subscription) == ["1", "2"]
     assert caplog.records == []
+
+
+async def test_others_have_their_turn_with_an_audience_for_each(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """However few are in each audience, and however little is in each part."""
+    seconds = iter(range(10**9))
+    monkeypatch.setattr(dispatcher_module, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(dispatcher_module, "_LOOK", 10)
+    async with prompt_hub() as hub, trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        for number in range(100):
+            await stack.enter_async_context(hub.subscribe(["a", str(number)]))
+        last = await stack.enter_async_context(hub.subscribe(["a"]))
+        for publications, least in ((1, 10), (10, 100)):
+            event = ServerSentEvent("x" * 60_000)
+            nursery.start_soon(hub.publish_batch, [(event, ["a"])] * publications)
+            turns = 0
+            while last.waiting < publications:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+            assert turns >= least
+            await what_comes(last)
+
+
+async def test_who_publishes_more_than_is_delivered_waits(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """For the dispatcher, so that what is kept and not delivered does not grow without bound."""
+    monkeypatch.setattr(dispatcher_module, "_MOST_KEPT", 10_000)
+    for history in (MemoryHistory(), SlowHistory(0)):
+        async with open_hub(history=history, gather=100) as hub, trio.open_nursery() as nursery:
+            # As a hub whose last delivery took so long that it gathers now.
+            hub.dispatcher._began, hub.dispatcher._took = trio.current_time(), 10**6
+
+            async def publisher(hub: Hub = hub) -> None:
+                for _ in range(100):
+                    await publish(hub, "x" * 1000)
+
+            for _ in range(3):
+                nursery.start_soon(publisher)
+            await trio.sleep(50)
+            assert 7 <= hub.statistics().published < 20
+            await trio.sleep(10_000)
+            assert hub.statistics().published == 300
+
+
+async def test_it_runs_again_only_when_it_has_ended(autojump_clock: Clock) -> None:
+    """A run that is ending would take what belongs to the next one."""
+
+    async def lingers(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+
+    async with trio.open_nursery() as nursery:
+        hub = Hub()
+        hub.add_producer("a", lingers)
+        await nursery.start(hub.run)
+        async with hub.subscribe(["a"]):
+            await trio.sleep(1)
+            hub.close()
+            await trio.sleep(1)
+        assert hub.closed
+        with pytest.raises(RuntimeError, match="running already"):
+            await hub.run()
+        await hub.wait_closed()
+        await nursery.start(hub.run)
+        await publish(hub, "again")
+        hub.close()

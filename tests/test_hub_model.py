@@ -225,7 +225,7 @@ class Subscriber:
             assert not position or position in self.history.discarded
             self.last = self.position_of(gap.id)
             return
-        nowhere = "earliest" if self.requested == "earliest" else None
+        nowhere = "earliest" if self.last_id == "earliest" else None
         assert told == (self.history.log[self.last - 1].id if self.last else nowhere)
         assert max(self.history.discarded, default=0) > self.last, "nothing is missing there"
         self.told = PAGE + 1  # a gap comes before the page in which something is missing

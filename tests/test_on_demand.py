@@ -335,7 +335,7 @@ async def test_a_history_that_fails_is_its_error_and_it_is_started_again(
             history.failing = None
             await trio.sleep(5)
             assert (await what_comes(subscription))[:3] == ["0", "1", "2"]
-    assert len(caplog.records) == 2
+    assert [record.name for record in caplog.records].count("penstock.producer") == 2
 
 
 @pytest.mark.parametrize(
@@ -378,3 +378,29 @@ async def test_one_that_is_no_async_function_is_logged(
     (record,) = caplog.records
     assert record.exc_info is not None
     assert "nothing to await" in str(record.exc_info[1])
+
+
+async def test_who_comes_while_it_fails_to_tidy_up_has_it_started(autojump_clock: Clock) -> None:
+    """Though one that raises is left alone: it was cancelled for want of subscribers."""
+
+    class Fails(Produce):
+        async def __call__(self, events: Events) -> None:
+            try:
+                await super().__call__(events)
+            finally:
+                raise ValueError("while it is cancelled")
+
+    produce = Fails(tidies=10)
+    async with hub_with(produce, linger=1, restart_after=None) as hub:
+        await subscribe_for(hub, 5)
+        await trio.sleep(5)
+        await subscribe_for(hub, 20)
+        assert len(produce.began) == 2
+
+
+async def test_one_that_ran_for_long_is_started_again_soon(autojump_clock: Clock) -> None:
+    """It is not held against it that it has raised before."""
+    produce = Produce(lives=100, raises=ValueError("now and then"))
+    async with hub_with(produce) as hub:
+        await subscribe_for(hub, 510)
+        assert produce.began == pytest.approx([0, 101, 202, 303, 404, 505], abs=1)

@@ -72,7 +72,9 @@ async def test_the_hub_is_open_while_the_application_is_served(autojump_clock: C
             "lifespan.shutdown.complete",
         ]
         data = b"id: %d\ndata: x\n\n" % number
-        before = b"id: %d waits\ndata: waits\n\n" % (number - 1) if number else b""
+        before = b"id: earliest\n\n"
+        if number:
+            before = b"id: %d waits\ndata: waits\n\n" % (number - 1)
         assert client.body == b":\n\n" + before + data
         assert history.newest.id == f"{number} waits"
         assert trio.lowlevel.current_statistics().tasks_living == tasks
@@ -129,16 +131,16 @@ async def test_the_header_tells_where_the_stream_goes_on(autojump_clock: Clock) 
         assert figures.subscriptions_closed == {CloseReason.DISCONNECTED: 5}
 
 
-async def test_an_empty_hub_has_nowhere_to_go_on(autojump_clock: Clock) -> None:
-    """There is no id to tell, so there is no header."""
+async def test_an_empty_hub_goes_on_with_the_earliest(autojump_clock: Clock) -> None:
+    """Who loses the connection before the first event that there ever was gets that, too."""
     app, _ = app_with_hub()
     async with served(app), trio.open_nursery() as nursery:
         client = FakeClient(app)
         nursery.start_soon(client.run)
         await trio.sleep(1)
         client.disconnect()
-        assert "last-event-id" not in client.headers
-        assert client.body == b":\n\n"
+        assert client.headers["last-event-id"] == "earliest"
+        assert client.body == b":\n\nid: earliest\n\n"
 
 
 async def test_what_is_published_between_head_and_body_is_not_lost(autojump_clock: Clock) -> None:
@@ -191,9 +193,9 @@ async def test_the_hub_closed_under_way_ends_its_streams(autojump_clock: Clock) 
             await trio.sleep(1)
             await hub.publish(ServerSentEvent("last", id="1"), ["a"])
             hub.close()
-        assert client.body == b":\n\nid: 1\ndata: last\n\n"
+        assert client.body == b":\n\nid: earliest\n\nid: 1\ndata: last\n\n"
         late = FakeClient(app)
         await late.run()
-        assert (late.status, late.body, late.ended) == (200, b":\n\nid: 1\n\n", True)
+        assert (late.status, late.body, late.ended) == (200, b":\n\n", True)
     assert said[1]["type"] == "lifespan.shutdown.complete"
     assert hub.statistics().subscriptions_open == 0

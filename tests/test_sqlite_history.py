@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,7 +182,8 @@ async def test_an_empty_file_is_begun(tmp_path: Path) -> None:
 
 async def test_no_such_directory(tmp_path: Path) -> None:
     """It says so."""
-    assert await refusal(tmp_path / "none" / "events.db") == "No such file or directory"
+    said = "its directory does not exist: make that first"
+    assert await refusal(tmp_path / "none" / "events.db") == said
 
 
 async def test_a_directory(tmp_path: Path) -> None:
@@ -386,7 +388,7 @@ async def test_a_full_disk(small_disk: Path) -> None:
 
 
 async def test_a_disk_that_becomes_read_only(small_disk: Path) -> None:
-    """The same: publishing fails while it is, subscribers are served, and it recovers."""
+    """It is refused at the start, and the file is as it was."""
     path = small_disk / "events.db"
     async with open_hub(history=SQLiteHistory(path)) as hub:
         first = await hub.publish(ServerSentEvent("1"), ["a"])
@@ -416,6 +418,38 @@ async def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
         writer._connection.execute("PRAGMA query_only = OFF")
         second = await hub.publish(ServerSentEvent("3"), ["a"])
     assert await kept(path) == [first, second]
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """Be a user to whom permissions apply; give a folder of this user's own."""
+    folder = Path(tempfile.mkdtemp())
+    user, other = os.geteuid(), 65534
+    if user == 0:
+        os.chown(folder, other, -1)
+        os.seteuid(other)
+    try:
+        yield folder
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(folder)
+
+
+def test_a_file_that_may_only_be_read(unprivileged: Path) -> None:
+    """It is refused at the start, and not when the first event is published."""
+
+    async def main() -> None:
+        path = unprivileged / "events.db"
+        history = SQLiteHistory(path)
+        await history.open()
+        await history.append(publications(1))
+        await history.aclose()
+        path.chmod(0o444)
+        assert await refusal(path) == "Permission denied"
+        path.chmod(0o644)
+        assert await kept(path) == ["id 1"]
+
+    trio.run(main)
 
 
 async def test_many_publish_together(tmp_path: Path) -> None:

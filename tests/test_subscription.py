@@ -130,14 +130,14 @@ async def test_an_id_of_any_shape_that_is_not_there_is_a_gap(
             assert told.event == "gap"
             assert told.id == "2"
             assert json.loads(told.data or "") == {"last_event_id": last_event_id}
-            assert subscription.last_event_id is None
+            assert subscription.last_event_id == "2"
             assert await what_comes(subscription) == ["3", "4", "5"]
 
 
 async def test_an_id_where_there_is_nothing_at_all(autojump_clock: Clock) -> None:
-    """A history that has never had anything has no id: the client is to forget the one it has."""
+    """In a history that has never had anything, what comes next is the earliest."""
     async with prompt_hub() as hub, hub.subscribe(["a"], last_event_id="x") as subscription:
-        assert await following(subscription) == gap("x", "")
+        assert await following(subscription) == gap("x", "earliest")
 
 
 @pytest.mark.parametrize("last_event_id", [5, b"5", True, ["5"]])
@@ -184,7 +184,7 @@ async def test_the_id_may_be_of_another_topic(autojump_clock: Clock) -> None:
 async def test_locate_tells_where_it_goes_on(autojump_clock: Clock) -> None:
     """Before anything is sent it is known whether all that was asked for will come."""
     async with prompt_hub(SlowHistory(None, reads=1)) as hub:
-        assert await hub.subscription(["a"]).locate() is None
+        assert await hub.subscription(["a"]).locate() == "earliest"
         await numbers(hub, range(3))
         await trio.sleep(1)
         assert await hub.subscription(["a"]).locate() == "2"
@@ -584,7 +584,7 @@ async def test_a_stream_begins_with_where_to_go_on(autojump_clock: Clock) -> Non
         server = Server()
         async with streaming(hub, server, retry=5000):
             await trio.sleep(1)
-            assert server.wire == COMMENT + b"retry: 5000\n\n"
+            assert server.wire == COMMENT + b"retry: 5000\n\nid: earliest\n\n"
         await numbers(hub, range(3))
         await trio.sleep(1)
         for requested, begins in (
@@ -720,9 +720,10 @@ async def test_keep_alive_after_silence(autojump_clock: Clock) -> None:
             await trio.sleep(9)
             await numbers(hub, range(1))
             await trio.sleep(9.5)
-            assert server.wire == COMMENT + b"id: 0\ndata: 0\n\n"
+            begins = COMMENT + b"id: earliest\n\n" + b"id: 0\ndata: 0\n\n"
+            assert server.wire == begins
             await trio.sleep(1)
-            assert server.wire == COMMENT + b"id: 0\ndata: 0\n\n" + COMMENT
+            assert server.wire == begins + COMMENT
             await trio.sleep(20)
             assert stream.statistics().keep_alives_sent == 3
             assert stream.statistics().bytes_sent == len(server.wire)
@@ -734,7 +735,7 @@ async def test_no_keep_alive(autojump_clock: Clock) -> None:
         server = Server()
         async with streaming(hub, server, keep_alive=None):
             await trio.sleep(10_000)
-            assert server.wire == COMMENT
+            assert server.wire == COMMENT + b"id: earliest\n\n"
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -995,3 +996,97 @@ def test_it_selects() -> None:
     assert not hub.subscription(["a", "b"]).selects("c")
     every: Subscription = hub.subscription(["*"])
     assert every.selects("c")
+
+
+async def test_who_has_not_read_everything_when_the_hub_is_closed_is_told(
+    autojump_clock: Clock,
+) -> None:
+    """That it ended early; what it was given, it receives."""
+    for reads in (False, True):
+        async with trio.open_nursery() as nursery:
+            hub = Hub(gather=0)
+            await nursery.start(hub.run)
+            await publish(hub, "before")
+            async with hub.subscribe(["a"]) as subscription:
+                assert not reads or await what_comes(subscription) == []
+                await publish(hub, "1", "2")
+                hub.close()
+                await hub.wait_closed()
+                if reads:
+                    assert await what_comes(subscription) == ["1", "2"]
+                else:
+                    with pytest.raises(trio.BrokenResourceError, match="before everything was"):
+                        await following(subscription)
+
+
+async def test_who_fell_behind_before_its_first_event_can_go_on(autojump_clock: Clock) -> None:
+    """With the id after which it began; in a hub that was empty, with the earliest."""
+    async with prompt_hub() as hub:
+        for before in ("earliest", "2"):
+            async with hub.subscribe(["a"], buffer=2) as subscription:
+                await trio.sleep(1)
+                await numbers(hub, range(3))
+                await trio.sleep(1)
+                with pytest.raises(trio.BrokenResourceError):
+                    await following(subscription)
+                goes_on = subscription.last_event_id
+                assert goes_on == before
+            async with hub.subscribe(["a"], last_event_id=goes_on) as subscription:
+                assert await what_comes(subscription) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_slow_history_keeps_nothing_from_the_stream(
+    ends: bool, autojump_clock: Clock
+) -> None:
+    """While it is read there are keep-alives, and the stream ends when it has to."""
+    async with prompt_hub(SlowHistory(None, reads=1000)) as hub:
+        await numbers(hub, range(3))
+        server = Server()
+        options = {"max_lifetime": 50} if ends else {}
+        async with streaming(hub, server, last_event_id="0", keep_alive=15, **options) as (
+            stream,
+            _,
+        ):
+            await trio.sleep(100)
+            assert server.wire == COMMENT * (1 + (3 if ends else 6))
+            assert (stream.close_reason is CloseReason.EXPIRED) == ends
+
+
+async def test_closing_is_no_gap(autojump_clock: Clock) -> None:
+    """A history that is closed cannot be read; that says nothing about what there is."""
+    for failing in ("locate", "read"):
+        history = SlowHistory(None, reads=1)
+        hub = Hub(history=history, gather=0)
+        server = Server()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hub.run)
+            await numbers(hub, range(3))
+            async with streaming(hub, server, last_event_id="0"):
+                await trio.sleep(0.5 if failing == "locate" else 1.5)
+                history.failing = failing
+                hub.close()
+                await trio.sleep(10)
+            assert server.wire == COMMENT
+        assert await hub.subscription(["a"], last_event_id="0").locate() is None
+
+
+async def test_a_stream_needs_an_open_hub(autojump_clock: Clock) -> None:
+    """It would not know where to begin."""
+    hub = Hub()
+    with pytest.RaisesGroup(trio.ClosedResourceError, allow_unwrapped=True, flatten_subgroups=True):
+        await EventStream(hub.subscription(["a"])).run(Server())
+
+
+async def test_one_task_at_a_time(autojump_clock: Clock) -> None:
+    """A second one that waits would make the first one wait for ever."""
+    async with (
+        prompt_hub() as hub,
+        hub.subscribe(["a"]) as subscription,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(following, subscription)
+        await trio.sleep(1)
+        with pytest.raises(trio.BusyResourceError):
+            await following(subscription)
+        await publish(hub, "1")

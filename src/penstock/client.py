@@ -260,6 +260,8 @@ class EventSource:
         # the empty string". White space around a header's value is not part of it.
         if last := self.last_event_id.encode().strip(b" \t"):
             headers.update([(b"Last-Event-ID", last)])
+        # Cancelled before there is an answer, the next call waits before it connects.
+        self._due = trio.current_time() + self._reconnection.delay()
         with trio.move_on_after(self._connect_timeout) as limit:
             self._connection = await open_connection(self._client, self._url, headers, decoder)
         if limit.cancelled_caught:

@@ -87,16 +87,17 @@ async def open_connection(
         raise ConnectionFailed(f"{address_of(url)}: cannot be asked for: {error}") from error
     except httpx.TransportError as error:
         raise Unavailable(reason_of(error)) from error
-    refusal = _refusal_of(response)
-    over = response.status_code == HTTPStatus.NO_CONTENT
-    if over or refusal is not None:
-        await _close(response)
-    if refusal is not None:
-        raise refusal
-    if over:
-        return None
-    _notice_a_vanished_peer(response)
-    return Connection(response, lasting, decoder)
+    opened = None
+    try:
+        if (refusal := _refusal_of(response)) is not None:
+            raise refusal
+        if response.status_code != HTTPStatus.NO_CONTENT:
+            _notice_a_vanished_peer(response)
+            opened = Connection(response, lasting, decoder)
+    finally:
+        if opened is None:
+            await _close(response)
+    return opened
 
 
 async def _follow(

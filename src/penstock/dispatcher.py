@@ -5,10 +5,12 @@ told. Meanwhile all that was kept before is delivered, to each audience as one c
 hub, the less each event costs.
 
 Rule 2: nobody waits for a client. What a client does not take at once goes into the backlog of its
-subscription.
+subscription. Who publishes more than the loop can deliver waits for the loop.
 
 Rule 3: no gap, no duplicate. `Dispatcher.head` moves, and the members of the audiences are noted,
 with no checkpoint between: who joins before is among them, who joins later begins behind the head.
+Who begins behind what is kept, but not delivered yet, joins when it is, and reads from the history
+what was delivered together with it.
 
 Rule 4: it does not hold the loop. After some milliseconds of delivering it lets others have their
 turn, and goes on where it was.
@@ -55,6 +57,11 @@ _KEPT_PER_TURN: Final = 8
 # Members between two looks at the clock, at some 5 µs each.
 _LOOK: Final = 32
 
+# Bytes of publications, with what each takes beside them, that may wait to be delivered; who
+# publishes more waits. It is the loop that cannot keep up then, not a client.
+_MOST_KEPT: Final = 2**24
+_OVERHEAD: Final = 500
+
 # Bytes that go to a client at once: what its socket's buffer takes (Settings.send_buffer).
 _SLICE: Final = 2**16
 
@@ -87,26 +94,29 @@ class Dispatcher:
       head: the newest publication that has been, or is being, delivered.
       published: how many publications the history has taken.
       delivered: how many of them went to subscribers, counted for each subscriber.
-      latecomers: subscriptions that begin behind what is not delivered yet: woken when the head
-        moves.
     """
 
     def __init__(self, history: History, audiences: Audiences, gather: float) -> None:
         self.head: Newest = Newest()
         self.published: int = 0
         self.delivered: int = 0
-        self.latecomers: set[Subscription] = set()
         self._history = history
         self._audiences = audiences
         self._closed = False
         self._all_kept = False
+        self._failing = False  # the history, when it was last asked to keep something
         self._group = _Group()  # waits to be kept
         self._grown = trio.Event()
         self._kept: list[Publication] = []  # waits to be delivered
+        self._kept_size = 0
+        self._taken = trio.Event()  # when that is taken to be delivered
+        self._latecomers: dict[int, set[Subscription]] = {}  # by the position they begin behind
         self._called = trio.Event()
         self._gather = gather
         self._began = 0.0  # when it last began to deliver
         self._took = 0.0  # how long that took, without the turns of others
+        self._turn = 0.0  # when this turn of delivering began
+        self._until_look = _LOOK
 
     @property
     def waiting(self) -> int:
@@ -121,11 +131,13 @@ class Dispatcher:
           trio.ClosedResourceError: the hub is closed, or was closed before they were kept.
 
         Cancellation:
-          A checkpoint. Cancelled before it waits, nothing is published; later, they are published
-          all the same. Where the history is in memory, other tasks get their turn at every eighth
-          publication only.
+          A checkpoint. Cancelled before it waits, or while it waits for delivering to keep up,
+          nothing is published; later, they are published all the same. Where the history is in
+          memory, other tasks get their turn at every eighth publication only.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        while self._kept_size > _MOST_KEPT and not self._closed:
+            await self._taken.wait()
         if self._closed:
             raise trio.ClosedResourceError("the hub is closed")
         if self._history.append_nowait(publications):
@@ -152,7 +164,7 @@ class Dispatcher:
         Cancellation:
           Checkpoints throughout. Cancelled, it tells those whose publications were not kept.
         """
-        self._move_head(self._history.newest)
+        self.head = self._history.newest
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._deliver_all, name="dispatcher")
@@ -160,6 +172,7 @@ class Dispatcher:
         finally:
             self._closed = True
             self._group.done.set()
+            self._taken.set()
 
     async def _keep_all(self) -> None:
         """Append all that waits, again and again; where appending is immediate, nothing waits."""
@@ -170,6 +183,8 @@ class Dispatcher:
                 self._grown = trio.Event()
             try:
                 if group.publications:
+                    while self._kept_size > _MOST_KEPT:
+                        await self._taken.wait()
                     await self._keep(group)
             finally:
                 group.done.set()
@@ -182,16 +197,24 @@ class Dispatcher:
             await self._history.append(group.publications)
         except HistoryError as error:
             group.error, group.raises = str(error), HistoryError
+            if not self._failing:
+                _logger.error("Nothing can be published: %s", error)
+            self._failing = True
         except Exception as error:
             _logger.exception("The history failed")
             group.error, group.raises = f"the history failed: {error!r}", HistoryError
         else:
             group.error = None
+            if self._failing:
+                _logger.info("What is published is kept again")
+            self._failing = False
             self._note_kept(group.publications)
 
     def _note_kept(self, publications: Sequence[Publication]) -> None:
         self.published += len(publications)
         self._kept += publications
+        for publication in publications:
+            self._kept_size += len(publication.wire) + _OVERHEAD
         self._called.set()
 
     async def _deliver_all(self) -> None:
@@ -200,7 +223,9 @@ class Dispatcher:
             await self._called.wait()
             await self._gather_more()
             self._called = trio.Event()
-            kept, self._kept = self._kept, []
+            kept, self._kept, self._kept_size = self._kept, [], 0
+            self._taken.set()
+            self._taken = trio.Event()
             if kept:
                 await self._deliver(kept)
             elif self._all_kept:
@@ -218,31 +243,48 @@ class Dispatcher:
         self._took = 0.0
 
     async def _deliver(self, publications: Sequence[Publication]) -> None:
+        self._turn = perf_counter()
         for part in _slices(publications):
-            self._move_head(Newest(self.head.position + len(part), part[-1].id))
-            # No checkpoint from here to the end of this list: see rule 3.
+            # No checkpoint from here to the end of `heard`, and of those who join: see rule 3.
+            self.head = Newest(self.head.position + len(part), part[-1].id)
             heard = [
                 (list(audience.members), theirs) for audience, theirs in self._audiences.match(part)
             ]
-            began = perf_counter()
+            self._admit_latecomers()
             for members, theirs in heard:
                 chunk = Chunk(b"".join([publication.wire for publication in theirs]))
-                began = await self._deliver_to(members, chunk, theirs, began)
-            self._took += perf_counter() - began
+                await self._deliver_to(members, chunk, theirs)
+            await self._let_others()
+        self._took += perf_counter() - self._turn
 
-    def _move_head(self, head: Newest) -> None:
-        self.head = head
-        latecomers, self.latecomers = self.latecomers, set()
-        for latecomer in latecomers:
-            latecomer.wake()
+    def expect(self, position: int, subscription: Subscription) -> None:
+        """Have a subscription join when the head is at a position, or behind it.
+
+        Cancellation:
+          Synchronous, no checkpoint.
+        """
+        self._latecomers.setdefault(position, set()).add(subscription)
+
+    def _admit_latecomers(self) -> None:
+        for position in [each for each in self._latecomers if each <= self.head.position]:
+            for latecomer in self._latecomers.pop(position):
+                latecomer.join()
+                latecomer.wake()
+
+    async def _let_others(self) -> None:
+        """Let others have their turn, if it is time."""
+        self._until_look = _LOOK
+        if (took := perf_counter() - self._turn) > _TURN:
+            self._took += took
+            await trio.lowlevel.checkpoint()
+            self._turn = perf_counter()
 
     async def _deliver_to(
-        self, members: list[Subscription], chunk: Chunk, heard: list[Publication], began: float
-    ) -> float:
-        """Deliver a chunk to the members of an audience; return when this turn began."""
+        self, members: list[Subscription], chunk: Chunk, heard: list[Publication]
+    ) -> None:
+        """Deliver a chunk to the members of an audience."""
         now = trio.current_time()
         count, size = len(heard), len(chunk.data)
-        until_look = _LOOK
         for member in members:
             through = member.through
             if through is not None and through.write_nowait(chunk):
@@ -252,16 +294,11 @@ class Dispatcher:
                 member.silent_since = now
             elif not member.put(heard):
                 self.delivered -= count
-            until_look -= 1
-            if not until_look:
-                until_look = _LOOK
-                if (took := perf_counter() - began) > _TURN:
-                    self._took += took
-                    await trio.lowlevel.checkpoint()
-                    began = perf_counter()
-                    now = trio.current_time()
+            self._until_look -= 1
+            if not self._until_look:
+                await self._let_others()
+                now = trio.current_time()
         self.delivered += count * len(members)
-        return began
 
 
 def _slices(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:

@@ -78,6 +78,7 @@ class Hub:
         self.dispatcher: Dispatcher = self._new_dispatcher()
         self._max_event_size = max_event_size
         self._state = "new"
+        self._running = False
         self._run_ended = trio.Event()
 
     def __repr__(self) -> str:
@@ -236,8 +237,9 @@ class Hub:
           Checkpoints throughout. Cancelled, it drops what the history has not kept yet, and tells
           its publishers.
         """
-        if self._state in ("opening", "open"):
+        if self._running:
             raise RuntimeError("the hub is running already: run another one")
+        self._running = True
         self._state = "opening"
         self._run_ended = trio.Event()
         self.subscribers.closed = False
@@ -256,6 +258,7 @@ class Hub:
             self.subscribers.close()
             with trio.CancelScope(shield=True):
                 await self.history.aclose()
+            self._running = False
             self._run_ended.set()
 
     # For the subscriptions

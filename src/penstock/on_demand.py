@@ -67,8 +67,8 @@ class ProducersOnDemand:
           linger: seconds after the last subscriber has gone until it is cancelled; who comes back
             meanwhile finds it running.
           restart_after: seconds until one that raised is started again, twice as many each time
-            that it raises again, up to a minute; None does not start it until a subscriber comes
-            when there is none.
+            that it raises again within a minute, up to a minute; None does not start it until a
+            subscriber comes when there is none.
           subscribers: how many there are now.
 
         Raises:
@@ -168,17 +168,21 @@ class _OnDemand:
             again = True
             while again and self.subscribers and not self.stopped:
                 with trio.CancelScope() as self.scope:
-                    again = await self._run_while_needed()
+                    await self._run_while_needed()
+                again = self.scope.cancel_called  # if not, it has returned
         finally:
             self.running = False
 
-    async def _run_while_needed(self) -> bool:
-        """Run the producer to its end; tell whether to run it for who comes in that moment."""
+    async def _run_while_needed(self) -> None:
+        """Run the producer to its end; again and again if it raises."""
         pause = self._restart_after
+        began = trio.current_time()
         while await self._fails() and pause is not None:
+            if trio.current_time() - began > _LONGEST_RESTART:
+                pause = self._restart_after or 0.0
             await trio.sleep(pause)
             pause = min(2 * pause, _LONGEST_RESTART)
-        return False
+            began = trio.current_time()
 
     async def _fails(self) -> bool:
         failed = False

@@ -100,7 +100,7 @@ def retry_after(header: str) -> float:
         return float(given)
     try:
         until = parsedate_to_datetime(given)
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one with a number that none can have
         return 0.0
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)

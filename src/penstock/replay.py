@@ -14,12 +14,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from penstock.errors import HistoryError
 from penstock.event import ServerSentEvent
-from penstock.history import History, Newest
+from penstock.history import Newest
 from penstock.publication import EARLIEST, Publication
+
+if TYPE_CHECKING:
+    from penstock.hub import Hub
 
 __all__ = ["GAP", "Item", "Replay"]
 
@@ -41,7 +44,7 @@ class Replay:
     """What one subscription gets of the history.
 
     Args:
-      history: which.
+      hub: whose history it is; when the hub has been closed, nothing more is read.
       topics: what it selects; None means every topic.
       requested: the id after which it wants to go on, ``earliest``, or None for nothing at all.
 
@@ -49,14 +52,12 @@ class Replay:
       goes_on: the id after which it goes on, once that is known; None if there is none.
     """
 
-    __slots__ = ("_after", "_history", "_mark", "_page", "_topics", "goes_on", "requested")
+    __slots__ = ("_after", "_hub", "_mark", "_page", "_topics", "goes_on", "requested")
 
-    def __init__(
-        self, history: History, topics: frozenset[str] | None, requested: str | None
-    ) -> None:
+    def __init__(self, hub: Hub, topics: frozenset[str] | None, requested: str | None) -> None:
         self.requested: str | None = requested
         self.goes_on: str | None = None
-        self._history = history
+        self._hub = hub
         self._topics = topics
         self._after: int | None = None  # the position up to which all was taken into pages
         self._mark: int | None = None
@@ -93,8 +94,10 @@ class Replay:
         else:
             position = None
             try:
-                position = await self._history.locate(self.requested)
+                position = await self._hub.history.locate(self.requested)
             except HistoryError as error:
+                if self._hub.closed:
+                    return
                 _logger.error("Nothing can be resumed: %s", error)
             if position is not None:
                 self._after, self.goes_on = position, self.requested
@@ -106,9 +109,9 @@ class Replay:
         """Tell whether it needs nothing of the history."""
         return self._after == head.position
 
-    def is_beyond(self, head: Newest) -> bool:
-        """Tell whether what it begins behind is not delivered yet."""
-        return self._after is not None and self._after > head.position
+    def beyond(self, head: Newest) -> int | None:
+        """Return the position that it begins behind, if that is not delivered yet."""
+        return self._after if self._after is not None and self._after > head.position else None
 
     def ends_soon(self, head: Newest) -> bool:
         """Tell whether the next page can be the last one, so that it is time to join."""
@@ -129,10 +132,12 @@ class Replay:
         if self._page or after is None or after == until:
             return
         try:
-            page = await self._history.read(
+            page = await self._hub.history.read(
                 after, until, self._topics, count=_PAGE, size=_PAGE_SIZE
             )
         except HistoryError as error:
+            if self._hub.closed:
+                return
             _logger.error("Nothing can be replayed: %s", error)
             self._after = until
             self._page = [_gap(self.goes_on, None)]
@@ -156,8 +161,10 @@ class Replay:
         return first
 
     def _begin_now(self) -> None:
-        newest = self._history.newest
-        self._after, self.goes_on = newest.position, newest.id
+        newest = self._hub.history.newest
+        self._after = newest.position
+        # Before there is anything, what comes after the beginning is what comes from now on.
+        self.goes_on = newest.id if newest.position else EARLIEST
 
 
 def _gap(missed: str | None, goes_on: str | None) -> ServerSentEvent:

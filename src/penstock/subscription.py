@@ -72,7 +72,8 @@ class Subscription:
 
     Attributes:
       conclude: called when it falls behind, if its stream wants to know.
-      last_event_id: the id of the last event that was received by iterating; None before.
+      last_event_id: where another one can go on, when this one is iterated: the id of the last
+        event that was received; before, the one after which it began.
       through: how the dispatcher may write to the client at the moment, if it may.
       written: what was written through, or by the stream.
       silent_since: when something was last written through.
@@ -102,7 +103,7 @@ class Subscription:
         self._retry = None if retry is None else ServerSentEvent(retry=retry).encode()
         self._hub = hub
         self._topics = select_topics(topics)
-        self._replay = Replay(hub.history, self._topics, last_event_id or None)
+        self._replay = Replay(hub, self._topics, last_event_id or None)
         self._backlog = Backlog(count=buffer, size=buffer_size, when_slow=when_slow)
         self._audience: Audience | None = None
         self._called: trio.Event | None = None
@@ -116,7 +117,7 @@ class Subscription:
 
     def __repr__(self) -> str:
         topics = "every topic" if self._topics is None else sorted(self._topics)
-        state = "new" if not self._opened else self._close_reason or "open"
+        state = self._close_reason or ("open" if self._opened else "new")
         return f"<Subscription to {topics}, {state}, {self.waiting} waiting>"
 
     @property
@@ -147,7 +148,8 @@ class Subscription:
         Cancellation:
           May be a checkpoint. Cancelled, it can be called again.
         """
-        await self._replay.locate()
+        if not self._hub.closed:
+            await self._replay.locate()
         return self._replay.goes_on
 
     @asynccontextmanager
@@ -165,10 +167,11 @@ class Subscription:
         self._hub.check_open()
         self.begin()
         try:
-            await self.locate()
+            self.last_event_id = await self.locate()
             yield self
         finally:
             self.end(CloseReason.FINISHED)
+            self._opened = False
             self._backlog.clear()
             self._replay.take()
 
@@ -189,27 +192,30 @@ class Subscription:
 
         Raises:
           StopAsyncIteration: the hub was closed.
-          trio.BrokenResourceError: the subscription fell behind; `last_event_id` is where another
-            one can go on.
-          trio.ClosedResourceError: this is not the block of `open`.
+          trio.BrokenResourceError: the subscription fell behind, or the hub was closed while it
+            read the history; `last_event_id` is where another one can go on.
+          trio.ClosedResourceError: this is not the block of `open`, or it was ended.
+          trio.BusyResourceError: another task is waiting for an event.
 
         Cancellation:
           A checkpoint. Atomic: either an event is returned, or nothing was taken.
         """
         await trio.lowlevel.checkpoint()
         while not await self.ready():
+            if not self._opened:
+                raise trio.ClosedResourceError("a subscription is iterated in its open() block")
             if self._close_reason is CloseReason.SLOW:
                 raise trio.BrokenResourceError("the subscription fell behind and was ended")
-            if self._close_reason is not None and self._hub.closed:
+            if self._close_reason is CloseReason.FINISHED and self._replay.done:
                 raise StopAsyncIteration
-            if self._close_reason is not None or not self._opened:
-                raise trio.ClosedResourceError("a subscription is iterated in its open() block")
+            if self._close_reason is CloseReason.FINISHED:
+                raise trio.BrokenResourceError("the hub was closed before everything was read")
+            if self._close_reason is not None:
+                raise trio.ClosedResourceError(f"the subscription was ended: {self._close_reason}")
             await self.wait()
         item = self._replay.take_one() if len(self._replay) else next(self._backlog.pop(1))
-        if isinstance(item, ServerSentEvent):
-            return item
-        self.last_event_id = item.id
-        return item.event
+        self.last_event_id = item.id or self.last_event_id
+        return item if isinstance(item, ServerSentEvent) else item.event
 
     # For its stream's feed
 
@@ -224,13 +230,19 @@ class Subscription:
         return greeting
 
     def begin(self) -> None:
-        """Begin to receive: at once when it needs nothing of the history. Synchronous."""
+        """Begin to receive: at once when it needs nothing of the history. Synchronous.
+
+        Raises:
+          trio.ClosedResourceError: the hub is not open yet.
+        """
+        if not self._hub.closed:
+            self._hub.check_open()
         self._opened = True
         if self._close_reason is None:
             self._hub.subscribers.begin(self, self._topics)
-        self._replay.begin()
-        if self._replay.is_at(self._hub.dispatcher.head):
-            self._join()
+        if self._close_reason is None:
+            self._replay.begin()
+            self._join_when_delivered()
 
     async def ready(self) -> bool:
         """Tell whether `pop` has something; meanwhile read the history, as far as that is due.
@@ -240,13 +252,14 @@ class Subscription:
         """
         while not len(self._replay) and not self._replay.done and self._close_reason is None:
             await self.locate()
-            head = self._hub.dispatcher.head
-            if self._replay.is_beyond(head):
-                self._hub.dispatcher.latecomers.add(self)
+            if self._close_reason is not None:
+                break
+            if self._join_when_delivered():
                 await self.wait()
                 continue
+            head = self._hub.dispatcher.head
             if self._audience is None and self._replay.ends_soon(head):
-                self._join()
+                self.join()
             await self._replay.read(head)
         return bool(len(self._replay) or (len(self._backlog) and self._replay.done))
 
@@ -260,8 +273,13 @@ class Subscription:
         Cancellation:
           A checkpoint.
         """
+        if self._called is not None:
+            raise trio.BusyResourceError("another task is waiting for this subscription")
         self._called = trio.Event()
-        await self._called.wait()
+        try:
+            await self._called.wait()
+        finally:
+            self._called = None
 
     def end(self, reason: CloseReason) -> None:
         """Receive no more, for this reason if there is no earlier one; what waits stays."""
@@ -301,8 +319,19 @@ class Subscription:
             raise RuntimeError("a subscription is used once: make another one")
         self._used = True
 
-    def _join(self) -> None:
+    def _join_when_delivered(self) -> bool:
+        """Join, if it needs nothing of the history; tell whether it will when that is delivered."""
+        dispatcher = self._hub.dispatcher
+        if self._replay.is_at(dispatcher.head):
+            self.join()
+        position = self._replay.beyond(dispatcher.head)
+        if position is None:
+            return False
+        dispatcher.expect(position, self)
+        return True
+
+    def join(self) -> None:
         """Hear what is published from now on; no checkpoint since the head was looked at."""
-        if self._close_reason is None:
+        if self._close_reason is None and self._audience is None:
             self._replay.joined(self._hub.dispatcher.head)
             self._audience = self._hub.subscribers.audiences.join(self, self._topics)

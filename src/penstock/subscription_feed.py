@@ -102,7 +102,12 @@ class SubscriptionFeed:
         while True:
             if self._deadline <= trio.current_time():
                 self.end()
-            if await subscription.ready():
+            silent_since = max(began, subscription.silent_since)
+            deadline = min(silent_since + self._keep_alive, self._deadline)
+            ready = False
+            with trio.CancelScope(deadline=deadline):  # reading the history may take long
+                ready = await subscription.ready()
+            if ready:
                 if waited:
                     return self._taken(tally)
                 await trio.lowlevel.checkpoint()  # whatever waits, others have their turn
@@ -110,12 +115,10 @@ class SubscriptionFeed:
                 continue
             if subscription.close_reason is not None:
                 return self._last(tally)
-            silent_since = max(began, subscription.silent_since)
             if silent_since + self._keep_alive <= trio.current_time():
                 tally.keep_alives = 1
                 tally.bytes = len(COMMENT)
                 return COMMENT
-            deadline = min(silent_since + self._keep_alive, self._deadline)
             subscription.through = self._through
             with trio.CancelScope(deadline=deadline):
                 try:

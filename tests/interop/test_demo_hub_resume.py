@@ -31,12 +31,12 @@ def fresh(tmp_path: Path) -> Iterator[int]:
 
 
 def test_how_a_stream_begins(fresh: int) -> None:
-    """A comment at once, when to come back, and where to go on, if there is anything yet."""
+    """A comment at once, when to come back, and where to go on; from an empty hub, with all."""
     with Listener(fresh, "?topic=a") as empty:
-        assert "Last-Event-ID" not in empty.response.headers
-        while empty.retry is None:
+        assert empty.response.headers["Last-Event-ID"] == "earliest"
+        while not empty.last_event_id:
             empty.read()
-        assert empty.raw == b":\n\nretry: 1000\n\n"
+        assert empty.raw == b":\n\nretry: 1000\n\nid: earliest\n\n"
     (first,) = publish(fresh, {"topics": ["elsewhere"], "data": "x"})
     with Listener(fresh, "?topic=a") as listener:
         assert listener.response.headers["Last-Event-ID"] == first

@@ -72,7 +72,7 @@ def test_the_application_with_a_hub(tmp_path: Path, curl: CurlFixture) -> None:
             curl("-d", price, f"{server.url}/prices/tea").lines.read().decode()
             for price in ("3.10", "3.20")
         ]
-        heard = b"".join(next(first.lines) for _ in range(9)).decode()
+        heard = b"".join(next(first.lines) for _ in range(11)).decode()
         assert re.findall(r"id: (.*)\nevent: price\ndata: (.*)\n", heard) == [
             (ids[0], "3.10"),
             (ids[1], "3.20"),

@@ -309,7 +309,9 @@ class Client:
         if not head.startswith(b"HTTP/1.1 200 "):
             raise Wrong("broken", repr(head))
         said = re.search(rb"\r\nlast-event-id: ([^\r]*)", head, re.IGNORECASE)
-        goes_on = int(said[1]) if said else 0
+        if said is None:
+            raise Wrong("broken", f"no Last-Event-ID: {head!r}")
+        goes_on = 0 if said[1] == b"earliest" else int(said[1])
         if self.last is not None and goes_on != self.last:
             raise Wrong("gap", f"asked for {self.last}, told {goes_on}")
         end = self.selection.end_of(self.publishing.total)
@@ -362,8 +364,8 @@ class Client:
         if not self.begun:
             self._told += data
             greeting = GREETING
-            if self.last is None and goes_on:
-                greeting += b"id: %d\n\n" % goes_on
+            if self.last is None:
+                greeting += b"id: %d\n\n" % goes_on if goes_on else b"id: earliest\n\n"
             if len(self._told) < len(greeting):
                 return
             if not self._told.startswith(greeting):

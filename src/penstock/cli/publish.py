@@ -71,6 +71,9 @@ def publish(
 ) -> int:
     """Publish DATA at URL, and print the id it got; or, with -, each line of standard input.
 
+    URL has to take JSON as the demonstration's /publish does. Without DATA, standard input is read
+    if it is no terminal.
+
     Lines go off in batches, as they come, and in order. A batch is published whole or not at all.
     At the first error it stops, and says which line of the input it was, and what was published.
     What was published is told on stderr. The status is 0 if it was everything, 1 if not, 130 after

@@ -37,6 +37,7 @@ Examples:
   penstock serve --bind 127.0.0.1:0             on a free port, which it prints
   penstock serve --certfile cert.pem --keyfile key.pem --bind 127.0.0.1:8443
                                                 over TLS, with HTTP/2
+  PENSTOCK_HISTORY=events.db penstock serve     the demonstration, with a history in a file
 """
 
 
@@ -136,7 +137,9 @@ def serve(
     try:
         trio.run(_serve, Server(app, config, settings=settings, mode="asgi"))
     except* (LifespanFailureError, LifespanTimeoutError) as errors:
-        failure = f"{application} did not start: {_first(errors)}"
+        # Hypercorn puts the application's own words into quotation marks.
+        said = str(_first(errors)).removeprefix("Lifespan failure in startup. ").strip("'")
+        failure = f"{application} did not start: {said}"
     except* _NoOutput as errors:
         failure = str(_first(errors))
     if failure is not None:  # what is raised in an `except*` comes out in a group, in Python 3.11.2

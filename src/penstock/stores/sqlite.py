@@ -77,6 +77,7 @@ class SQLiteHistory:
         self._writer: Writer | None = None
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(_READERS)
+        self._closing = trio.Lock()
         self._readers: list[sqlite3.Connection] = []  # that nobody uses now
         self._statistics = HistoryStatistics(0, 0, Newest())
 
@@ -91,13 +92,14 @@ class SQLiteHistory:
         """Close the file, when nothing is being read any more; see `History.aclose`."""
         readers = [object() for _ in range(_READERS)]
         with trio.CancelScope(shield=True):
-            for reader in readers:
-                await self._reading.acquire_on_behalf_of(reader)
-            try:
-                await self._in_thread(self._close, self._writing)
-            finally:
+            async with self._closing:  # two at a time would wait for each other's readers
                 for reader in readers:
-                    self._reading.release_on_behalf_of(reader)
+                    await self._reading.acquire_on_behalf_of(reader)
+                try:
+                    await self._in_thread(self._close, self._writing)
+                finally:
+                    for reader in readers:
+                        self._reading.release_on_behalf_of(reader)
 
     @property
     def newest(self) -> Newest:

@@ -165,11 +165,16 @@ class HistoryFile:
             self._lock = None
 
     def _refuse_other_files(self) -> None:
-        """Refuse what is not ours by its first bytes, before anything is made beside it."""
+        """Refuse what is not ours by its first bytes, or not to be written; before SQLite has it.
+
+        SQLite opens what it may only read, and fails at the first publication.
+        """
         if self._resolved.is_dir():
             raise self._error("it is a directory: name a file in it")
+        if not self._resolved.parent.is_dir():
+            raise self._error("its directory does not exist: make that first")
         try:
-            with self._resolved.open("rb") as file:
+            with self._resolved.open("r+b") as file:
                 header = file.read(_HEADER_SIZE)
         except FileNotFoundError:
             return
