@@ -96,7 +96,8 @@ async def open_connection(
             opened = Connection(response, lasting, decoder)
     finally:
         if opened is None:
-            await _close(response)
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await response.aclose()
     return opened
 
 
