@@ -130,7 +130,7 @@ def build(session: nox.Session) -> None:
     page = "import penstock, pathlib; print(pathlib.Path(penstock.__file__).with_name('web'))"
     installed = session.run("python", "-I", "-c", page, silent=True)
     files = {path.name for path in Path(str(installed).strip()).iterdir()}
-    missing = {path.name for path in Path("web").iterdir()} - files
+    missing = {path.name for path in Path("web", "demo").iterdir()} - files
     if missing:
         session.error(f"not in the wheel: {', '.join(sorted(missing))}")
 

@@ -129,7 +129,7 @@ def test_the_trio_program_is_the_demonstration() -> None:
 
 def test_the_three_lines_are_the_pages() -> None:
     """README and page show the same JavaScript, which `test_browser` tries."""
-    page = html.unescape((ROOT / "web" / "index.html").read_text())
+    page = html.unescape((ROOT / "web" / "demo" / "index.html").read_text())
     (shown,) = blocks("js")
     assert len(shown.splitlines()) == 3
     assert shown.strip() in page

@@ -36,7 +36,7 @@ CORS: Final = {"Access-Control-Allow-Origin": "*"}
 def _web() -> Path:
     """Return the folder of the page: inside the package in a wheel, beside `src` in a checkout."""
     installed = Path(__file__).parents[1] / "web"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "web"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "web" / "demo"
 
 
 app: Final = QuartTrio(__name__, static_folder=str(_web()), static_url_path="/static")
