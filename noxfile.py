@@ -136,6 +136,20 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, a warning being an error, and follow every link that leads inside."""
+    install(session, "docs")
+    html = Path(session.create_tmp()) / "html"
+    session.run("sphinx-build", "-qEanW", "--keep-going", "-b", "html", "web/docs", str(html))
+    session.run("python", "tests/interop/docs_fetched.py", str(html))
+    pages = [*Path().glob("*.md"), *Path("web/docs").rglob("*.md"), *html.rglob("*.html")]
+    # `--offline`: links to elsewhere are left alone.
+    options = ("--offline", "--include-fragments", "--no-progress", "--root-dir", str(html))
+    session.run("lychee", *options, *map(str, pages))
+    session.log(f"The pages are in {html}/index.html")
+
+
+@nox.session
 def screenshots(session: nox.Session) -> None:
     """Take the pictures of the page that the README shows."""
     install(session, "test")

@@ -77,7 +77,7 @@ class HistoryError(PenstockError):
 class StreamingUnsupported(PenstockError, RuntimeError):
     """The application runs where no Trio event stream can be served.
 
-    Penstock needs Trio underneath: `penstock serve`, or `hypercorn -k trio`.
+    Penstock needs Trio underneath: ``penstock serve``, or ``hypercorn -k trio``.
     """
 
     def __init__(self) -> None:

@@ -49,7 +49,7 @@ class Publication:
       topics: where; the first is the canonical one, the others are alternates.
 
     Raises:
-      InvalidPublication: there is no topic, or one that a hub does not take (`check_topics`); the
+      InvalidPublication: there is no topic, or one that a hub does not take (``check_topics``); the
         event is none, or its id is empty, ``earliest``, or cannot be sent in a header.
 
     Attributes:

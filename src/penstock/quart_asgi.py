@@ -72,9 +72,9 @@ def require_trio(app: Quart) -> None:
     A server that knows ASGI's lifespan protocol is told at start-up, and does not start; any other
     has its requests answered with status 500 and the reason. Where Trio runs, nothing changes, but
     that requests without a body need fewer tasks under Penstock's server
-    (`OneTaskHTTPConnection`).
+    (``OneTaskHTTPConnection``).
 
-    Call it once, where the application is made. Under `penstock serve` there is no need of it.
+    Call it once, where the application is made. Under ``penstock serve`` there is no need of it.
     """
     if app.asgi_http_class is TrioASGIHTTPConnection:
         app.asgi_http_class = OneTaskHTTPConnection

@@ -141,7 +141,8 @@ class Server:
         Args:
           shutdown_trigger: as there.
           sockets: to listen on, instead of those that the configuration names.
-          worker: whether this is a process of Hypercorn's master; see `stop_signals`.
+          worker: whether this is a process of Hypercorn's master, which sends SIGTERM more than
+            once.
           task_status: as there.
         """
         config, state = self._config, LifespanState({})

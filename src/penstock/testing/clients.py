@@ -1,10 +1,10 @@
 """An ASGI server's side of one request, for tests without a socket.
 
-client = FakeClient(app, "/time")
-async with trio.open_nursery() as nursery:
-nursery.start_soon(client.run)
-await client.received(b"data: ")
-client.disconnect()
+    client = FakeClient(app, "/time")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await client.received(b"data: ")
+        client.disconnect()
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class FakeClient:
 
 
 class StalledClient(FakeClient):
-    """A client that stops reading, at once or after some messages, until it is told to `read`.
+    """A client that stops reading, at once or after some messages, until `FakeClient.read`.
 
     Args:
       app: as in `FakeClient`.
