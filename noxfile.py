@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -137,11 +138,13 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation, a warning being an error, and follow every link that leads inside."""
+    """Build the documentation, warnings being errors, and follow its links and the README's."""
     install(session, "docs")
     html = Path(session.create_tmp()) / "html"
+    shutil.rmtree(html, ignore_errors=True)  # of the last time, with pages that are no more
     session.run("sphinx-build", "-qEanW", "--keep-going", "-b", "html", "web/docs", str(html))
     session.run("python", "tests/interop/docs_fetched.py", str(html))
+    session.run("python", "tests/interop/docs_go.py", session.create_tmp())
     pages = [*Path().glob("*.md"), *Path("web/docs").rglob("*.md"), *html.rglob("*.html")]
     # `--offline`: links to elsewhere are left alone.
     options = ("--offline", "--include-fragments", "--no-progress", "--root-dir", str(html))

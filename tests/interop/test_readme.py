@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README and the pages of the documentation say is what happens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import trio
+from docs_blocks import DOCS, PAGES, README, ROOT, blocks_of
 from faults_rows import ROWS
 from hypercorn.config import Config
 from processes import PENSTOCK, CurlFixture, Server, serving
@@ -25,18 +25,15 @@ from penstock import ServerSentEvent, demo
 from penstock.hypercorn import Settings
 from penstock.quart import EventSourceResponse
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return [block.source for block in blocks_of(page) if block.language == language]
 
 
 @contextmanager
-def served(name: str, folder: Path) -> Iterator[Server]:
+def served(name: str, folder: Path, page: Path = README) -> Iterator[Server]:
     """Save the block that starts with a file's name under that name, and serve its `app`."""
-    (source,) = (block for block in blocks("python") if block.startswith(f"# {name}.py\n"))
+    (source,) = (each for each in blocks("python", page) if each.startswith(f"# {name}.py\n"))
     (folder / f"{name}.py").write_text(source)
     arguments = (PENSTOCK, "serve", f"{name}:app", "--bind", "127.0.0.1:0")
     with serving(*arguments, folder=folder, cwd=folder) as server:
@@ -53,7 +50,7 @@ def test_the_application_of_ones_own(tmp_path: Path, curl: CurlFixture) -> None:
 
 def test_the_application_that_resumes(tmp_path: Path, curl: CurlFixture) -> None:
     """It goes on where the client was, and at the end tells it to stay away."""
-    with served("resume", tmp_path) as server:
+    with served("resume", tmp_path, DOCS / "producers.md") as server:
         url = f"{server.url}/countdown"
         client = curl("-H", "Last-Event-ID: 2", url)
         assert re.findall(rb"data: (\d)", client.lines.read()) == [b"1", b"0"]
@@ -65,7 +62,7 @@ def test_the_application_that_resumes(tmp_path: Path, curl: CurlFixture) -> None
 
 def test_the_application_with_a_hub(tmp_path: Path, curl: CurlFixture) -> None:
     """Who is there hears a price, and who comes back later what was missed."""
-    with served("prices", tmp_path) as server:
+    with served("prices", tmp_path, DOCS / "hub.md") as server:
         first = curl(f"{server.url}/prices")
         assert next(first.lines) == b":\n"
         ids = [
@@ -77,28 +74,10 @@ def test_the_application_with_a_hub(tmp_path: Path, curl: CurlFixture) -> None:
             (ids[0], "3.10"),
             (ids[1], "3.20"),
         ]
-    with served("prices", tmp_path) as server:
+    with served("prices", tmp_path, DOCS / "hub.md") as server:
         later = curl("-H", f"Last-Event-ID: {ids[0]}", f"{server.url}/prices")
         missed = b"".join(next(later.lines) for _ in range(5)).decode()
         assert missed == f":\n\nid: {ids[1]}\nevent: price\ndata: 3.20\n"
-
-
-def test_the_hub_without_an_application() -> None:
-    """It passes as it stands."""
-    (source,) = (block for block in blocks("python") if "async with open_hub" in block)
-    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-
-
-async def test_the_test_of_a_producer() -> None:
-    """It passes as it stands."""
-    (source,) = (block for block in blocks("python") if "test_two_at_once" in block)
-    names: dict[str, object] = {}
-    exec(source, names)
-    test = names["test_two_at_once"]
-    assert callable(test)
-    with trio.fail_after(5):
-        await test()
 
 
 class Bare(ast.NodeTransformer):
@@ -119,8 +98,8 @@ def bare(source: str) -> dict[str, str]:
 
 
 def test_the_trio_program_is_the_demonstration() -> None:
-    """The README's functions are the demonstration's, but for what a column has no room for."""
-    (source,) = (block for block in blocks("python") if "async def send_data" in block)
+    """The functions shown are the demonstration's, but for what a column has no room for."""
+    (source,) = (each for each in blocks("python", DOCS / "go.md") if "async def send_data" in each)
     shown, real = bare(source), bare(inspect.getsource(demo))
     assert set(shown) == {"ping", "send_data", "sse", "ticks"}
     for name, function in shown.items():
@@ -128,16 +107,16 @@ def test_the_trio_program_is_the_demonstration() -> None:
 
 
 def test_the_three_lines_are_the_pages() -> None:
-    """README and page show the same JavaScript, which `test_browser` tries."""
+    """Documentation and page show the same JavaScript, which `test_browser` tries."""
     page = html.unescape((ROOT / "web" / "demo" / "index.html").read_text())
-    (shown,) = blocks("js")
+    (shown,) = blocks("js", DOCS / "producers.md")
     assert len(shown.splitlines()) == 3
     assert shown.strip() in page
 
 
 def test_the_signatures_are_so() -> None:
-    """The two that the README shows are those of the code."""
-    (shown,) = (block for block in blocks("text") if block.startswith("EventSourceResponse("))
+    """The two that the reference begins with are those of the code."""
+    (shown,) = blocks("text", DOCS / "reference" / "index.md")
 
     def signature(made: type) -> str:
         parameters = inspect.signature(made).parameters.values()
@@ -149,7 +128,7 @@ def test_the_signatures_are_so() -> None:
 
 def test_the_table_of_modules_is_complete() -> None:
     """Every name that the table of modules gives can be had, and it gives the modules there are."""
-    table = README.partition("## What there is")[2].partition("## What Penstock")[0]
+    table = (DOCS / "reference" / "index.md").read_text()
     rows = dict(re.findall(r"(?m)^\| `(penstock[\w.]*)` \| (.*) \|$", table))
     modules = ("client", "demo", "hypercorn", "quart", "stores", "testing")
     assert set(rows) == {"penstock", *(f"penstock.{module}" for module in modules)}
@@ -162,18 +141,19 @@ def test_the_table_of_modules_is_complete() -> None:
 
 
 def test_the_commands_are_sessions() -> None:
-    """The two commands name sessions that exist, and links lead to files that do."""
+    """The two commands, and all others, name sessions that exist; links lead to what does."""
     listed = subprocess.run(
         [sys.executable, "-m", "nox", "-l"], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    sessions = set(re.findall(r"nox -s (\w+)", README))
-    assert {"serve", "tests"} <= sessions
+    readme = README.read_text()
+    assert {"serve", "tests"} <= set(re.findall(r"nox -s (\w+)", readme))
+    sessions = {name for page in PAGES for name in re.findall(r"nox -s (\w+)", page.read_text())}
     for session in sessions:
         assert f"{session} ->" in listed.stdout, session
-    links = re.findall(r"\]\((?!http)([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", README)
+    links = re.findall(r"\]\((?!http)([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", readme)
     assert len(links) > 5
     headings = {
-        f"#{line.lower().replace(' ', '-')}" for line in re.findall("(?m)^## (.*)$", README)
+        f"#{line.lower().replace(' ', '-')}" for line in re.findall("(?m)^## (.*)$", readme)
     }
     for target in ("".join(link) for link in links):
         assert target in headings or (ROOT / target).exists(), target
@@ -181,20 +161,21 @@ def test_the_commands_are_sessions() -> None:
 
 def test_the_settings_are_settings() -> None:
     """Those that are named exist, with the defaults that are given; the TOML is taken."""
-    (table,) = blocks("toml")
+    page = (DOCS / "serving.md").read_text()
+    (table,) = blocks("toml", DOCS / "serving.md")
     config: Any = Config.from_mapping(tomllib.loads(table))
     assert Settings.of(config) == Settings(send_timeout=30, drain_window=10)
-    listed = README.partition("each with its reason: ")[2].partition("and a few more")[0]
+    listed = page.partition("each with its reason: ")[2].partition("and a few more")[0]
     names = re.findall(r"`(\w+)`", listed)
     assert len(names) > 8
     assert set(names) <= {field.name for field in fields(Settings)}
-    for name, seconds in re.findall(r"`(\w+)` \((\d+) s\)", README):
+    for name, seconds in re.findall(r"`(\w+)` \((\d+) s\)", README.read_text()):
         assert getattr(Settings(), name) == int(seconds)
 
 
 def test_the_guarantees_commands_name_rows() -> None:
     """Each line of the table names rows of the faults that exist."""
-    named = re.findall(r"`--only ([\w,]+)`", README)
+    named = re.findall(r"`--only ([\w,]+)`", README.read_text())
     assert len(named) == 8
     for name in ",".join(named).split(","):
         assert any(row.number == name or name in row.what for row in ROWS), name

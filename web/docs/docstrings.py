@@ -1,8 +1,8 @@
 """How Sphinx reads the house's docstrings.
 
 They are written to be read as they stand, by ``help()`` and in the source: an example is a block
-that is indented, and a name in backticks is as long as its reader needs it. Sphinx wants a directive
-before the one, and a full path for the other.
+that is indented, and a name in backticks is as long as its reader needs it. Sphinx wants a
+directive before the one, and a full path for the other.
 """
 
 from __future__ import annotations

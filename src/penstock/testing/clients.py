@@ -5,6 +5,8 @@
         nursery.start_soon(client.run)
         await client.received(b"data: ")
         client.disconnect()
+
+The nursery is left when the application is done with the request.
 """
 
 from __future__ import annotations
