@@ -11,6 +11,9 @@ DOCS = ROOT / "web" / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 
+# What commands call an application that is the reader's own, as `penstock serve --help` does.
+ANY = "shop"
+
 # Up to the fence that closes it: as long, and as far to the right.
 _FENCE = re.compile(r"(?ms)^( *)(`{3,}|~{3,})([^\n`]*)\n(.*?)^\1\2 *$")
 _NAMED = re.compile(r"# ([a-z_]+)\.py\n")
@@ -53,6 +56,8 @@ def write_modules(page: Path, folder: Path) -> None:
     for block in [*blocks_of(README), *blocks_of(page)]:
         if block.language == "python" and _NAMED.match(block.source):
             (folder / f"{block.module}.py").write_text(local(block.source))
+    if not (shop := folder / f"{ANY}.py").exists():
+        shop.write_text((folder / "hello.py").read_text())
 
 
 def local(source: str) -> str:

@@ -8,13 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from docs_blocks import Block, local, write_modules
+from docs_blocks import ANY, Block, local, write_modules
 from processes import PENSTOCK, Curl, Server, serving
 
 # Blocks that no run could show to be right, each with the test of `test_readme` that does.
 ELSEWHERE = {
     "async def ping(events):\n": "test_the_trio_program_is_the_demonstration",
 }
+
+# An application, and lines that are to be put behind one of the reader's.
+_HAS_APP = re.compile(r"(?m)^app = |^from \w+ import app$")
+_CONTINUES = re.compile(r"(?m)^@?app\.")
 
 # Prints the paths that an application answers to GET; a variable part is "1".
 _PATHS = """
@@ -31,20 +35,24 @@ def run_python(block: Block, folder: Path) -> None:
         return
     write_modules(block.page, folder)
     path = folder / f"{block.module}.py"
-    path.write_text(local(block.source))
-    is_app = re.search(r"(?m)^app = ", block.source)
-    if re.search(r"(?m)^(async )?def test_", block.source):
+    source = local(block.source)
+    if _CONTINUES.search(source) and not _HAS_APP.search(source):
+        source = f"from {ANY} import app\n{source}"
+    path.write_text(source)
+    if re.search(r"(?m)^(async )?def test_", source):
         test = ("-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", path.name)
         said = _run(*test, folder=folder)
         assert re.search(r"(?m)^\d+ passed in", said), said  # and none was skipped
-    elif is_app:
+        return
+    serves = 'if __name__ == "__main__":' in source and "serve" in source
+    if _HAS_APP.search(source):
         _ask_for_streams(block, folder)
-    if 'if __name__ == "__main__":' in block.source and "serve" in block.source:
+    elif not serves:
+        _run("-W", "error", path.name, folder=folder)
+    if serves:
         with serving(sys.executable, "-W", "error", path.name, folder=folder, cwd=folder) as server:
             assert server.url
             assert server.stop() == 0, server.log
-    elif not is_app:
-        _run("-W", "error", path.name, folder=folder)
 
 
 def _run(*arguments: str, folder: Path) -> str:

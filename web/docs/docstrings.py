@@ -1,4 +1,4 @@
-"""How Sphinx reads the house's docstrings.
+"""How Sphinx reads the house's docstrings, and the pages beside them.
 
 They are written to be read as they stand, by ``help()`` and in the source: an example is a block
 that is indented, and a name in backticks is as long as its reader needs it. Sphinx wants a
@@ -12,6 +12,7 @@ import sys
 from typing import Any, Final
 
 from docutils import nodes
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 # Sections beside Google's own: the text under a heading, as `Note:` is.
@@ -26,6 +27,9 @@ ELSEWHERE: Final = {
     "quart_trio": "https://quart-trio.readthedocs.io/",
     "werkzeug": "https://werkzeug.palletsprojects.com/",
 }
+
+# Languages of configurations that Pygments does not know.
+PLAIN: Final = ["caddy", "caddyfile", "haproxy"]
 
 # Of the standard library, where an annotation that only type checkers resolve leaves a bare name.
 BARE: Final = {"AbstractAsyncContextManager": "contextlib"}
@@ -77,9 +81,7 @@ def _resolve(app: Sphinx, env: Any, node: Any, contnode: Any) -> nodes.Node | No
     if len(found) != 1:
         return None
     builder = app.builder
-    return domain.resolve_xref(  # type: ignore[no-any-return]
-        env, node["refdoc"], builder, "obj", found.pop(), node, contnode
-    )
+    return domain.resolve_xref(env, node["refdoc"], builder, "obj", found.pop(), node, contnode)
 
 
 def _leave_out_missing(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -95,6 +97,8 @@ def _leave_out_missing(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Take part in a build."""
     app.config.napoleon_custom_sections = list(SECTIONS)
+    for language in PLAIN:
+        app.add_lexer(language, TextLexer)
     app.connect("autodoc-process-docstring", _process, priority=400)  # before napoleon's
     app.connect("missing-reference", _resolve)
     app.connect("source-read", _leave_out_missing)
