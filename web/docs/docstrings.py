@@ -16,7 +16,7 @@ from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 # Sections beside Google's own: the text under a heading, as `Note:` is.
-SECTIONS: Final = ["Cancellation", "Error handling", "Resource handling", "Spec"]
+SECTIONS: Final = ["Cancellation", "Error handling", "Resource handling"]
 
 # Where other projects tell of their names. Nothing is fetched: these become ordinary links.
 ELSEWHERE: Final = {
