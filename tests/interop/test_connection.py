@@ -11,10 +11,12 @@ import h11
 import pytest
 import trio
 from guarded import Client, config_for, connect, guarded, settled
+from hypercorn.middleware import ProxyFixMiddleware
 from quart import request
 from quart_trio import QuartTrio
 
 from penstock import CloseReason, EventStreamDecoder, ServerSentEvent
+from penstock.hypercorn.http1 import HTTP1
 from penstock.quart import EventSourceResponse, require_trio
 
 Events = trio.abc.SendChannel[ServerSentEvent]
@@ -193,6 +195,25 @@ async def test_a_middleware_that_changes_the_body_sees_all_of_it(app: QuartTrio)
         body = await client.rest()
         assert body == b": HI\n\nDATA: ONE\n\nDATA: TWO\n\n"
         await client.stream.aclose()
+
+
+async def test_a_middleware_that_copies_the_scope(app: QuartTrio) -> None:
+    """Hypercorn's `ProxyFixMiddleware` copies it deeply: streams live, are written through, end."""
+    app.asgi_app = ProxyFixMiddleware(app.asgi_app, "legacy", 1)  # type: ignore[method-assign]
+    async with guarded(app) as (server, port):
+        client = await connect(port)
+        response = await client.ask("/endless", x_forwarded_for="203.0.113.9")
+        assert response.status_code == 200
+        await client.until(b"tick\n\n")
+        (connection,) = server._connections
+        assert isinstance(connection.protocol, HTTP1)
+        assert connection.protocol.through is not None
+        assert server.streams.statistics().streams_open == 1
+        await server.streams.drain()
+        await client.rest()
+        assert server.streams.statistics().streams_closed == {CloseReason.DRAINING: 1}
+        await client.stream.aclose()
+        await settled(server, connections_open=0)
 
 
 @pytest.mark.parametrize("fate", ["close", "reset", "half-close"])

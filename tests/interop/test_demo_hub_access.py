@@ -66,6 +66,30 @@ def test_only_names_of_this_machine_are_answered(port: int, host: str) -> None:
     assert newest(port) == before
 
 
+# What proxies add: the world stands behind a proxy on this machine, and comes from loopback.
+PROXIED = {
+    "Forwarded": "for=127.0.0.1",
+    "X-Forwarded-For": "127.0.0.1",
+    "X-Forwarded-Host": "localhost",
+    "x-forwarded-proto": "https",
+    "X-FORWARDED-SERVER": "localhost",
+    "X-Real-IP": "127.0.0.1",
+    "Via": "1.1 localhost",
+}
+
+
+@pytest.mark.parametrize("header", PROXIED)
+def test_what_came_through_a_proxy_is_refused(port: int, header: str) -> None:
+    """Whatever it says: who is behind it is not known, and could say the same."""
+    before = newest(port)
+    through = {header: PROXIED[header], "Host": "localhost"}
+    published = ask(port, "POST", "/publish", GOOD, {**JSON, **through})
+    assert "this machine only" in refused(published, 403)["error"]
+    assert ask(port, "GET", "/subscribe?topic=a", headers=through).status == 403
+    assert ask(port, "GET", "/", headers=through).status == 200
+    assert newest(port) == before
+
+
 def test_a_page_elsewhere_is_told_nothing(port: int) -> None:
     """Neither a preflight nor a stream has a header that would let another origin read or send."""
     asked = {

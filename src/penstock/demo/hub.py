@@ -2,7 +2,9 @@
 
 It asks nobody who they are, so it answers to programs on this machine only. A page of another
 origin in a browser on this machine is not one of them: what it could send without asking first is
-refused for its content type, and what it could ask for under another name for its host.
+refused for its content type, and what it could ask for under another name for its host. What came
+through a proxy is refused, too: behind one on this machine, everybody comes from loopback, and says
+as the host whatever they like.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ HISTORY: Final = "PENSTOCK_HISTORY"
 
 # Bytes of a request's body: a batch of sixteen of the largest events.
 MAX_BODY: Final = 16 * 2**20
+
+# What a proxy adds to the requests of others. One that is told to add nothing cannot be recognised.
+_OF_PROXIES: Final = frozenset({"forwarded", "via", "x-real-ip"})
 
 # Milliseconds until a client comes back.
 _RETRY: Final = 1000
@@ -100,9 +105,19 @@ async def _body() -> bytes:
 def _refusal() -> Response | None:
     """Return what to answer to who is not on this machine, or None."""
     client = request.scope.get("client")
-    if client and _is_loopback(client[0]) and _is_loopback(_host_of(request.host)):
+    if (
+        client
+        and _is_loopback(client[0])
+        and _is_loopback(_host_of(request.host))
+        and not _came_through_a_proxy()
+    ):
         return None
     return _answer(403, error="the hub of the demonstration is open to this machine only")
+
+
+def _came_through_a_proxy() -> bool:
+    names = {name.lower() for name in request.headers.keys()}  # noqa: SIM118 - pairs without it
+    return bool(names & _OF_PROXIES) or any(name.startswith("x-forwarded-") for name in names)
 
 
 def _host_of(authority: str) -> str:

@@ -24,6 +24,18 @@ __all__ = ["Requests"]
 
 
 @final
+class _Extensions(dict[str, Any]):
+    """A request's ``scope["extensions"]``: what is offered there is lent, and copied by no one.
+
+    A middleware that changes a scope may copy it deeply first, as Hypercorn's `ProxyFixMiddleware`
+    does; a connection cannot be copied, and a stream group's copy would never be drained.
+    """
+
+    def __deepcopy__(self, memo: object) -> _Extensions:
+        return _Extensions(self)
+
+
+@final
 class Requests:
     """The tasks that a connection's protocol starts, in the connection's nursery."""
 
@@ -63,6 +75,7 @@ class Requests:
             self._connection.carries_stream = False  # the response that was one is over
         self._inboxes.append(inbox)
         if kind == "http":
+            scope["extensions"] = _Extensions(scope["extensions"])
             scope["extensions"][DISCONNECT_SCOPE] = inbox.disconnect_scope
             scope["extensions"][WRITE_THROUGH] = ResponseWriteThrough(self._connection, response)
         name = f"request {scope['path']}"
