@@ -46,7 +46,7 @@ def add_hub(
     async def open_() -> None:
         nursery: Any = app.nursery
         try:
-            await nursery.start(hub.run)
+            await nursery.start(hub.run, name="hub")
         except HistoryError as error:
             # The server will say it in one line: Quart is not to log it, with a traceback.
             app.logger.addFilter(partial(_tells_another, error))

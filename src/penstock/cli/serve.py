@@ -204,10 +204,13 @@ async def _serve(server: Server) -> None:
     stop, starting = trio.Event(), trio.CancelScope()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as watcher:
-            watcher.start_soon(_stop_at_signal, signals, stop, starting, server)
+            watcher.start_soon(
+                _stop_at_signal, signals, stop, starting, server, name="waits for a signal"
+            )
             async with trio.open_nursery() as nursery:
                 with starting:
-                    urls = await nursery.start(partial(server.serve, shutdown_trigger=stop.wait))
+                    serve = partial(server.serve, shutdown_trigger=stop.wait)
+                    urls = await nursery.start(serve, name="server")
                     _say([f"Listening on {url}" for url in urls])
             watcher.cancel_scope.cancel()
 

@@ -15,6 +15,7 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from penstock.demo.hub import add_hub_routes
+from penstock.demo.tree.routes import add_tree_route
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
 from penstock.ticker import Ticker
@@ -82,6 +83,9 @@ async def sse() -> EventSourceResponse:
 async def ticks() -> EventSourceResponse:
     """Stream `send_data` to one client."""
     return EventSourceResponse(send_data, headers=CORS)
+
+
+add_tree_route(app, ping, dict)
 
 
 @app.get("/")

@@ -92,7 +92,8 @@ class Listener:
         if self._context is not None:
             stream = trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
         address = peer[0] if isinstance(peer, tuple) else None
-        nursery.start_soon(handler, stream, address, name=f"connection {address or 'local'}")
+        where = repr_socket_addr(client.family, peer) if address else "local"
+        nursery.start_soon(handler, stream, address, name=f"connection {where}")
 
     def close(self) -> None:
         """Listen no more."""

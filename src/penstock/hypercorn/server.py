@@ -156,7 +156,7 @@ class Server:
 
         with stop_signals(instead=shutdown_trigger is None, worker=worker) as signals:
             async with trio.open_nursery() as lifespan_nursery:
-                await lifespan_nursery.start(live)
+                await lifespan_nursery.start(live, name="lifespan")
                 if not lifespan.startup.is_set():  # it is when the application has returned
                     await lifespan.wait_for_startup()
                 if lifespan.shutdown.is_set():

@@ -77,7 +77,7 @@ async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
 
     async with trio.open_nursery() as nursery:
         for function in functions:
-            nursery.start_soon(run, function)
+            nursery.start_soon(run, function, name="waits for the stop")
 
 
 def _is_free(number: signal.Signals) -> bool:

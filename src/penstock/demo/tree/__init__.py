@@ -1,0 +1,1 @@
+"""The running Trio task tree, as events: what it is, and then what of it has changed."""

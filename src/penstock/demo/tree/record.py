@@ -1,0 +1,128 @@
+"""What was seen of a run, moment after moment, and the events that tell of it.
+
+The events are a state's: whoever has seen one moment is told in one event what is otherwise now,
+however long ago that was. So a slow watcher misses frames and nothing else, and one that comes back
+with the id of its last event is told the difference, if that moment is still known, and everything
+again if it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, final
+
+from penstock.demo.tree.node import Node, Picture, differences
+from penstock.event import ServerSentEvent
+
+__all__ = ["Moment", "Record"]
+
+# Moments that are known for those who come back: ten seconds of frames.
+_KEPT: Final = 100
+
+
+class Moment(NamedTuple):
+    """What there was to see at one moment."""
+
+    picture: Picture
+    """The tree."""
+    facts: Mapping[str, Any]
+    """What else there is to tell, by name, as JSON knows it."""
+    cancelled: frozenset[int]
+    """Of those that went since the moment before, whom a cancellation had reached."""
+
+
+@final
+class Record:
+    """The last moments of a run, each with an id.
+
+    Args:
+      kept: how many moments are known, 1 or more.
+    """
+
+    def __init__(self, *, kept: int = _KEPT) -> None:
+        # Ids of a process that is no more mean nothing to this one.
+        self._run = secrets.token_hex(4)
+        self._kept = kept
+        self._moments: dict[int, Moment] = {}  # the oldest first
+        self._last = 0
+        self._said: dict[int | None, str] = {}  # of the last moment, by the moment it is told after
+
+    def add(self, moment: Moment) -> None:
+        """Note a moment, unless nothing is otherwise than in the one before."""
+        last = self._moments.get(self._last)
+        if last is not None and last[:2] == moment[:2]:
+            return
+        self._last += 1
+        self._moments[self._last] = moment
+        self._said.clear()
+        while len(self._moments) > self._kept:
+            del self._moments[next(iter(self._moments))]
+
+    def event_since(self, event_id: str | None, *, now: int) -> ServerSentEvent | None:
+        """Return the event that brings a watcher to the last moment, or None when it is there.
+
+        Args:
+          event_id: the id of the last event that it was told; None if it was told nothing.
+          now: milliseconds of Unix time, by which it can set its clock.
+        """
+        seen = self._number(event_id)
+        if seen == self._last:
+            return None
+        said = self._said.get(seen)
+        if said is None:
+            said = self._said[seen] = json.dumps(
+                self._all() if seen is None else self._changes(seen),
+                ensure_ascii=False,
+                separators=(",", ":"),
+            )
+        return ServerSentEvent(
+            f'{{"now":{now},{said[1:]}',
+            event="snapshot" if seen is None else "change",
+            id=f"{self._run}-{self._last}",
+        )
+
+    def _number(self, event_id: str | None) -> int | None:
+        """Return the moment that an event told of, if it is known."""
+        run, _, digits = (event_id or "").rpartition("-")
+        if run != self._run or not digits.isdecimal():
+            return None
+        number = int(digits)
+        return number if number in self._moments else None
+
+    def _all(self) -> dict[str, Any]:
+        moment = self._moments[self._last]
+        return {"nodes": _told(moment.picture), "facts": moment.facts}
+
+    def _changes(self, seen: int) -> dict[str, Any]:
+        before, after = self._moments[seen], self._moments[self._last]
+        put, gone = differences(before.picture, after.picture)
+        since = (self._moments[number].cancelled for number in range(seen + 1, self._last + 1))
+        cancelled = frozenset().union(*since)
+        known = before.facts
+        return {
+            "put": _told(put),
+            "gone": gone,
+            "cancelled": [number for number in gone if number in cancelled],
+            "facts": {
+                name: value
+                for name, value in after.facts.items()
+                if name not in known or known[name] != value
+            },
+        }
+
+
+def _told(nodes: Mapping[int, Node]) -> list[dict[str, Any]]:
+    """Return nodes as JSON has them: what is as it mostly is goes without saying."""
+    return [
+        {
+            "id": number,
+            **{
+                name: value
+                for name, value in node._asdict().items()
+                if value != Node._field_defaults.get(name, ...)
+            },
+        }
+        for number, node in nodes.items()
+    ]

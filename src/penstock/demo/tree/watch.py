@@ -1,0 +1,145 @@
+"""Those who watch a run, and what is done for them: ten looks a second, one for all.
+
+Nothing is done while nobody watches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, final
+
+import trio
+
+from penstock.demo.tree.internals import exited_cancelled
+from penstock.demo.tree.record import Moment, Record
+from penstock.demo.tree.walk import Walker
+from penstock.event import ServerSentEvent
+from penstock.producer import Producer
+
+__all__ = ["FRAME", "Look", "Watch"]
+
+# Seconds from one look to the next.
+FRAME: Final = 0.1
+
+_Task = trio.lowlevel.Task
+
+
+class Look(NamedTuple):
+    """What is known of a look at the tree, beside the picture."""
+
+    late: float
+    """Seconds by which it came later than it was due."""
+    drawn: Collection[_Task]
+    """The tasks that are in the picture."""
+    ran: Collection[_Task]
+    """The tasks that have run since the last one."""
+
+
+@final
+class Watch:
+    """The running tree of one Trio run, as event streams.
+
+    Args:
+      facts: returns what else there is to tell, by name, as JSON knows it; called at each look.
+      retry: milliseconds until a watcher comes back.
+    """
+
+    def __init__(
+        self, facts: Callable[[Look], Mapping[str, Any]], *, retry: int | None = None
+    ) -> None:
+        self._facts = facts
+        self._retry = retry
+        self._record = Record()
+        self._walker: Walker | None = None
+        self._seen: _Seen | None = None
+        self._watchers = 0
+        self._looked_at = -math.inf
+
+    def producer(self, you: str, event_id: str | None) -> Producer:
+        """Return the producer for one watcher.
+
+        Its events are ``you``, with a name; then ``snapshot``, with everything, and ``change``,
+        with what is otherwise than in the event before: at most ten a second, fewer if its channel
+        is full.
+
+        Args:
+          you: what the watcher's own stream can be known by.
+          event_id: the id of the last event that it was told before it came back, or None.
+
+        Cancellation:
+          The producer can be cancelled wherever it waits; the last to go ends what is done.
+        """
+
+        async def watch(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
+            told = event_id
+            await events.send(ServerSentEvent(you, event="you", retry=self._retry))
+            with self._watched():
+                due = trio.current_time()
+                while True:
+                    self._look(due)
+                    event = self._record.event_since(told, now=round(time.time() * 1000))
+                    if event is not None:
+                        told = event.id
+                        await events.send(event)
+                    # All look at the same moments, so that one look is enough.
+                    due = (math.floor(trio.current_time() / FRAME) + 1) * FRAME
+                    await trio.sleep_until(due)
+
+        return watch
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._watchers += 1
+        if self._seen is None:
+            self._seen = _Seen()
+            trio.lowlevel.add_instrument(self._seen)
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                trio.lowlevel.remove_instrument(self._seen)
+                self._seen = None
+                self._looked_at = -math.inf
+                if self._walker is not None:
+                    self._walker.forget()
+
+    def _look(self, due: float) -> None:
+        """Note what there is to see, if that was not done for this frame."""
+        if due < self._looked_at + FRAME / 2:
+            return
+        assert self._seen is not None  # somebody watches
+        first = self._looked_at == -math.inf
+        self._looked_at = due
+        if self._walker is None:
+            self._walker = Walker()
+        ran, exited = self._seen.taken()
+        picture = self._walker.walk(None if first else ran, exited)
+        late = trio.current_time() - due
+        facts = self._facts(Look(late, self._walker.drawn, ran))
+        self._record.add(Moment(picture, facts, self._walker.cancelled))
+
+
+class _Seen(trio.abc.Instrument):
+    """Notes who runs, and who ends because of a cancellation."""
+
+    def __init__(self) -> None:
+        self._ran: set[_Task] = set()
+        self._exited: set[_Task] = set()
+        # Looked up each time a task runs: one attribute fewer.
+        self.before_task_step: Any = self._ran.add
+
+    def task_exited(self, task: _Task) -> None:
+        """Note a task that a cancellation had reached; Trio calls this for each."""
+        if exited_cancelled(task):
+            self._exited.add(task)
+
+    def taken(self) -> tuple[frozenset[_Task], frozenset[_Task]]:
+        """Return who has run and who has ended cancelled since this was asked last."""
+        ran, exited = frozenset(self._ran), frozenset(self._exited)
+        self._ran.clear()
+        self._exited.clear()
+        return ran, exited
