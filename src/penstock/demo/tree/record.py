@@ -86,7 +86,7 @@ class Record:
     def _number(self, event_id: str | None) -> int | None:
         """Return the moment that an event told of, if it is known."""
         run, _, digits = (event_id or "").rpartition("-")
-        if run != self._run or not digits.isdecimal():
+        if run != self._run or not (digits.isascii() and digits.isdecimal()):
             return None
         number = int(digits)
         return number if number in self._moments else None

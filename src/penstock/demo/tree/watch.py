@@ -56,7 +56,7 @@ class Watch:
         self._walker: Walker | None = None
         self._seen: _Seen | None = None
         self._watchers = 0
-        self._looked_at = -math.inf
+        self._frame: int | None = None  # the last that was looked at, if somebody watched since
 
     def producer(self, you: str, event_id: str | None) -> Producer:
         """Return the producer for one watcher.
@@ -77,16 +77,16 @@ class Watch:
             told = event_id
             await events.send(ServerSentEvent(you, event="you", retry=self._retry))
             with self._watched():
-                due = trio.current_time()
+                frame = _frame_of(trio.current_time())
                 while True:
-                    self._look(due)
+                    self._look(frame)
                     event = self._record.event_since(told, now=round(time.time() * 1000))
                     if event is not None:
                         told = event.id
                         await events.send(event)
-                    # All look at the same moments, so that one look is enough.
-                    due = (math.floor(trio.current_time() / FRAME) + 1) * FRAME
-                    await trio.sleep_until(due)
+                    # All look at the same moments, so that one look is enough for all.
+                    frame = max(frame, _frame_of(trio.current_time())) + 1
+                    await trio.sleep_until(frame * FRAME)
 
         return watch
 
@@ -103,24 +103,28 @@ class Watch:
             if not self._watchers:
                 trio.lowlevel.remove_instrument(self._seen)
                 self._seen = None
-                self._looked_at = -math.inf
+                self._frame = None
                 if self._walker is not None:
                     self._walker.forget()
 
-    def _look(self, due: float) -> None:
+    def _look(self, frame: int) -> None:
         """Note what there is to see, if that was not done for this frame."""
-        if due < self._looked_at + FRAME / 2:
+        if self._frame is not None and frame <= self._frame:
             return
         assert self._seen is not None  # somebody watches
-        first = self._looked_at == -math.inf
-        self._looked_at = due
+        first, self._frame = self._frame is None, frame
         if self._walker is None:
             self._walker = Walker()
         ran, exited = self._seen.taken()
         picture = self._walker.walk(None if first else ran, exited)
-        late = trio.current_time() - due
+        late = 0.0 if first else trio.current_time() - frame * FRAME
         facts = self._facts(Look(late, self._walker.drawn, ran))
         self._record.add(Moment(picture, facts, self._walker.cancelled))
+
+
+def _frame_of(moment: float) -> int:
+    """Return the number of the frame that a moment of Trio's clock is in."""
+    return math.floor(moment / FRAME)
 
 
 class _Seen(trio.abc.Instrument):

@@ -1,0 +1,381 @@
+"""The live tree: nodes, records, looks, words, and what Trio does not publish."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.demo.tree.figures import Figures
+from penstock.demo.tree.internals import age, scoped, scoped_nursery
+from penstock.demo.tree.lesson import Lesson
+from penstock.demo.tree.node import Kind, Node, applied, differences
+from penstock.demo.tree.record import Moment, Record
+from penstock.demo.tree.waits import PHRASES, words_for
+from penstock.demo.tree.walk import Walker
+from penstock.demo.tree.watch import FRAME, Watch
+from penstock.event import ServerSentEvent
+
+NODES = st.builds(
+    Node,
+    parent=st.none() | st.integers(0, 3),
+    kind=st.sampled_from(Kind),
+    name=st.sampled_from("ab"),
+    waits_for=st.sampled_from(["", "time to pass"]),
+    deadline=st.none() | st.integers(0, 2),
+    cancelled=st.booleans(),
+)
+PICTURES = st.dictionaries(st.integers(0, 9), NODES)
+TASK: Final = Node(None, Kind.TASK, "a")
+
+
+@given(PICTURES, PICTURES)
+def test_differences_make_one_picture_of_another(before: Any, after: Any) -> None:
+    """What differs, applied, gives what there is; and there are none between equals."""
+    assert applied(before, differences(before, after)) == after
+    assert not differences(after, dict(after))
+
+
+def told(event: ServerSentEvent | None) -> Any:
+    """Return what an event of a record says, less its clock."""
+    assert event is not None
+    said = json.loads(event.data or "")
+    assert said.pop("now") == 5
+    return said
+
+
+def moment(*numbers: int, cancelled: tuple[int, ...] = (), **facts: Any) -> Moment:
+    return Moment(dict.fromkeys(numbers, TASK), facts, frozenset(cancelled))
+
+
+def test_who_was_told_nothing_is_told_everything() -> None:
+    """The first event is a snapshot: every node, less what goes without saying, and every fact."""
+    record = Record()
+    record.add(moment(1, 2, streams=3))
+    first = record.event_since(None, now=5)
+    assert first is not None
+    assert first.event == "snapshot"
+    task = {"kind": "task", "name": "a", "parent": None}
+    assert told(first) == {
+        "nodes": [{"id": 1, **task}, {"id": 2, **task}],
+        "facts": {"streams": 3},
+    }
+    assert record.event_since(first.id, now=5) is None  # and then nothing, until there is more
+
+
+def test_who_comes_back_is_told_the_difference() -> None:
+    """From any moment that is known there is one event to the last, with whom cancellations hit."""
+    record = Record()
+    record.add(moment(1, 2, 3, streams=3, load=1))
+    first = record.event_since(None, now=5)
+    record.add(moment(1, 2, cancelled=(3,), streams=3, load=2))
+    record.add(moment(1, 4, streams=3, load=2))
+    assert first is not None
+    change = record.event_since(first.id, now=5)
+    assert change is not None
+    assert change.event == "change"
+    assert told(change) == {
+        "put": [{"id": 4, "kind": "task", "name": "a", "parent": None}],
+        "gone": [2, 3],
+        "cancelled": [3],
+        "facts": {"load": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    "event_id", ["", "x", "-1", "0-1", "{run}-", "{run}-9", "{run}-\u0664", "{run}-1"]
+)
+def test_an_id_that_is_not_known_is_answered_with_everything(event_id: str) -> None:
+    """Of another process, of a moment long past or to come, or no id at all: a snapshot."""
+    record = Record(kept=2)
+    for number in range(4):
+        record.add(moment(number))
+    last = record.event_since(None, now=5)
+    assert last is not None
+    assert last.id is not None
+    run = last.id.partition("-")[0]
+    event = record.event_since(event_id.format(run=run), now=5)
+    assert event is not None
+    assert event.event == "snapshot"
+
+
+def test_a_moment_like_the_one_before_is_none() -> None:
+    """Nothing is told while nothing happens."""
+    record = Record()
+    record.add(moment(1, load=1))
+    first = record.event_since(None, now=5)
+    record.add(moment(1, load=1))
+    assert first is not None
+    assert record.event_since(first.id, now=5) is None
+
+
+class Watchers:
+    """A watch, whose looks are counted, and those who watch."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self.looks = 0
+        self.facts: dict[str, Any] = {}
+        self.watch = Watch(self.look)
+
+    def look(self, _: object) -> Mapping[str, Any]:
+        self.looks += 1
+        return {**self.facts}
+
+    @contextmanager
+    def watcher(
+        self, event_id: str | None = None, *, buffer: float = math.inf
+    ) -> Iterator[Callable[[], list[ServerSentEvent]]]:
+        """Watch while the block runs; gives a function that returns what has been told since."""
+        send, receive = trio.open_memory_channel[ServerSentEvent](buffer)
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await self.watch.producer("me", event_id)(send)
+
+        def heard() -> list[ServerSentEvent]:
+            waiting = receive.statistics()
+            count = waiting.current_buffer_used + waiting.tasks_waiting_send
+            return [receive.receive_nowait() for _ in range(count)]
+
+        self.nursery.start_soon(run)
+        try:
+            yield heard
+        finally:
+            scope.cancel()
+
+
+@asynccontextmanager
+async def watchers() -> AsyncIterator[Watchers]:
+    async with trio.open_nursery() as nursery:
+        yield Watchers(nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def test_there_is_one_look_for_all_who_watch(autojump_clock: trio.testing.MockClock) -> None:
+    """Ten a second, however many watch and whenever they came; and none when they have gone."""
+    async with watchers() as crowd:
+        with crowd.watcher():
+            await trio.sleep(0.33)
+            with crowd.watcher():
+                await trio.sleep(0.33)
+                with crowd.watcher():
+                    before = crowd.looks
+                    await trio.sleep(10)
+                    assert 99 <= crowd.looks - before <= 101
+        await trio.testing.wait_all_tasks_blocked()
+        before = crowd.looks
+        await trio.sleep(10)
+        assert crowd.looks == before
+
+
+async def test_nothing_is_instrumented_while_nobody_watches(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instrument is there from the first watcher to the last, one for all."""
+    there: list[object] = []
+    add, remove = trio.lowlevel.add_instrument, trio.lowlevel.remove_instrument
+
+    def adding(instrument: trio.abc.Instrument) -> None:
+        there.append(instrument)
+        add(instrument)
+
+    def removing(instrument: trio.abc.Instrument) -> None:
+        there.remove(instrument)
+        remove(instrument)
+
+    monkeypatch.setattr(trio.lowlevel, "add_instrument", adding)
+    monkeypatch.setattr(trio.lowlevel, "remove_instrument", removing)
+    async with watchers() as crowd:
+        assert not there
+        with crowd.watcher(), crowd.watcher():
+            await trio.sleep(1)
+            assert len(there) == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert not there
+
+
+async def test_a_watcher_that_is_slow_misses_frames_only(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is told at once what became of the facts meanwhile, in one event."""
+    async with watchers() as crowd:
+        with crowd.watcher(buffer=0) as heard:
+            await trio.sleep(1)
+            assert [event.event for event in heard()] == ["you"]
+            for number in range(50):
+                crowd.facts["number"] = number
+                await trio.sleep(FRAME)
+            assert [event.event for event in heard()] == ["snapshot"]
+            await trio.sleep(FRAME)
+            (change,) = heard()
+            assert json.loads(change.data or "")["facts"] == {"number": 49}
+
+
+async def test_who_went_because_of_a_cancellation_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Of two branches that go, the one that was cancelled is told so, its nursery included."""
+
+    async def branch() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep, 5, name="a leaf")
+            await trio.sleep(1)
+
+    async with watchers() as crowd, trio.open_nursery() as nursery:
+        nursery.start_soon(branch, name="ends well")
+        with crowd.watcher() as heard:
+            async with trio.open_nursery() as doomed:
+                doomed.start_soon(branch, name="is cancelled")
+                await trio.sleep(1)
+                snapshot = json.loads(heard()[1].data or "")
+                names = {node["id"]: node["name"] for node in snapshot["nodes"]}
+                doomed.cancel_scope.cancel()
+            await trio.sleep(9)
+            changes = [json.loads(event.data or "") for event in heard()]
+            gone = [names[number] for change in changes for number in change["gone"]]
+            hit = [names[number] for change in changes for number in change["cancelled"]]
+            assert sorted(gone) == ["", "", "", "a leaf", "a leaf", "ends well", "is cancelled"]
+            assert sorted(hit) == ["", "", "a leaf", "is cancelled"]
+
+
+async def test_a_crowd_is_counted(autojump_clock: trio.testing.MockClock) -> None:
+    """Of a nursery with many, the oldest and newest are drawn; a node says how many more."""
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(trio.sleep_forever, name=f"task {number}")
+        await trio.testing.wait_all_tasks_blocked()
+        walker = Walker(drawn=6)
+        for _ in range(2):
+            picture = walker.walk()
+            names = [node.name for node in picture.values() if node.name.startswith("task ")]
+            assert names == ["task 0", "task 1", "task 2", "task 97", "task 98", "task 99"]
+            (more,) = [node for node in picture.values() if node.kind is Kind.MORE]
+            assert more.name == "94"
+            assert [*picture] == [*walker.walk()]  # and everybody keeps their number
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_scopes_say_is_drawn(autojump_clock: trio.testing.MockClock) -> None:
+    """The nearest deadline of a task's own scopes, its shield, and cancellations that reach it."""
+
+    async def shielded() -> None:
+        with trio.move_on_after(50, shield=True), trio.move_on_after(60):
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + 70
+        nursery.start_soon(shielded, name="the task")
+        await trio.testing.wait_all_tasks_blocked()
+        (task,) = nursery.child_tasks
+        said = scoped(task)
+        assert (said.deadline, said.cancelled, said.shielded) == (50, False, True)
+        assert (scoped_nursery(nursery).deadline, scoped_nursery(nursery).cancelled) == (70, False)
+        nursery.cancel_scope.cancel()
+        assert scoped_nursery(nursery).cancelled
+        assert not scoped(task).cancelled  # its shield keeps it away
+        picture = Walker().walk()
+        (node,) = [node for node in picture.values() if node.name == "the task"]
+        assert node.shielded
+        assert node.waits_for == "its cancellation"
+
+
+async def test_what_trio_does_not_publish_is_still_there() -> None:
+    """The attributes that `penstock.demo.tree.internals` reads, in the Trio that is installed."""
+    older, newer = [], []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        older = [*nursery.child_tasks]
+        nursery.start_soon(trio.sleep_forever)
+        newer = [task for task in nursery.child_tasks if task not in older]
+        assert age(older[0]) < age(newer[0])
+        mine: Any = trio.lowlevel.current_task()
+        status = mine._cancel_status
+        assert status._scope is nursery.cancel_scope
+        assert status.effectively_cancelled is False
+        while status is not None and status is not mine.parent_nursery._cancel_status:
+            status = status._parent
+        assert status is not None
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(PHRASES))
+def test_each_phrase_is_for_a_function_that_exists(module: str, name: str) -> None:
+    """A function that was renamed would be drawn without words."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert found.__code__.co_qualname == name
+
+
+async def test_the_outermost_phrase_decides(autojump_clock: trio.testing.MockClock) -> None:
+    """A wait inside a wait is called by what it is for; one without a phrase, by its function."""
+
+    async def of_nobody() -> None:
+        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+
+    async with trio.open_nursery() as nursery:
+        send, receive = trio.open_memory_channel[None](0)
+        for function, words in (
+            (receive.receive, "an event in its channel"),
+            (trio.Event().wait, "an Event"),
+            (of_nobody, "test_the_outermost_phrase_decides.<locals>.of_nobody"),
+            (trio.sleep_forever, "its cancellation"),
+        ):
+            nursery.start_soon(function, name=words)
+        await trio.testing.wait_all_tasks_blocked()
+        for task in nursery.child_tasks:
+            assert words_for([frame for frame, _ in task.iter_await_frames()]) == task.name
+        nursery.cancel_scope.cancel()
+        await send.aclose()
+        await receive.aclose()
+
+
+async def test_figures_are_of_the_last_second(autojump_clock: trio.testing.MockClock) -> None:
+    """Lateness is the most of a second; between two lines nothing changes."""
+    figures = Figures()
+    figures.line(0)
+    await trio.sleep(0.5)
+    said = figures.line(0.030)
+    await trio.sleep(0.5)
+    assert figures.line(0.001)["late"] == 30
+    assert said["late"] == 0
+    await trio.sleep(1)
+    assert figures.line(0.002)["late"] == 2
+
+
+async def test_the_lesson_follows_the_newest(autojump_clock: trio.testing.MockClock) -> None:
+    """Its line is the one at which the newest task waits, and its turns grow when that has run."""
+
+    async def pupil() -> None:
+        await trio.sleep(1)
+        await trio.sleep(5)
+        await trio.sleep_forever()
+
+    lesson = Lesson("pupil ", pupil)
+    assert lesson.line([], []) is None
+    async with trio.open_nursery() as nursery:
+        for number in range(2):
+            nursery.start_soon(pupil, name=f"pupil {number}")
+            await trio.sleep(2)
+        tasks = nursery.child_tasks
+        old, new = sorted(tasks, key=age)
+        said = lesson.line(tasks, [old])
+        assert said is not None
+        assert said["line"] == 2
+        assert lesson.line(tasks, [old]) == said
+        await trio.sleep(5)
+        later = lesson.line(tasks, [new])
+        assert later is not None
+        assert (later["line"], later["turns"]) == (3, said["turns"] + 1)
+        nursery.cancel_scope.cancel()
