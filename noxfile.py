@@ -70,6 +70,13 @@ def torture(session: nox.Session) -> None:
 
 
 @nox.session
+def tree(session: nox.Session) -> None:
+    """Measure what the demonstration's live tree costs a server with 1,000 streams."""
+    install(session, "test")
+    session.run("python", "tests/tree_cost.py", *session.posargs)
+
+
+@nox.session
 def durability(session: nox.Session) -> None:
     """Kill a hub's server 50 times while it is published to; then measure how fast that is."""
     install(session, "test")

@@ -342,16 +342,18 @@ async def test_the_outermost_phrase_decides(autojump_clock: trio.testing.MockClo
 
 
 async def test_figures_are_of_the_last_second(autojump_clock: trio.testing.MockClock) -> None:
-    """Lateness is the most of a second; between two lines nothing changes."""
+    """Lateness and cost are those of one second; between two lines nothing changes."""
     figures = Figures()
-    figures.line(0)
+    assert "cost" not in figures.line(0, 0)
     await trio.sleep(0.5)
-    said = figures.line(0.030)
+    said = figures.line(0.030, 0.004)
     await trio.sleep(0.5)
-    assert figures.line(0.001)["late"] == 30
-    assert said["late"] == 0
+    later = figures.line(0.001, 0.006)
+    assert (said["late"], later["late"], later["cost"]) == (0, 30, 1)
     await trio.sleep(1)
-    assert figures.line(0.002)["late"] == 2
+    assert figures.line(0.002, 0)["late"] == 2
+    await trio.sleep(100)  # in which nobody watches
+    assert "cost" not in figures.line(0, 0)
 
 
 async def test_the_lesson_follows_the_newest(autojump_clock: trio.testing.MockClock) -> None:

@@ -68,12 +68,12 @@ class StreamGroup:
 
     def statistics(self) -> StreamGroupStatistics:
         """Return the group's figures as they are now."""
-        open_now = [stream.statistics() for stream in self._open]
+        written = [stream.written for stream in self._open]
         return StreamGroupStatistics(
-            streams_open=len(open_now),
+            streams_open=len(written),
             streams_closed=dict(self._closed),
-            events_sent=self._events_sent + sum(each.events_sent for each in open_now),
-            bytes_sent=self._bytes_sent + sum(each.bytes_sent for each in open_now),
+            events_sent=self._events_sent + sum(each.events for each in written),
+            bytes_sent=self._bytes_sent + sum(each.bytes for each in written),
             draining=self._draining,
         )
 

@@ -127,6 +127,11 @@ class EventStream:
         """Why the stream ended or is ending; None while nothing ends it."""
         return self._close_reason
 
+    @property
+    def written(self) -> Tally:
+        """What was written so far: what is asked of thousands of streams at a time."""
+        return self._feed.written
+
     def statistics(self) -> EventStreamStatistics:
         """Return the stream's figures as they are now."""
         begun = self._opened_at

@@ -36,7 +36,7 @@ def add_tree_route(
 
     def all_facts(look: Look) -> Mapping[str, Any]:
         return {
-            "figures": figures.line(look.late),
+            "figures": figures.line(look.late, look.spent),
             "lesson": lines.line(look.drawn, look.ran),
             **facts(),
         }

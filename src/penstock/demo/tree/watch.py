@@ -32,6 +32,8 @@ class Look(NamedTuple):
 
     late: float
     """Seconds by which it came later than it was due."""
+    spent: float
+    """Seconds of processor time that the one before took, until all had been told of it."""
     drawn: Collection[_Task]
     """The tasks that are in the picture."""
     ran: Collection[_Task]
@@ -56,6 +58,7 @@ class Watch:
         self._walker: Walker | None = None
         self._seen: _Seen | None = None
         self._watchers = 0
+        self._spent = 0.0
         self._frame: int | None = None  # the last that was looked at, if somebody watched since
 
     def producer(self, you: str, event_id: str | None) -> Producer:
@@ -79,8 +82,10 @@ class Watch:
             with self._watched():
                 frame = _frame_of(trio.current_time())
                 while True:
+                    started = time.thread_time()
                     self._look(frame)
                     event = self._record.event_since(told, now=round(time.time() * 1000))
+                    self._spent += time.thread_time() - started
                     if event is not None:
                         told = event.id
                         await events.send(event)
@@ -118,7 +123,8 @@ class Watch:
         ran, exited = self._seen.taken()
         picture = self._walker.walk(None if first else ran, exited)
         late = 0.0 if first else trio.current_time() - frame * FRAME
-        facts = self._facts(Look(late, self._walker.drawn, ran))
+        facts = self._facts(Look(late, self._spent, self._walker.drawn, ran))
+        self._spent = 0.0
         self._record.add(Moment(picture, facts, self._walker.cancelled))
 
 
