@@ -92,11 +92,11 @@ class Watcher:
 @contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """Kill a process at the block's end."""
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with process:  # which closes its pipe, and waits
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def processor_time(process: int) -> float:
