@@ -14,6 +14,7 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
+from penstock.demo.fates.routes import add_fate_routes
 from penstock.demo.hub import add_hub_routes
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
@@ -44,6 +45,7 @@ app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # ask each time: the page of a n
 app.logger.setLevel(logging.INFO)
 require_trio(app)
 hub: Final = add_hub_routes(app)
+fates, crowds = add_fate_routes(app)
 
 
 async def ping(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
