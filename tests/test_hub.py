@@ -23,6 +23,7 @@ from penstock import (
     open_hub,
 )
 from penstock import dispatcher as dispatcher_module
+from penstock import keeping as keeping_module
 from penstock.stores import MemoryHistory
 from test_publication import BAD_TOPICS
 
@@ -471,7 +472,7 @@ async def test_a_history_that_fails_otherwise_is_an_error_of_the_history(
         await publish(hub, "2")
         assert hub.statistics().published == 1
     (record,) = caplog.records
-    assert record.name == "penstock.dispatcher"
+    assert record.name == "penstock.keeping"
     assert record.exc_info
 
 
@@ -699,7 +700,7 @@ async def test_who_publishes_more_than_is_delivered_waits(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
 ) -> None:
     """For the dispatcher, so that what is kept and not delivered does not grow without bound."""
-    monkeypatch.setattr(dispatcher_module, "_MOST_KEPT", 10_000)
+    monkeypatch.setattr(keeping_module, "_MOST_KEPT", 10_000)
     for history in (MemoryHistory(), SlowHistory(0)):
         async with open_hub(history=history, gather=100) as hub, trio.open_nursery() as nursery:
             # As a hub whose last delivery took so long that it gathers now.

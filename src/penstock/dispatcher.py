@@ -1,11 +1,10 @@
 """From all publishers to all subscribers: what is published is kept, and then delivered.
 
-Rule 1: group commit. All that waits is appended to the history in one step, and who published it is
-told. Meanwhile all that was kept before is delivered, to each audience as one chunk. The busier the
-hub, the less each event costs.
+Rule 1: what is kept while there is delivering goes out together, to each audience as one chunk.
+Meanwhile the next publications are kept (`penstock.keeping`).
 
 Rule 2: nobody waits for a client. What a client does not take at once goes into the backlog of its
-subscription. Who publishes more than the loop can deliver waits for the loop.
+subscription.
 
 Rule 3: no gap, no duplicate. `Dispatcher.head` moves, and the members of the audiences are noted,
 with no checkpoint between: who joins before is among them, who joins later begins behind the head.
@@ -18,7 +17,6 @@ turn, and goes on where it was.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
@@ -26,8 +24,8 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from penstock.audience import Audiences
-from penstock.errors import HistoryError
 from penstock.history import History, Newest
+from penstock.keeping import Keeping, Kept
 from penstock.publication import Publication
 from penstock.transport import Chunk
 
@@ -50,35 +48,11 @@ DEFAULT_GATHER: Final = 0.015
 # Seconds of gathering that are not worth a timer.
 _LEAST_GATHER: Final = 0.001
 
-# Publications that are kept without waiting before others get their turn: with many clients, as
-# many are then delivered at once.
-_KEPT_PER_TURN: Final = 8
-
 # Members between two looks at the clock, at some 5 µs each.
 _LOOK: Final = 32
 
-# Bytes of publications, with what each takes beside them, that may wait to be delivered; who
-# publishes more waits. It is the loop that cannot keep up then, not a client.
-_MOST_KEPT: Final = 2**24
-_OVERHEAD: Final = 500
-
 # Bytes that go to a client at once: what its socket's buffer takes (Settings.send_buffer).
 _SLICE: Final = 2**16
-
-_logger = logging.getLogger(__name__)
-
-
-@final
-class _Group:
-    """What is appended together, and what its publishers wait for."""
-
-    __slots__ = ("done", "error", "publications", "raises")
-
-    def __init__(self) -> None:
-        self.publications: list[Publication] = []
-        self.done = trio.Event()
-        self.error: str | None = "the hub was closed: this may not have been published"
-        self.raises: type[Exception] = trio.ClosedResourceError
 
 
 @final
@@ -92,71 +66,42 @@ class Dispatcher:
 
     Attributes:
       head: the newest publication that has been, or is being, delivered.
-      published: how many publications the history has taken.
-      delivered: how many of them went to subscribers, counted for each subscriber.
+      delivered: how many publications went to subscribers, counted for each subscriber.
     """
 
     def __init__(self, history: History, audiences: Audiences, gather: float) -> None:
         self.head: Newest = Newest()
-        self.published: int = 0
         self.delivered: int = 0
         self._history = history
         self._audiences = audiences
-        self._closed = False
-        self._all_kept = False
-        self._failing = False  # the history, when it was last asked to keep something
-        self._group = _Group()  # waits to be kept
-        self._grown = trio.Event()
-        self._kept: list[Publication] = []  # waits to be delivered
-        self._kept_size = 0
-        self._taken = trio.Event()  # when that is taken to be delivered
+        self._kept = Kept()
+        self._keeping = Keeping(history, self._kept)
         self._latecomers: dict[int, set[Subscription]] = {}  # by the position they begin behind
-        self._called = trio.Event()
         self._gather = gather
+        self._closed = False
         self._began = 0.0  # when it last began to deliver
         self._took = 0.0  # how long that took, without the turns of others
         self._turn = 0.0  # when this turn of delivering began
         self._until_look = _LOOK
 
     @property
+    def published(self) -> int:
+        """How many publications the history has taken."""
+        return self._keeping.published
+
+    @property
     def waiting(self) -> int:
         """How many publications wait for the next commit."""
-        return len(self._group.publications)
+        return self._keeping.waiting
 
     async def publish(self, publications: Sequence[Publication]) -> None:
-        """Have publications kept and delivered; return when they are kept.
-
-        Raises:
-          HistoryError: the history could not keep them: none was published.
-          trio.ClosedResourceError: the hub is closed, or was closed before they were kept.
-
-        Cancellation:
-          A checkpoint. Cancelled before it waits, or while it waits for delivering to keep up,
-          nothing is published; later, they are published all the same. Where the history is in
-          memory, other tasks get their turn at every eighth publication only.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while self._kept_size > _MOST_KEPT and not self._closed:
-            await self._taken.wait()
-        if self._closed:
-            raise trio.ClosedResourceError("the hub is closed")
-        if self._history.append_nowait(publications):
-            turn = self.published // _KEPT_PER_TURN
-            self._note_kept(publications)
-            if turn != self.published // _KEPT_PER_TURN:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            return
-        group = self._group
-        group.publications += publications
-        self._grown.set()
-        await group.done.wait()
-        if group.error is not None:
-            raise group.raises(group.error)
+        """Have publications kept and delivered; return when they are kept: `Keeping.publish`."""
+        await self._keeping.publish(publications)
 
     def close(self) -> None:
         """Take nothing more; `run` returns when what waits was kept and delivered."""
         self._closed = True
-        self._grown.set()
+        self._keeping.close()
 
     async def run(self) -> None:
         """Keep and deliver, until closed.
@@ -168,70 +113,20 @@ class Dispatcher:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._deliver_all, name="dispatcher")
-                await self._keep_all()
+                await self._keeping.run()
         finally:
-            self._closed = True
-            self._group.done.set()
-            self._taken.set()
-
-    async def _keep_all(self) -> None:
-        """Append all that waits, again and again; where appending is immediate, nothing waits."""
-        while not self._closed or self._group.publications:
-            await self._grown.wait()
-            group, self._group = self._group, _Group()
-            if not self._closed:
-                self._grown = trio.Event()
-            try:
-                if group.publications:
-                    while self._kept_size > _MOST_KEPT:
-                        await self._taken.wait()
-                    await self._keep(group)
-            finally:
-                group.done.set()
-        self._all_kept = True
-        self._called.set()
-
-    async def _keep(self, group: _Group) -> None:
-        """Append a group; what goes wrong is its publishers' to know, and the hub goes on."""
-        try:
-            await self._history.append(group.publications)
-        except HistoryError as error:
-            group.error, group.raises = str(error), HistoryError
-            if not self._failing:
-                _logger.error("Nothing can be published: %s", error)
-            self._failing = True
-        except Exception as error:
-            _logger.exception("The history failed")
-            group.error, group.raises = f"the history failed: {error!r}", HistoryError
-        else:
-            group.error = None
-            if self._failing:
-                _logger.info("What is published is kept again")
-            self._failing = False
-            self._note_kept(group.publications)
-
-    def _note_kept(self, publications: Sequence[Publication]) -> None:
-        self.published += len(publications)
-        self._kept += publications
-        for publication in publications:
-            self._kept_size += len(publication.wire) + _OVERHEAD
-        self._called.set()
+            self._kept.abandon()
 
     async def _deliver_all(self) -> None:
-        """Deliver all that was kept, again and again, until closed."""
+        """Deliver all that was kept, again and again, until there will be nothing more."""
         while True:
-            await self._called.wait()
+            await self._kept.wait()
             await self._gather_more()
-            self._called = trio.Event()
-            kept, self._kept, self._kept_size = self._kept, [], 0
-            self._taken.set()
-            self._taken = trio.Event()
-            if kept:
-                await self._deliver(kept)
-            elif self._all_kept:
+            publications = self._kept.take()
+            if publications is None:
                 return
-            if self._all_kept:
-                self._called.set()
+            if publications:
+                await self._deliver(publications)
 
     async def _gather_more(self) -> None:
         """Wait a little when delivering takes much of the time."""

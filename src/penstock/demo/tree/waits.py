@@ -18,7 +18,7 @@ __all__ = ["PHRASES", "words_for"]
 PHRASES: Final[dict[tuple[str, str], str]] = {
     ("penstock.ticker", "Ticker.tick"): "its next turn",
     ("penstock.subscription", "Subscription.wait"): "an event of the hub",
-    ("penstock.dispatcher", "Dispatcher._keep_all"): "something to keep",
+    ("penstock.keeping", "Keeping.run"): "something to keep",
     ("penstock.dispatcher", "Dispatcher._deliver_all"): "something to deliver",
     ("penstock.hypercorn.inbox", "Inbox.receive"): "what the client sends",
     ("penstock.hypercorn.incoming", "Incoming.receive"): "bytes of the client",
