@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 from penstock.publication import Publication
 
 if TYPE_CHECKING:
-    from penstock.subscription import Subscription
+    from penstock.reception import Reception
 
 __all__ = ["Audience", "Audiences"]
 
@@ -30,7 +30,7 @@ class Audience:
 
     def __init__(self, topics: frozenset[str] | None) -> None:
         self.topics: frozenset[str] | None = topics
-        self.members: dict[Subscription, None] = {}
+        self.members: dict[Reception, None] = {}
 
 
 @final
@@ -44,11 +44,11 @@ class Audiences:
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Subscription]:
+    def __iter__(self) -> Iterator[Reception]:
         """Iterate the subscriptions there are now; they may leave meanwhile."""
         return iter([member for audience in self._all.values() for member in audience.members])
 
-    def join(self, subscription: Subscription, topics: frozenset[str] | None) -> Audience:
+    def join(self, subscription: Reception, topics: frozenset[str] | None) -> Audience:
         """Have a subscription hear these topics from now on; return its audience."""
         audience = self._all.get(topics)
         if audience is None:
@@ -58,7 +58,7 @@ class Audiences:
         audience.members[subscription] = None
         return audience
 
-    def leave(self, subscription: Subscription, audience: Audience) -> None:
+    def leave(self, subscription: Reception, audience: Audience) -> None:
         """Have it hear no more."""
         del audience.members[subscription]
         if audience.members:

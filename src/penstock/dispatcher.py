@@ -30,7 +30,7 @@ from penstock.publication import Publication
 from penstock.transport import Chunk
 
 if TYPE_CHECKING:
-    from penstock.subscription import Subscription
+    from penstock.reception import Reception
 
 __all__ = ["DEFAULT_GATHER", "Dispatcher"]
 
@@ -76,7 +76,7 @@ class Dispatcher:
         self._audiences = audiences
         self._kept = Kept()
         self._keeping = Keeping(history, self._kept)
-        self._latecomers: dict[int, set[Subscription]] = {}  # by the position they begin behind
+        self._latecomers: dict[int, set[Reception]] = {}  # by the position they begin behind
         self._gather = gather
         self._closed = False
         self._began = 0.0  # when it last began to deliver
@@ -152,7 +152,7 @@ class Dispatcher:
             await self._let_others()
         self._took += perf_counter() - self._turn
 
-    def expect(self, position: int, subscription: Subscription) -> None:
+    def expect(self, position: int, subscription: Reception) -> None:
         """Have a subscription join when the head is at a position, or behind it.
 
         Cancellation:
@@ -175,7 +175,7 @@ class Dispatcher:
             self._turn = perf_counter()
 
     async def _deliver_to(
-        self, members: list[Subscription], chunk: Chunk, heard: list[Publication]
+        self, members: list[Reception], chunk: Chunk, heard: list[Publication]
     ) -> None:
         """Deliver a chunk to the members of an audience."""
         now = trio.current_time()

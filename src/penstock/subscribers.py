@@ -10,7 +10,7 @@ from penstock.on_demand import ProducersOnDemand
 from penstock.outcome import CloseReason
 
 if TYPE_CHECKING:
-    from penstock.subscription import Subscription
+    from penstock.reception import Reception
 
 __all__ = ["Subscribers"]
 
@@ -33,7 +33,7 @@ class Subscribers:
         self.closed: bool = False
         self.ended: Counter[CloseReason] = Counter()
         self._on_demand = on_demand
-        self._open: set[Subscription] = set()
+        self._open: set[Reception] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -42,7 +42,7 @@ class Subscribers:
         """Return how many subscribe to a topic."""
         return sum(subscription.selects(topic) for subscription in self._open)
 
-    def begin(self, subscription: Subscription, topics: frozenset[str] | None) -> None:
+    def begin(self, subscription: Reception, topics: frozenset[str] | None) -> None:
         """Note that a subscription begins; with a hub that is closed, it ends at once."""
         self._open.add(subscription)
         self._on_demand.come(topics)
@@ -51,7 +51,7 @@ class Subscribers:
 
     def end(
         self,
-        subscription: Subscription,
+        subscription: Reception,
         topics: frozenset[str] | None,
         audience: Audience | None,
         reason: CloseReason,
