@@ -1,0 +1,63 @@
+// Rows that come and go without a jump. Heights move, and nothing fades, so that text stays legible.
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+/**
+ * Let an element grow to its height.
+ * @param {HTMLElement} element
+ */
+export function enter(element) {
+  if (still.matches) return;
+  const height = `${element.offsetHeight}px`;
+  const clipped = { overflow: "clip" };
+  element.animate([{ height: "0", ...clipped }, { height, ...clipped }], {
+    duration: 220,
+    easing: "ease-out",
+  });
+}
+
+/**
+ * Let an element shrink to nothing, then remove it.
+ * @param {HTMLElement} element
+ */
+export function leave(element) {
+  if (still.matches || !element.offsetHeight) return element.remove();
+  const height = `${element.offsetHeight}px`;
+  element.inert = true;
+  element.style.overflow = "clip";
+  element
+    .animate([{ height }, { height: "0" }], { duration: 220, easing: "ease-in", fill: "forwards" })
+    .finished.finally(() => element.remove());
+}
+
+/**
+ * Let an element flash, as its stylesheet says.
+ * @param {Element} element
+ */
+export function flash(element) {
+  if (still.matches) return;
+  element.classList.remove("flash");
+  void (/** @type {HTMLElement} */ (element).offsetWidth); // start the animation again
+  element.classList.add("flash");
+}
+
+/**
+ * Keep a box scrolled to its end, where what is new appears, until somebody scrolls elsewhere.
+ * @param {HTMLElement} box
+ * @param {HTMLElement} content
+ * @returns {() => void} what goes to its beginning, and stays there
+ */
+export function follow(box, content) {
+  let following = true;
+  const toEnd = () => {
+    if (following) box.scrollTop = box.scrollHeight;
+  };
+  box.addEventListener("scroll", () => {
+    following = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+  });
+  new ResizeObserver(toEnd).observe(content);
+  return () => {
+    following = false;
+    box.scrollTop = 0;
+  };
+}
