@@ -1,6 +1,6 @@
 // Hurting clients: which fates there are, and the buttons for them.
 
-import { Outcomes } from "./outcomes.js";
+import { capital, Outcomes } from "./outcomes.js";
 
 /** @typedef {import("./outcomes.js").Row} Row */
 
@@ -70,9 +70,9 @@ function button(fate) {
   element.className = "fate";
   element.dataset.fate = fate.fate;
   const title = document.createElement("strong");
-  title.textContent = fate.title;
+  title.textContent = capital(fate.title);
   const promise = document.createElement("small");
-  promise.textContent = fate.promise.text;
+  promise.textContent = capital(fate.promise.text);
   element.append(title, " ", promise);
   element.addEventListener("click", () => ask(`fates/${fate.fate}`));
   return element;

@@ -15,6 +15,8 @@ import { span } from "./row.js";
  * @property {string | null} reason
  * @property {number | null} took
  * @property {number} sent
+ * @property {number | null} [heard] how many events the client heard, once it listens no more
+ * @property {string | null} [error] what came between
  * @property {{reasons: string[], within: number, text: string}} promise
  * @property {boolean | null} kept
  */
@@ -27,6 +29,23 @@ export function duration(milliseconds) {
   if (milliseconds < 10) return `${milliseconds.toFixed(1)} ms`;
   if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;
   return `${(milliseconds / 1000).toFixed(milliseconds < 10_000 ? 2 : 1)} s`;
+}
+
+/**
+ * Return a sentence's beginning as one writes it.
+ * @param {string} text
+ */
+export function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/**
+ * @param {Row} row
+ * @returns {"running" | "kept" | "not kept" | "ended"} the last: of what nothing was promised
+ */
+function verdictOf(row) {
+  if (row.state === "running") return "running";
+  return row.kept === null ? "ended" : row.kept ? "kept" : "not kept";
 }
 
 /** One outcome on the page. */
@@ -46,23 +65,30 @@ class Outcome {
   /** @param {Row} row */
   show(row) {
     this.row = row;
-    const verdict = row.kept === null ? "running" : row.kept ? "kept" : "not kept";
+    const verdict = verdictOf(row);
     this.element.dataset.kept = verdict;
     this.element.dataset.fate = row.fate;
     this.#verdict.textContent = verdict;
-    this.#title.textContent = row.title;
-    this.#promise.textContent = `Promised: ${row.promise.text}.`.replace(/\.\.$/, ".");
-    const events = `${row.sent} ${row.sent === 1 ? "event" : "events"} sent`;
-    this.#happened.textContent = row.reason ? `Happened: ${row.reason}, ${events}.` : "";
+    this.#title.textContent = capital(row.title);
+    this.#promise.textContent = `Promised: ${row.promise.text}.`;
+    const sent = `${row.sent} ${row.sent === 1 ? "event" : "events"} sent`;
+    const heard = typeof row.heard === "number" ? `, ${row.heard} heard` : "";
+    const happened = row.error ?? row.reason;
+    this.#happened.textContent = happened ? `Happened: ${happened}; ${sent}${heard}.` : "";
   }
 
   /** @param {number} now */
   tick(now) {
     const { row } = this;
     if (!row) return;
-    let said = "not hurt yet";
-    if (row.took !== null && row.took !== undefined) said = `after ${duration(row.took)}`;
-    else if (row.hurt !== null) said = `for ${(Math.max(0, now - row.hurt) / 1000).toFixed(1)} s`;
+    let said = "";
+    if (typeof row.took === "number") said = `after ${duration(row.took)}`;
+    else if (row.state === "running") {
+      said =
+        row.hurt === null
+          ? "not hurt yet"
+          : `for ${(Math.max(0, now - row.hurt) / 1000).toFixed(1)} s`;
+    }
     if (this.#took.textContent !== said) this.#took.textContent = said;
   }
 }

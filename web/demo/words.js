@@ -16,10 +16,12 @@ function some(names) {
 }
 
 /**
- * Whether a task works for a client: Penstock's names for those say what for, in two words.
+ * Whether a task is worth a word: Penstock's names for those that work for a client are of two
+ * words or more, and requests without a producer come and go too fast.
  * @param {TreeNode} node
  */
-const forClient = ({ kind, name }) => kind === "task" && name.includes(" ");
+const worthy = ({ kind, name }) =>
+  kind === "task" && name.includes(" ") && !name.startsWith("request ");
 
 /** Says what was opened, cancelled and gone: a sentence every two seconds at most. */
 export class Words {
@@ -49,7 +51,7 @@ export class Words {
    */
   note({ fresh, gone, cancelled }, picture) {
     for (const node of fresh) {
-      if (forClient(node)) this.#opened.set(node.id, node.name);
+      if (worthy(node)) this.#opened.set(node.id, node.name);
     }
     const crowded = new Set(
       [...picture.nodes.values()].filter(({ kind }) => kind === "more").map(({ parent }) => parent),
@@ -57,7 +59,7 @@ export class Words {
     const ids = new Set(gone.map((node) => node.id));
     for (const node of gone) {
       this.#opened.delete(node.id);
-      if (!forClient(node)) continue;
+      if (!worthy(node)) continue;
       if (cancelled.has(node.id)) this.#cancelled.push(node.name);
       // In a crowd, who has gone from the picture may only be drawn no more.
       else if (!crowded.has(node.parent) && !ids.has(node.parent ?? 0)) this.#gone.push(node.name);
