@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractAsyncContextManager, suppress
-from types import TracebackType
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from penstock.event import ServerSentEvent
 from penstock.feed import Feed, Source, Tally
+from penstock.opening import Opening
 from penstock.outcome import CloseReason, EventStreamStatistics
 from penstock.producer import Producer, ProducerFeed, check_producer
 
@@ -80,8 +81,8 @@ class EventStream:
     """
 
     __slots__ = (
-        *("_begun", "_close_reason", "_closed_at", "_feed", "_opened_at", "_through", "_writing"),
-        "name",
+        *("_begun", "_close_reason", "_closed_at", "_feed", "_left", "_opened_at", "_through"),
+        *("_writing", "name"),
     )
 
     def __init__(
@@ -113,6 +114,7 @@ class EventStream:
         self._close_reason: CloseReason | None = None
         self._opened_at: float | None = None
         self._closed_at: float | None = None
+        self._left: trio.Event | None = None  # made by the first that waits for it
         self._begun = False
         self._writing = Tally()  # of the chunk that the writer has and has not come back from
 
@@ -179,7 +181,22 @@ class EventStream:
         Raises:
           RuntimeError: the stream was opened before.
         """
-        return _Opening(self, through)
+        return Opening(self, partial(self._begin, through), self._leave)
+
+    async def wait_closed(self) -> None:
+        """Wait until the block of `open` has been left; `close_reason` is final then.
+
+        Any number of tasks may wait, before the stream is opened, too.
+
+        Cancellation:
+          A checkpoint. Cancelled, nothing changes.
+        """
+        if self._closed_at is not None:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._left is None:
+            self._left = trio.Event()
+        await self._left.wait()
 
     async def run(self, transport: Transport, through: WriteThrough | None = None) -> CloseReason:
         """Open the stream, write it to a transport until it ends, and return why it ended.
@@ -269,33 +286,7 @@ class EventStream:
         self._opened_at = trio.current_time()
         return self._feed.running(self.name, self._conclude)
 
-
-@final
-class _Opening:
-    """The block of `EventStream.open`: a class, since a generator for each stream would weigh."""
-
-    __slots__ = ("_feeding", "_stream", "_through")
-
-    def __init__(self, stream: EventStream, through: WriteThrough | None) -> None:
-        self._stream = stream
-        self._through = through
-        self._feeding: AbstractAsyncContextManager[None]
-
-    async def __aenter__(self) -> EventStream:
-        self._feeding = self._stream._begin(self._through)
-        await self._feeding.__aenter__()
-        return self._stream
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        try:
-            # ASYNC102: the block's own exit, which waits for tasks it has cancelled.
-            return await self._feeding.__aexit__(  # noqa: ASYNC102 - see above
-                exc_type, exc_value, traceback
-            )
-        finally:
-            self._stream._closed_at = trio.current_time()
+    def _leave(self) -> None:
+        self._closed_at = trio.current_time()
+        if self._left is not None:
+            self._left.set()

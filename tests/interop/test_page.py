@@ -142,13 +142,16 @@ def test_the_lesson_is_the_source(demo: Server, page: Page) -> None:
 
 
 def test_the_line_at_which_it_waits_is_lit(demo: Server, page: Page) -> None:
-    """While a stream of /sse is open, that is `await ticker.tick()`; the loop flashes as it runs."""
+    """With a stream of /sse, that is `await ticker.tick()`; the loop flashes when it runs."""
     opened(page, demo)
     lit = page.locator("#ping .line.lit")
     expect(lit).to_have_text("await ticker.tick()\n", use_inner_text=False)
     expect(lit).to_have_attribute("aria-current", "true")
     expect(page.locator("#where")).to_contain_text("“await ticker.tick()”")
-    page.wait_for_selector("#ping .line.flash[data-loop]", state="attached")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#ping [data-loop]')]"
+        ".filter((line) => line.getAnimations().length).length > 3"
+    )
     page.locator("#sse").get_by_role("button", name="Disconnect").click()
     expect(lit).to_have_count(0)
     expect(page.locator("#where")).to_contain_text("No stream of /sse is open")
@@ -162,9 +165,8 @@ def test_the_graphs_are_the_figures(demo: Server, page: Page) -> None:
     expect(streams.locator(".top")).to_have_text("5")
     events = page.locator("[data-graph='events']")
     expect(events.locator(".value")).to_have_text(re.compile(r"^[1-9]\d*(\.\d)?$"))
-    page.wait_for_function(
-        "() => document.querySelector(\"[data-graph='late'] .line\").getAttribute('d').includes('L')"
-    )
+    line = page.locator("[data-graph='late'] .line")
+    expect(line).to_have_attribute("d", re.compile(r"^M[\d.]+ [\d.]+L"))
     expect(page.locator("#tasks")).to_have_text(re.compile(r"^\d+ tasks$"))
 
 

@@ -7,16 +7,26 @@ import { capital, Outcomes } from "./outcomes.js";
 /**
  * A fate that a client can be made to meet.
  * @typedef {object} Fate
- * @property {string} fate
+ * @property {string} name
  * @property {string} title
+ * @property {string | null} why_not
  * @property {{text: string}} promise
  */
 
 /**
  * @typedef {object} Offer
  * @property {boolean} allowed
- * @property {string | null} [why] why not
+ * @property {string | null} why why not
  * @property {Fate[]} fates
+ * @property {{why_not: string | null, text: string}} drain
+ */
+
+/**
+ * How many clients are wanted and are there, or why not.
+ * @typedef {object} Crowd
+ * @property {number} wanted
+ * @property {number} open
+ * @property {string | null} error
  */
 
 // Milliseconds after which a request that has had no answer is explained.
@@ -54,7 +64,7 @@ async function ask(path, body) {
     wrong.textContent = "";
     if (response.ok) return true;
     const said = await response.json().catch(() => ({}));
-    wrong.textContent = said.error ?? `The server answered ${response.status}.`;
+    wrong.textContent = `${capital(said.error ?? `the server answered ${response.status}`)}.`;
   } catch {
     wrong.textContent = "The server cannot be reached.";
   } finally {
@@ -68,13 +78,15 @@ function button(fate) {
   const element = document.createElement("button");
   element.type = "button";
   element.className = "fate";
-  element.dataset.fate = fate.fate;
+  element.dataset.fate = fate.name;
+  element.disabled = fate.why_not !== null;
   const title = document.createElement("strong");
   title.textContent = capital(fate.title);
   const promise = document.createElement("small");
-  promise.textContent = capital(fate.promise.text);
+  // What comes after the colon is told when it has been put to the test.
+  promise.textContent = capital(fate.why_not ?? fate.promise.text.split(": ")[0]);
   element.append(title, " ", promise);
-  element.addEventListener("click", () => ask(`fates/${fate.fate}`));
+  element.addEventListener("click", () => ask(`fates/${fate.name}`));
   return element;
 }
 
@@ -90,9 +102,13 @@ async function show() {
     if (!response.ok) throw new Error(String(response.status));
     /** @type {Offer} */
     const offer = await response.json();
-    refusal.textContent = offer.allowed ? "" : (offer.why ?? "Not here.");
+    refusal.textContent = offer.allowed ? "" : `${capital(offer.why ?? "not here")}.`;
     one(".acts").hidden = !offer.allowed;
     one(".fates").replaceChildren(...offer.fates.map(button));
+    const { why_not, text } = offer.drain;
+    /** @type {HTMLButtonElement} */ (one("#drain")).disabled = why_not !== null;
+    one("#no-drain").textContent = why_not === null ? "" : `No drain: ${why_not}.`;
+    one("#drain-text").textContent = `${capital(text)}. This page waits, and goes on by itself.`;
     return true;
   } catch {
     refusal.textContent = "The server did not say which fates there are.";
@@ -125,9 +141,11 @@ export function offerFates() {
       known = true;
       known = await show();
     },
-    /** @param {any} value */
-    crowd(value) {
-      crowd.checked = Boolean(value && typeof value === "object" ? value.on : value);
+    /** @param {Crowd} state */
+    crowd(state) {
+      crowd.checked = state.wanted > 0;
+      const there = `${state.open.toLocaleString("en")} of ${state.wanted.toLocaleString("en")} here`;
+      one("#there").textContent = state.wanted ? there : (state.error ?? "");
     },
   };
 }

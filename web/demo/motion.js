@@ -31,14 +31,11 @@ export function leave(element) {
 }
 
 /**
- * Let an element flash, as its stylesheet says.
+ * Let an element flash.
  * @param {Element} element
  */
 export function flash(element) {
-  if (still.matches) return;
-  element.classList.remove("flash");
-  void (/** @type {HTMLElement} */ (element).offsetWidth); // start the animation again
-  element.classList.add("flash");
+  if (!still.matches) element.animate([{ backgroundColor: "var(--flash)" }, {}], 500);
 }
 
 /**
@@ -49,11 +46,15 @@ export function flash(element) {
  */
 export function follow(box, content) {
   let following = true;
+  let before = 0;
   const toEnd = () => {
     if (following) box.scrollTop = box.scrollHeight;
   };
   box.addEventListener("scroll", () => {
-    following = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+    const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+    // What grows meanwhile moves the end away, and nobody has scrolled.
+    if (atEnd || box.scrollTop < before) following = atEnd;
+    before = box.scrollTop;
   });
   new ResizeObserver(toEnd).observe(content);
   return () => {

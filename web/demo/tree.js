@@ -35,21 +35,39 @@ const BUTTON = {
   closed: "Reconnect",
 };
 
-// Tasks that one wants to see, by what their names begin with; and what is above them.
-const WANTED = ["connection "];
+// What one wants to see, by what the tasks' names begin with: connections, and who is at their other
+// end in the same process.
+const CONNECTION = "connection ";
+const CLIENTS = ["client ", "healthy client", "crowd "];
 
 /**
- * Return what each node is to those who read: "wanted", above such ("spine"), or "quiet".
+ * Return what each node is to those who read: "wanted"; what leads there from the tree's root to
+ * where it branches ("spine"), and from there ("path"). All others are the process's own.
  * @param {Picture} picture
  */
 function roles(picture) {
   /** @type {Map<number, string>} */
   const found = new Map();
-  for (const node of [...picture.nodes.values()].sort((a, b) => a.id - b.id)) {
-    const within = node.parent == null ? "" : found.get(node.parent);
-    if (within === "wanted" || WANTED.some((beginning) => node.name.startsWith(beginning))) {
+  const nodes = [...picture.nodes.values()].sort((a, b) => a.id - b.id);
+  /**
+   * @param {TreeNode} node
+   * @param {string} role
+   */
+  const lead = (node, role) => {
+    for (const each of picture.above(node)) if (!found.has(each.id)) found.set(each.id, role);
+  };
+  for (const node of nodes) {
+    if (!node.name.startsWith(CONNECTION) || node.parent == null) continue;
+    found.set(node.parent, "path");
+    lead(node, "spine");
+  }
+  for (const node of nodes) {
+    const within = node.parent == null ? undefined : found.get(node.parent);
+    if (node.name.startsWith(CONNECTION) || within === "wanted") found.set(node.id, "wanted");
+    else if (node.kind === "more" && within) found.set(node.id, "wanted");
+    else if (CLIENTS.some((beginning) => node.name.startsWith(beginning))) {
       found.set(node.id, "wanted");
-      if (within !== "wanted") for (const each of picture.above(node)) found.set(each.id, "spine");
+      lead(node, "path");
     }
   }
   return found;

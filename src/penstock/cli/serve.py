@@ -21,13 +21,17 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_soc
 from penstock.cli import Misuse
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
+from penstock.hypercorn.signals import first_of
 from penstock.loading import NoApplication, load_application
+from penstock.restart import Restart
 
 __all__ = ["serve"]
 
 DEMO: Final = "penstock.demo:app"
 DEFAULT_BIND: Final = "127.0.0.1:8080"
 DEFAULTS: Final = Settings()
+
+_NEW_PORT: Final = "it listens on a free port, --bind …:0, and would come back on another"
 
 _EXAMPLES: Final = """\b
 Examples:
@@ -133,9 +137,12 @@ def serve(
     except (NoApplication, InvalidSettings) as error:
         raise Misuse(str(error)) from error
     config = _config(binds, certfile, keyfile, settings)
+    restart = Restart(why_not=_NEW_PORT if any(port == 0 for _, port in binds) else None)
+    if application == DEMO:
+        app = restart.offered_to(app)
     failure = None
     try:
-        trio.run(_serve, Server(app, config, settings=settings, mode="asgi"))
+        trio.run(_serve, Server(app, config, settings=settings, mode="asgi"), restart)
     except* (LifespanFailureError, LifespanTimeoutError) as errors:
         # Hypercorn puts the application's own words into quotation marks.
         said = str(_first(errors)).removeprefix("Lifespan failure in startup. ").strip("'")
@@ -144,6 +151,7 @@ def serve(
         failure = str(_first(errors))
     if failure is not None:  # what is raised in an `except*` comes out in a group, in Python 3.11.2
         raise click.ClickException(failure)
+    restart.take_place()
 
 
 def _config(
@@ -199,13 +207,16 @@ class _NoOutput(Exception):
     """Standard output takes no more: nobody would know where the server listens."""
 
 
-async def _serve(server: Server) -> None:
-    """Serve until a signal; the signals are caught before the application starts."""
+async def _serve(server: Server, restart: Restart) -> None:
+    """Serve until a signal, or a restart is asked for.
+
+    The signals are caught before the application starts.
+    """
     stop, starting = trio.Event(), trio.CancelScope()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as watcher:
             watcher.start_soon(
-                _stop_at_signal, signals, stop, starting, server, name="waits for a signal"
+                _stop_at_signal, signals, stop, starting, server, restart, name="waits for a signal"
             )
             async with trio.open_nursery() as nursery:
                 with starting:
@@ -216,15 +227,33 @@ async def _serve(server: Server) -> None:
 
 
 async def _stop_at_signal(
-    signals: AsyncIterator[int], stop: trio.Event, starting: trio.CancelScope, server: Server
+    signals: AsyncIterator[int],
+    stop: trio.Event,
+    starting: trio.CancelScope,
+    server: Server,
+    restart: Restart,
 ) -> None:
-    """At the first signal, stop the server; the second kills the process as if never caught."""
-    await anext(signals)
+    """At the first signal, stop the server; the second kills the process as if never caught.
+
+    To be asked to start again counts as the first. A signal at that moment is not lost: taken, it
+    refuses the restart; not taken, it is delivered again when the receiver's block is left.
+    """
+
+    async def signalled() -> None:
+        await anext(signals)
+        restart.why_not = "the server was told to stop, for good"
+
+    await first_of(signalled, restart.asked.wait)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     streams = server.statistics().streams.streams_open
     waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""
-    logging.getLogger(__name__).info("Stopping%s; a second signal stops at once", waits_for)
+    said = (
+        f"Stopping, to start again{waits_for}; a signal stops at once, for good"
+        if restart.due
+        else f"Stopping{waits_for}; a second signal stops at once"
+    )
+    logging.getLogger(__name__).info("%s", said)
     stop.set()
     starting.cancel()
 

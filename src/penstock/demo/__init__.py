@@ -14,6 +14,7 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
+from penstock.demo.fates.routes import add_fate_routes
 from penstock.demo.hub import add_hub_routes
 from penstock.demo.tree.routes import add_tree_route
 from penstock.event import ServerSentEvent
@@ -45,6 +46,7 @@ app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # ask each time: the page of a n
 app.logger.setLevel(logging.INFO)
 require_trio(app)
 hub: Final = add_hub_routes(app)
+fates, crowds = add_fate_routes(app)
 
 
 async def ping(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
@@ -85,7 +87,7 @@ async def ticks() -> EventSourceResponse:
     return EventSourceResponse(send_data, headers=CORS)
 
 
-add_tree_route(app, ping, dict)
+add_tree_route(app, ping, lambda: {"fates": fates.rows(), "crowd": crowds.state()})
 
 
 @app.get("/")

@@ -1,18 +1,13 @@
 """The demonstration's hub over HTTP: publish on topics, and subscribe to them.
 
-It asks nobody who they are, so it answers to programs on this machine only. A page of another
-origin in a browser on this machine is not one of them: what it could send without asking first is
-refused for its content type, and what it could ask for under another name for its host. What came
-through a proxy is refused, too: behind one on this machine, everybody comes from loopback, and says
-as the host whatever they like.
+It asks nobody who they are, so it answers to programs on this machine only; see
+`penstock.demo.access`. A page of another origin in a browser on this machine is not one of them:
+what it could send without asking first is refused for its content type.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import Any, Final
 
 import trio
@@ -20,6 +15,8 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from penstock.demo.access import is_of_this_machine
+from penstock.demo.answers import answer
 from penstock.demo.publishing import BadBatch, events_of_batch, publication_of
 from penstock.errors import HistoryError, InvalidPublication
 from penstock.hub import Hub
@@ -34,9 +31,6 @@ HISTORY: Final = "PENSTOCK_HISTORY"
 
 # Bytes of a request's body: a batch of sixteen of the largest events.
 MAX_BODY: Final = 16 * 2**20
-
-# What a proxy adds to the requests of others. One that is told to add nothing cannot be recognised.
-_OF_PROXIES: Final = frozenset({"forwarded", "via", "x-real-ip"})
 
 # Milliseconds until a client comes back.
 _RETRY: Final = 1000
@@ -58,7 +52,7 @@ def add_hub_routes(app: QuartTrio) -> Hub:
                 request.args.getlist("topic"), last_event_id=after, retry=_RETRY
             )
         except InvalidPublication as error:
-            return _answer(400, error=f"topic: {error}")
+            return answer(400, error=f"topic: {error}")
         return EventSourceResponse(subscription)
 
     @app.post("/publish")
@@ -68,9 +62,9 @@ def add_hub_routes(app: QuartTrio) -> Hub:
         try:
             return await _publish(hub)
         except (HistoryError, trio.ClosedResourceError) as error:
-            return _answer(503, error=f"nothing was published: {error}")
+            return answer(503, error=f"nothing was published: {error}")
         except HTTPException as error:  # Quart's, of the body: too large, or too slow to come
-            return _answer(error.code or 400, error=error.description or error.name)
+            return answer(error.code or 400, error=error.description or error.name)
 
     return hub
 
@@ -80,19 +74,19 @@ async def _publish(hub: Hub) -> Response:
     if request.mimetype == "application/json":
         try:
             event, on = publication_of(await _body(), topics)
-            return _answer(200, id=await hub.publish(event, on))
+            return answer(200, id=await hub.publish(event, on))
         except InvalidPublication as error:
-            return _answer(400, error=str(error))
+            return answer(400, error=str(error))
     if request.mimetype == "application/x-ndjson":
         try:
             batch = events_of_batch(await _body(), topics)
-            return _answer(200, ids=await hub.publish_batch(batch))
+            return answer(200, ids=await hub.publish_batch(batch))
         except BadBatch as error:
-            return _answer(400, error=str(error), line=error.line)
+            return answer(400, error=str(error), line=error.line)
         except InvalidPublication as error:
             line = (error.index or 0) + 1
-            return _answer(400, error=f"line {line}: {error}", line=line)
-    return _answer(
+            return answer(400, error=f"line {line}: {error}", line=line)
+    return answer(
         415, error="publish one event as application/json, or many as application/x-ndjson"
     )
 
@@ -104,36 +98,6 @@ async def _body() -> bytes:
 
 def _refusal() -> Response | None:
     """Return what to answer to who is not on this machine, or None."""
-    client = request.scope.get("client")
-    if (
-        client
-        and _is_loopback(client[0])
-        and _is_loopback(_host_of(request.host))
-        and not _came_through_a_proxy()
-    ):
+    if is_of_this_machine():
         return None
-    return _answer(403, error="the hub of the demonstration is open to this machine only")
-
-
-def _came_through_a_proxy() -> bool:
-    names = {name.lower() for name in request.headers.keys()}  # noqa: SIM118 - pairs without it
-    return bool(names & _OF_PROXIES) or any(name.startswith("x-forwarded-") for name in names)
-
-
-def _host_of(authority: str) -> str:
-    host, _, port = authority.rpartition(":")
-    return (host if host and port.isdecimal() else authority).strip("[]")
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _answer(status: int, **values: str | int | Iterable[str]) -> Response:
-    body: Any = json.dumps(values, ensure_ascii=False) + "\n"
-    return Response(body, status, content_type="application/json")
+    return answer(403, error="the hub of the demonstration is open to this machine only")

@@ -9,7 +9,7 @@ from typing import Any, final
 from hypercorn.typing import AppWrapper
 
 from penstock.group import STREAM_GROUP, StreamGroup
-from penstock.hypercorn.settings import Settings
+from penstock.hypercorn.settings import SETTINGS, Settings
 
 __all__ = ["Front", "Refusal"]
 
@@ -21,6 +21,7 @@ class Front:
     def __init__(self, app: AppWrapper, streams: StreamGroup, settings: Settings) -> None:
         self._app = app
         self._streams = streams
+        self._settings = settings
         self._health: dict[str, str] = {}
         if settings.health is not None:
             self._health = {f"{settings.health}/{state}": state for state in ("ready", "live")}
@@ -34,6 +35,7 @@ class Front:
                 await _answer(scope, send, HTTPStatus.OK, state)
                 return
             scope["extensions"][STREAM_GROUP] = self._streams
+            scope["extensions"][SETTINGS] = self._settings
         await self._app(scope, receive, send, sync_spawn, call_soon)
 
 

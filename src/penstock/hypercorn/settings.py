@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self, final
+from typing import Any, Final, Self, final
 
 from hypercorn.config import Config
 
 from penstock.errors import InvalidSettings
 
-__all__ = ["Settings"]
+__all__ = ["SETTINGS", "Settings"]
+
+# The entry of an ASGI scope's "extensions" in which the server tells an application its settings,
+# and with them what it promises.
+SETTINGS: Final = "penstock.settings"
 
 # Settings that may be 0; the others are numbers above it, or None where that is allowed.
 _MAY_BE_ZERO = frozenset({"drain_window", "reconnect_spread"})

@@ -1,0 +1,145 @@
+"""The clients with a fate that are running, and those that were."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import h11
+import trio
+
+from penstock.demo.fates.client import Client, Unanswered, Where
+from penstock.demo.fates.run import Run
+from penstock.demo.fates.table import FATES, promise_of
+from penstock.hypercorn import Settings
+
+__all__ = ["LIMIT", "Fates", "TooMany"]
+
+# Clients with a fate at one time, and rows of those that are over.
+LIMIT: Final = 20
+_KEPT: Final = 20
+
+# Seconds in which a client leaves that leaves by itself: enough to be seen before.
+_BEFORE: Final = 1.5
+
+# Seconds until a stream has begun.
+_BEGIN: Final = 10.0
+
+# Clients that do not read, and so leave everything to the server's buffers.
+_STALLED: Final = frozenset({"stops-reading", "byte-a-second"})
+
+_logger = logging.getLogger(__name__)
+
+
+class TooMany(Exception):
+    """There are as many as may be; the message says so."""
+
+
+@final
+class Fates:
+    """Clients that run beside the application, each in a task of its own.
+
+    Args:
+      nursery: returns the application's nursery, in which they run; asked at each start.
+    """
+
+    def __init__(self, nursery: Callable[[], trio.Nursery]) -> None:
+        self._nursery = nursery
+        self._runs: list[Run] = []
+        self._number = 0
+
+    def __repr__(self) -> str:
+        running = sum(not run.over for run in self._runs)
+        return f"<Fates {running} running, {self._number} started>"
+
+    def start(self, name: str, where: Where, settings: Settings | None) -> dict[str, Any]:
+        """Start a client, and return its row. Synchronous.
+
+        Args:
+          name: of `FATES`.
+          where: the server that it comes to.
+          settings: what that server promises; None: nothing.
+
+        Raises:
+          TooMany: as many as may be are running.
+        """
+        if sum(not run.over for run in self._runs) >= LIMIT:
+            raise TooMany(f"{LIMIT} clients with a fate are running: wait until one has ended")
+        fate = FATES[name]
+        self._number += 1
+        run = Run(self._number, fate, promise_of(fate, settings))
+        self._runs.append(run)
+        self._nursery().start_soon(self._live, run, where, name=fate.task)
+        return run.row()
+
+    def claim(self, number: int) -> Run | None:
+        """Return the client with this number, which has come for its stream; each comes once."""
+        for run in self._runs:
+            if run.number == number and run.stream is None and not run.over:
+                return run
+        return None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what is known of each that is running and of the last that are over, by age."""
+        return [run.row() for run in self._runs]
+
+    def stop(self) -> None:
+        """Cancel all: the application ends. Synchronous; the nursery waits for them."""
+        for run in self._runs:
+            run.scope.cancel()
+
+    async def _live(self, run: Run, where: Where) -> None:
+        """Be the client: whatever goes wrong is told in its row, and goes no further."""
+        try:
+            with run.scope:
+                await _meet(run, where)
+            if run.scope.cancelled_caught:
+                run.error = "the server stopped"
+        except* (Unanswered, trio.TooSlowError) as errors:
+            run.error = str(errors.exceptions[0]) or f"no stream within {_BEGIN:g} s"
+        except* (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as errors:
+            run.error = f"the connection failed: {errors.exceptions[0]}"
+        except* Exception as errors:
+            _logger.error("%s: a fault of the demonstration", run.fate.task, exc_info=errors)
+            run.error = f"a fault of the demonstration: {errors.exceptions[0]!r}"
+        finally:
+            run.end()
+            for old in [each for each in self._runs if each.over][:-_KEPT]:
+                self._runs.remove(old)
+
+
+async def _meet(run: Run, where: Where) -> None:
+    """Connect, meet the fate, and wait for the stream's end on the server."""
+    async with Client.connected(where, small=run.fate.name in _STALLED) as client:
+        with trio.fail_after(_BEGIN):
+            await client.ask(f"/fates/{run.number}")
+        stream = run.stream
+        if stream is None:
+            raise Unanswered("something else than this demonstration answered")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_suffer, run, client, name=f"what {run.fate.task} does")
+            with trio.move_on_after(run.patience) as waiting:
+                await stream.wait_closed()
+                run.stream_closed()
+            if waiting.cancelled_caught:
+                run.error = f"its stream has not ended in {run.patience:g} s"
+            if waiting.cancelled_caught or run.fate.name in _STALLED:
+                nursery.cancel_scope.cancel()
+
+
+async def _suffer(run: Run, client: Client) -> None:
+    """Do what the client does once its stream has begun."""
+    match run.fate.name:
+        case "healthy" | "raises":
+            await client.read_to_the_end()
+            run.heard = client.heard
+        case "stops-reading":
+            run.hurt()
+        case "byte-a-second":
+            run.hurt()
+            await client.sip()
+        case leaving:
+            await client.read_for(_BEFORE)
+            run.hurt()
+            {"closes": client.close, "resets": client.reset, "vanishes": client.vanish}[leaving]()

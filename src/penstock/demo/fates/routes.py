@@ -1,0 +1,177 @@
+"""The routes of what hurts: a client with a fate, a crowd, and a drain.
+
+They answer to the demonstration's own page only, and to who is on this machine, unless it was
+started with `penstock.demo.access.HURT`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import trio
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from penstock.demo.access import HURT, is_of_the_page, why_not_hurt
+from penstock.demo.answers import answer
+from penstock.demo.fates.client import Where
+from penstock.demo.fates.crowds import CROWD, Crowds, NoRoom
+from penstock.demo.fates.fates import LIMIT, Fates, TooMany
+from penstock.demo.fates.silence import why_not_silent
+from penstock.demo.fates.table import FATES, promise_of
+from penstock.demo.hub import HISTORY
+from penstock.hypercorn import Settings
+from penstock.hypercorn.settings import SETTINGS
+from penstock.quart import EventSourceResponse
+from penstock.restart import RESTART, Restart
+
+__all__ = ["add_fate_routes"]
+
+_NO_PORT: Final = "clients come over TCP, and this server was asked on another kind of socket"
+_NO_RESTART: Final = "only `penstock serve` starts the demonstration again, and this is not it"
+
+
+def add_fate_routes(app: QuartTrio) -> tuple[Fates, Crowds]:
+    """Give an application ``/fates``, ``/crowd`` and ``/drain``; return what they start."""
+    everyone = os.environ.get(HURT) == "1"
+
+    def nursery() -> trio.Nursery:
+        running: trio.Nursery = app.nursery  # of the lifespan that is being served
+        return running
+
+    fates, crowds = Fates(nursery), Crowds(nursery)
+
+    def refusal() -> Response | None:
+        why = why_not_hurt(everyone=everyone)
+        if why is None and not is_of_the_page():
+            why = "what hurts answers to the demonstration's own page only (Origin)"
+        return None if why is None else answer(403, error=why)
+
+    @app.get("/fates")
+    async def offered() -> Response:
+        why = why_not_hurt(everyone=everyone)
+        settings = _settings()
+        return answer(
+            200,
+            allowed=why is None,
+            why=why,
+            limit=LIMIT,
+            fates=[
+                {
+                    "name": fate.name,
+                    "title": fate.title,
+                    "why_not": _why_not(fate.name),
+                    "promise": promise_of(fate, settings).as_json(),
+                }
+                for fate in FATES.values()
+            ],
+            rows=fates.rows(),
+            crowd={"count": CROWD, **crowds.state()},
+            drain={"why_not": _why_no_drain(), "text": _about_drain(settings)},
+        )
+
+    @app.post("/fates/<name>")
+    async def start(name: str) -> Response:
+        if (refused := refusal()) is not None:
+            return refused
+        if name not in FATES:
+            return answer(404, error=f"there is no such fate; there are {', '.join(FATES)}")
+        where = Where.of(request.scope)
+        if (why := _why_not(name)) is not None or where is None:
+            return answer(409, error=why)
+        try:
+            return answer(201, **fates.start(name, where, _settings()))
+        except TooMany as error:
+            return answer(429, error=str(error))
+
+    @app.get("/fates/<int:number>")
+    async def stream(number: int) -> Response:
+        run = None if request.method == "HEAD" else fates.claim(number)
+        if run is None:
+            return answer(404, error="no client with this number is to come")
+        response = EventSourceResponse(run.producer)
+        run.stream = response.stream
+        return response
+
+    @app.post("/crowd")
+    async def crowd() -> Response:
+        if (refused := refusal()) is not None:
+            return refused
+        try:
+            count = _count(json.loads(await request.get_data()))
+        except (ValueError, RecursionError) as error:
+            return answer(400, error=f'say {{"on": true}} or {{"on": false}}: {error}')
+        where = Where.of(request.scope)
+        if where is None:
+            return answer(409, error=_NO_PORT)
+        if not count:
+            crowds.stop()
+        else:
+            try:
+                crowds.start(count, where, _settings())
+            except NoRoom as error:
+                return answer(429, error=str(error))
+        return answer(200, **crowds.state())
+
+    @app.post("/drain")
+    async def drain() -> Response:
+        if (refused := refusal()) is not None:
+            return refused
+        restart, why = _restart(), _why_no_drain()
+        if restart is None or why is not None:
+            return answer(409, error=why)
+        restart.ask()
+        return answer(202, text=_about_drain(_settings()))
+
+    @app.after_serving
+    async def stop() -> None:
+        fates.stop()
+        crowds.stop()
+
+    return fates, crowds
+
+
+def _offers() -> Mapping[str, Any]:
+    return request.scope.get("extensions") or {}
+
+
+def _settings() -> Settings | None:
+    return _offers().get(SETTINGS)
+
+
+def _restart() -> Restart | None:
+    return _offers().get(RESTART)
+
+
+def _why_not(name: str) -> str | None:
+    if Where.of(request.scope) is None:
+        return _NO_PORT
+    return why_not_silent() if name == "vanishes" else None
+
+
+def _why_no_drain() -> str | None:
+    restart = _restart()
+    return _NO_RESTART if restart is None else restart.why_not
+
+
+def _about_drain(settings: Settings | None) -> str:
+    window = "" if settings is None else f" over {settings.drain_window:g} s at most"
+    lost = "" if os.environ.get(HISTORY) else f"; what the hub has kept is lost, without {HISTORY}"
+    return f"all streams end{window}, and the same command starts again{lost}"
+
+
+def _count(said: Any) -> int:
+    """Return how many clients are to be there.
+
+    Raises:
+      ValueError: that is not what was said.
+    """
+    if not isinstance(said, dict) or type(said.get("on")) is not bool:
+        raise ValueError("that is something else")
+    count = said.get("count", CROWD)
+    if type(count) is not int or not 1 <= count <= CROWD:
+        raise ValueError(f"count is a whole number from 1 to {CROWD}")
+    return count if said["on"] else 0
