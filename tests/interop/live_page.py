@@ -1,0 +1,84 @@
+"""What the tests of the demonstration's page look at: its tree, and the stream that it draws."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, Page
+from processes import Server, wait_until
+
+# Applies the stream's events as its documentation says, beside what the page makes of them.
+WATCH = """
+() => {
+  window.nodes = new Map();
+  window.facts = {};
+  const source = new EventSource("/tree");
+  source.addEventListener("snapshot", (event) => {
+    window.nodes = new Map(JSON.parse(event.data).nodes.map((node) => [node.id, node]));
+    Object.assign(window.facts, JSON.parse(event.data).facts);
+  });
+  source.addEventListener("change", (event) => {
+    const { put, gone, facts } = JSON.parse(event.data);
+    for (const node of put) window.nodes.set(node.id, node);
+    for (const id of gone) window.nodes.delete(id);
+    Object.assign(window.facts, facts);
+  });
+}
+"""
+
+TOLD = """
+() => [...window.nodes.values()].map(({ id, parent, name }) => [id, parent ?? null, name])
+"""
+
+DRAWN = """
+() => [...document.querySelectorAll("[data-node]")].map((element) => [
+  Number(element.dataset.node),
+  Number(element.parentElement.closest("[data-node]")?.dataset.node ?? NaN) || null,
+  element.querySelector(":scope > .row > .name")?.title ?? "",
+])
+"""
+
+
+@contextmanager
+def told(browser: Browser, server: Server) -> Iterator[Page]:
+    """Watch the stream beside the page under test, from a browser's profile of its own."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{server.url}/static/icon.svg")
+        page.evaluate(WATCH)
+        page.wait_for_function("() => window.nodes.size > 5")
+        yield page
+
+
+def same(page: Page, watcher: Page) -> bool:
+    """Tell whether the page draws what the stream says, with the same parents and names."""
+    drawn = [tuple(node) for node in page.evaluate(DRAWN)]
+    said = [tuple(node) for node in watcher.evaluate(TOLD)]
+    # Tasks that are not drawn are said otherwise on the page.
+    return sorted(drawn, key=str) == sorted(said, key=str)
+
+
+def wait_until_same(page: Page, watcher: Page) -> None:
+    """Return when page and stream agree, which they do but for the time of a frame."""
+    wait_until(lambda: same(page, watcher), within=15)
+
+
+def connections(page: Page) -> list[str]:
+    """Return the names of the connections that the page draws."""
+    names: list[Any] = page.locator("[data-node] > .row > .name").evaluate_all(
+        "(all) => all.map((name) => name.title)"
+    )
+    return sorted(name for name in names if name.startswith("connection "))
+
+
+@contextmanager
+def client(server: Server, path: str = "/sse") -> Iterator[str]:
+    """Be a client of a stream for the length of the block; give the address it comes from."""
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        host, port = connection.getsockname()
+        yield f"{host}:{port}"

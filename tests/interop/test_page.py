@@ -1,0 +1,265 @@
+"""The live part of the demonstration's page, in real Chromium, beside what the server says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_page import client, connections, told, wait_until_same
+from playwright.sync_api import Browser, Page, ViewportSize, expect
+from processes import PENSTOCK, Server, serving, wait_until
+
+from penstock import demo as demonstration
+
+GO = Path(__file__).parents[2] / "web" / "docs" / "go.md"
+
+
+@pytest.fixture(autouse=True)
+def quiet(page: Page) -> Iterator[None]:
+    """Fail if the browser's console has an error but for a server that is away."""
+    said: list[str] = []
+    page.on(
+        "console",
+        lambda message: said.append(message.text) if message.type == "error" else None,
+    )
+    yield
+    assert not [text for text in said if "net::ERR_" not in text], said
+
+
+def opened(page: Page, demo: Server) -> Page:
+    """Open the page, and wait until it is live."""
+    page.goto(demo.url)
+    expect(page.locator("#live .state-text")).to_have_text("live")
+    return page
+
+
+def test_the_tree_is_what_the_stream_says(demo: Server, page: Page, browser: Browser) -> None:
+    """Every node is drawn under its parent, with its name, while clients come and go."""
+    opened(page, demo)
+    with told(browser, demo) as watcher:
+        wait_until_same(page, watcher)
+        with client(demo), client(demo, "/ticks") as last:
+            name = f"connection {last}"
+            wait_until(lambda: name in connections(page))
+            wait_until_same(page, watcher)
+        wait_until(lambda: name not in connections(page))
+        wait_until_same(page, watcher)
+
+
+def test_this_page_is_marked(demo: Server, page: Page) -> None:
+    """The branch of the page's own stream of the tree says so, and no other does."""
+    opened(page, demo)
+    mine = page.locator("li:has(> .row > .badge.you:visible)")
+    expect(mine).to_have_count(1)
+    expect(mine).to_contain_text("producer of /tree")
+
+
+def test_a_client_that_goes_is_seen_as_cancelled(demo: Server, page: Page) -> None:
+    """Its producer is struck through, and said to be cancelled, for a second; then it is gone."""
+    opened(page, demo)
+    with client(demo) as address:
+        row = page.locator(f'.row:has(.name[title="producer of /sse {address}"])')
+        expect(row).to_contain_text("waits for its next turn")
+        expect(row.locator(".badge.dead")).to_be_hidden()
+        page.evaluate(
+            """(title) => {
+              const row = document.querySelector(`[title="${title}"]`).closest("li");
+              const look = () => {
+                const now = performance.now();
+                if (row.classList.contains("cancelled")) window.first ??= now;
+                if (window.first && !row.isConnected) window.seen = now - window.first;
+                else requestAnimationFrame(look);
+              };
+              look();
+            }""",
+            f"producer of /sse {address}",
+        )
+    expect(row.locator(".badge.dead")).to_be_visible()
+    line = row.locator(".name").evaluate("(name) => getComputedStyle(name).textDecorationLine")
+    assert line == "line-through"
+    expect(row).to_have_count(0)
+    seen = page.evaluate("window.seen")
+    print(f"seen as cancelled for {seen:.0f} ms")
+    assert 950 <= seen < 4000
+    assert f"connection {address}" not in connections(page)
+    said = re.compile(f"cancelled: .*producer of /sse {address}", re.IGNORECASE)
+    expect(page.locator("#words")).to_have_text(said)
+
+
+def test_the_live_region_is_polite_and_can_be_switched_off(demo: Server, page: Page) -> None:
+    """By its switch, and from the keyboard."""
+    opened(page, demo)
+    words, switch = page.locator("#words"), page.get_by_role("switch", name="read out")
+    expect(words).to_have_attribute("aria-live", "polite")
+    switch.focus()
+    page.keyboard.press("Space")
+    expect(words).to_have_attribute("aria-live", "off")
+    with client(demo) as address:
+        expect(words).to_contain_text(address)  # it is still written
+
+
+def test_tasks_that_are_no_clients_are_folded(demo: Server, page: Page) -> None:
+    """They are away until they are asked for, and the button says how many they are."""
+    opened(page, demo)
+    fold = page.locator("#fold")
+    lifespan = page.locator(".row:has(.name[title='lifespan'])")
+    expect(lifespan).to_be_hidden()
+    expect(page.locator(".row:has(.name[title='server'])")).to_be_visible()
+    expect(fold).to_have_attribute("aria-expanded", "false")
+    fold.focus()
+    page.keyboard.press("Enter")
+    expect(fold).to_have_attribute("aria-expanded", "true")
+    expect(lifespan).to_be_visible()
+    hidden = page.locator("li.task[data-role='quiet']").count()
+    assert hidden > 3
+    expect(fold).to_contain_text(f"{hidden} more tasks")
+
+
+def test_deadlines_count_down(demo: Server, page: Page) -> None:
+    """A request's keep-alive is at most 15 s away, and comes nearer."""
+    opened(page, demo)
+    with client(demo, "/subscribe?topic=t") as address:
+        branch = page.locator(f'li:has(> .row > .name[title="connection {address}"])')
+        left = branch.locator(".row:has(.name[title='request /subscribe']) .deadline")
+        expect(left).to_have_text(re.compile(r"^1[34] s left$"))
+        expect(left).to_have_text(re.compile(r"^1[012] s left$"))
+
+
+def test_the_lesson_is_the_source(demo: Server, page: Page) -> None:
+    """The page shows `ping` and its view as they are, and Go's handler as the documentation."""
+    page.goto(demo.url)
+    assert page.text_content("#ping") == inspect.getsource(demonstration.ping)
+    assert page.text_content("#view") == inspect.getsource(demonstration.sse)
+    go = re.search(r"```go\n(func .*?\n}\n)", GO.read_text(), re.DOTALL)
+    assert go is not None
+    assert page.text_content("#go") == go[1]
+    loop = page.locator("#ping .line[data-loop]").all_text_contents()
+    source = inspect.getsource(demonstration.ping)
+    assert "".join(loop) == source[source.index("    while True:") :]
+
+
+def test_the_line_at_which_it_waits_is_lit(demo: Server, page: Page) -> None:
+    """With a stream of /sse, that is `await ticker.tick()`; the loop flashes when it runs."""
+    opened(page, demo)
+    lit = page.locator("#ping .line.lit")
+    expect(lit).to_have_text("await ticker.tick()\n", use_inner_text=False)
+    expect(lit).to_have_attribute("aria-current", "true")
+    expect(page.locator("#where")).to_contain_text("“await ticker.tick()”")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#ping [data-loop]')]"
+        ".filter((line) => line.getAnimations().length).length > 3"
+    )
+    page.locator("#sse").get_by_role("button", name="Disconnect").click()
+    expect(lit).to_have_count(0)
+    expect(page.locator("#where")).to_contain_text("No stream of /sse is open")
+
+
+def test_the_graphs_are_the_figures(demo: Server, page: Page) -> None:
+    """Values are said in words, and drawn under an axis that holds them."""
+    opened(page, demo)
+    streams = page.locator("[data-graph='streams']")
+    expect(streams.locator(".value")).to_have_text("3")
+    expect(streams.locator(".top")).to_have_text("5")
+    events = page.locator("[data-graph='events']")
+    expect(events.locator(".value")).to_have_text(re.compile(r"^[1-9]\d*(\.\d)?$"))
+    line = page.locator("[data-graph='late'] .line")
+    expect(line).to_have_attribute("d", re.compile(r"^M[\d.]+ [\d.]+L"))
+    expect(page.locator("#tasks")).to_have_text(re.compile(r"^\d+ tasks$"))
+
+
+def test_goes_on_when_the_server_is_back(tmp_path: Path, page: Page, browser: Browser) -> None:
+    """It says that it reconnects, and then draws the new server's tasks and none of the old."""
+    with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as first:
+        opened(page, first)
+        bind = f"127.0.0.1:{first.port}"
+        assert first.stop() == 0
+        expect(page.locator("#live .state-text")).to_have_text("reconnecting")
+    with serving(PENSTOCK, "serve", "--bind", bind, folder=tmp_path) as second:
+        expect(page.locator("#live .state-text")).to_have_text("live", timeout=15_000)
+        with told(browser, second) as watcher:
+            wait_until_same(page, watcher)
+
+
+def test_a_stream_that_is_closed_for_good_can_be_opened_again(demo: Server, page: Page) -> None:
+    """After a 204 the browser gives up: a button is there."""
+    page.route("**/tree", lambda route: route.fulfill(status=204))
+    page.goto(demo.url)
+    expect(page.locator("#live .state-text")).to_have_text("closed for good")
+    page.unroute("**/tree")
+    page.get_by_role("button", name="Reconnect").click()
+    expect(page.locator("#live .state-text")).to_have_text("live")
+
+
+def test_it_can_be_paused(demo: Server, page: Page) -> None:
+    """The picture stays, the stream is closed, and both go on."""
+    opened(page, demo)
+    page.get_by_role("button", name="Pause").click()
+    demo.wait_for_log("/tree .* disconnected after", within=2)
+    expect(page.locator("#live .state-text")).to_have_text("paused")
+    assert connections(page)
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator("#live .state-text")).to_have_text("live")
+
+
+def test_a_hidden_tab_holds_no_stream_of_the_tree(demo: Server, page: Page) -> None:
+    """It is closed when the tab is hidden, and opened when it is seen again."""
+    opened(page, demo)
+    see(page, False)
+    demo.wait_for_log("/tree .* disconnected after", within=2)
+    assert "/sse" not in demo.log
+    see(page, True)
+    expect(page.locator("#live .state-text")).to_have_text("live")
+
+
+def see(page: Page, seen: bool) -> None:
+    """Say to the page what a browser says of a tab that is in front, or is not."""
+    # Playwright shows all its tabs at once.
+    page.evaluate(
+        """(seen) => {
+          const state = seen ? "visible" : "hidden";
+          Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        seen,
+    )
+
+
+@pytest.mark.parametrize("width", [360, 1280, 1920])
+def test_nothing_is_wider_than_the_window(demo: Server, browser: Browser, width: int) -> None:
+    """Also with all tasks shown, and one of them cancelled."""
+    page = browser.new_page(viewport=ViewportSize(width=width, height=800))
+    opened(page, demo)
+    page.locator("#fold").click()
+    with client(demo) as address:
+        wait_until(lambda: f"connection {address}" in connections(page))
+    expect(page.locator("li.gone.cancelled").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = page.locator(".scroll")
+    assert box.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    page.close()
+
+
+def test_nothing_moves_for_those_who_ask(demo: Server, browser: Browser) -> None:
+    """With less motion asked for nothing is animated, while clients come and go; else it is."""
+    for motion, moves in (("reduce", False), ("no-preference", True)):
+        with browser.new_context(reduced_motion=motion) as context:  # type: ignore[arg-type]
+            page = context.new_page()
+            opened(page, demo)
+            page.evaluate(
+                """() => {
+                  window.moved = 0;
+                  const look = () => {
+                    window.moved += document.getAnimations().length;
+                    requestAnimationFrame(look);
+                  };
+                  look();
+                }"""
+            )
+            with client(demo) as address:
+                wait_until(lambda: f"connection {address}" in connections(page))  # noqa: B023
+            expect(page.locator("li.gone.cancelled")).not_to_have_count(0)
+            expect(page.locator("li.gone")).to_have_count(0)
+            assert bool(page.evaluate("window.moved")) is moves

@@ -1,0 +1,165 @@
+// The tree on the page: a list in a list, as nurseries are in tasks and tasks in nurseries.
+
+import { enter, flash, leave } from "./motion.js";
+import { Row } from "./row.js";
+
+/** @typedef {import("./picture.js").TreeNode} TreeNode */
+/** @typedef {import("./picture.js").Difference} Difference */
+/** @typedef {{element: HTMLElement, row?: Row}} Branch */
+
+// Milliseconds for which the cancelled are seen after they have gone.
+const SEEN = 1000;
+
+// More that come or go at once are not animated, and more that have gone are not kept to be seen.
+const MOST_ANIMATED = 12;
+const MOST_SEEN = 40;
+
+/** Draws nodes under a list, each with its number as `data-node`. */
+export class Branches {
+  /** @type {Map<number, Branch>} */
+  #branches = new Map();
+  #dying = 0;
+  /** What this page's own connection is known by. */
+  you = "";
+
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.root = root;
+  }
+
+  /** Forget everything: another process has other tasks with the same numbers. */
+  clear() {
+    this.#branches.clear();
+    this.root.replaceChildren();
+  }
+
+  /**
+   * Show what is otherwise.
+   * @param {Difference} difference
+   * @param {boolean} moving whether what comes and goes is to be seen doing so
+   */
+  show({ put, gone, cancelled }, moving) {
+    this.#part(gone, cancelled, moving);
+    /** @type {HTMLElement[]} */
+    const grown = [];
+    for (const node of put) {
+      const known = this.#branches.get(node.id);
+      const branch = known ?? this.#make(node);
+      if (!known && !this.#isIn(grown, branch.element)) grown.push(branch.element);
+      if (node.kind === "nursery") {
+        branch.element.classList.toggle("cancelled", Boolean(node.cancelled));
+        branch.element.classList.toggle("shielded", Boolean(node.shielded));
+      } else {
+        branch.element.classList.toggle("cancelled", Boolean(node.cancelled));
+        branch.row?.show(node, this.#isMine(node));
+        if (known && branch.row && moving) flash(branch.row.element);
+      }
+    }
+    if (moving && grown.length <= MOST_ANIMATED) grown.forEach(enter);
+  }
+
+  /**
+   * Count all deadlines down.
+   * @param {number} now of the server's clock
+   */
+  tick(now) {
+    for (const { row } of this.#branches.values()) row?.tick(now);
+  }
+
+  /**
+   * Mark nodes by what they are to those who read.
+   * @param {(id: number) => string} role
+   */
+  sort(role) {
+    for (const [id, { element }] of this.#branches) element.dataset.role = role(id);
+  }
+
+  /** @param {TreeNode} node */
+  #isMine(node) {
+    return this.you !== "" && node.name === `connection ${this.you}`;
+  }
+
+  /**
+   * @param {HTMLElement[]} elements
+   * @param {HTMLElement} element
+   */
+  #isIn(elements, element) {
+    return elements.some((each) => each.contains(element));
+  }
+
+  /**
+   * @param {TreeNode} node
+   * @returns {Branch}
+   */
+  #make(node) {
+    /** @type {Branch} */
+    let branch;
+    if (node.kind === "nursery") {
+      const element = document.createElement("ul");
+      element.setAttribute("role", "list"); // which Safari forgets for lists without bullets
+      branch = { element };
+    } else {
+      const row = new Row();
+      const element = document.createElement("li");
+      element.append(row.element);
+      branch = { element, row };
+    }
+    branch.element.className = node.kind;
+    branch.element.dataset.node = String(node.id);
+    const within = node.parent == null ? null : this.#branches.get(node.parent);
+    this.#place(within?.element ?? this.root, branch.element, node.id);
+    this.#branches.set(node.id, branch);
+    return branch;
+  }
+
+  /**
+   * Put an element among its siblings, the oldest first.
+   * @param {HTMLElement} within
+   * @param {HTMLElement} element
+   * @param {number} id
+   */
+  #place(within, element, id) {
+    const after = [...within.children].find(
+      (each) => each instanceof HTMLElement && Number(each.dataset.node) > id,
+    );
+    within.insertBefore(element, after ?? null);
+  }
+
+  /**
+   * Let branches go, as wholes; those that were cancelled after a second in which that is seen.
+   * @param {TreeNode[]} gone
+   * @param {Set<number>} cancelled
+   * @param {boolean} moving
+   */
+  #part(gone, cancelled, moving) {
+    const ids = new Set(gone.map((node) => node.id));
+    const tops = gone.filter((node) => node.parent == null || !ids.has(node.parent));
+    const dead = new Set(cancelled);
+    // A branch is one: who was in what was cancelled was, too.
+    for (const node of [...gone].sort((a, b) => b.id - a.id)) {
+      if (dead.has(node.id) && node.parent != null && ids.has(node.parent)) dead.add(node.parent);
+    }
+    for (const node of gone) {
+      const branch = this.#branches.get(node.id);
+      if (!branch) continue;
+      this.#branches.delete(node.id);
+      branch.element.removeAttribute("data-node");
+      branch.element.classList.add("gone");
+      branch.element.classList.toggle("cancelled", cancelled.has(node.id));
+      branch.row?.die(cancelled.has(node.id));
+      if (!tops.includes(node)) continue;
+      if (dead.has(node.id) && moving && this.#dying < MOST_SEEN) this.#mourn(branch.element);
+      else if (moving && tops.length <= MOST_ANIMATED) leave(branch.element);
+      else branch.element.remove();
+    }
+  }
+
+  /** @param {HTMLElement} element */
+  #mourn(element) {
+    this.#dying += 1;
+    setTimeout(() => {
+      this.#dying -= 1;
+      leave(element);
+    }, SEEN);
+  }
+}

@@ -1,0 +1,151 @@
+// Hurting clients: which fates there are, and the buttons for them.
+
+import { capital, Outcomes } from "./outcomes.js";
+
+/** @typedef {import("./outcomes.js").Row} Row */
+
+/**
+ * A fate that a client can be made to meet.
+ * @typedef {object} Fate
+ * @property {string} name
+ * @property {string} title
+ * @property {string | null} why_not
+ * @property {{text: string}} promise
+ */
+
+/**
+ * @typedef {object} Offer
+ * @property {boolean} allowed
+ * @property {string | null} why why not
+ * @property {Fate[]} fates
+ * @property {{why_not: string | null, text: string}} drain
+ */
+
+/**
+ * How many clients are wanted and are there, or why not.
+ * @typedef {object} Crowd
+ * @property {number} wanted
+ * @property {number} open
+ * @property {string | null} error
+ */
+
+// Milliseconds after which a request that has had no answer is explained.
+const PATIENCE = 3000;
+const SIX = "Still waiting: over HTTP/1.1 a browser holds six connections to a host; close a tab.";
+
+const section = /** @type {HTMLElement} */ (document.querySelector("#hurt"));
+const wrong = /** @type {HTMLElement} */ (section.querySelector("#wrong"));
+
+/**
+ * Return the element that there is, surely.
+ * @param {string} selector
+ */
+function one(selector) {
+  return /** @type {HTMLElement} */ (section.querySelector(selector));
+}
+
+/**
+ * Ask the server to do something; what went wrong is shown beside the buttons.
+ * @param {string} path
+ * @param {object} [body]
+ * @returns {Promise<boolean>} whether it does
+ */
+async function ask(path, body) {
+  wrong.textContent = "";
+  const patience = setTimeout(() => (wrong.textContent = SIX), PATIENCE);
+  try {
+    const response = await fetch(path, {
+      method: "POST",
+      ...(body && {
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+      }),
+    });
+    wrong.textContent = "";
+    if (response.ok) return true;
+    const said = await response.json().catch(() => ({}));
+    wrong.textContent = `${capital(said.error ?? `the server answered ${response.status}`)}.`;
+  } catch {
+    wrong.textContent = "The server cannot be reached.";
+  } finally {
+    clearTimeout(patience);
+  }
+  return false;
+}
+
+/** @param {Fate} fate */
+function button(fate) {
+  const element = document.createElement("button");
+  element.type = "button";
+  element.className = "fate";
+  element.dataset.fate = fate.name;
+  element.disabled = fate.why_not !== null;
+  const title = document.createElement("strong");
+  title.textContent = capital(fate.title);
+  const promise = document.createElement("small");
+  // What comes after the colon is told when it has been put to the test.
+  promise.textContent = capital(fate.why_not ?? fate.promise.text.split(": ")[0]);
+  element.append(title, " ", promise);
+  element.addEventListener("click", () => ask(`fates/${fate.name}`));
+  return element;
+}
+
+/**
+ * Show what can be done, or why nothing can.
+ * @returns {Promise<boolean>} whether the server said it
+ */
+async function show() {
+  section.hidden = false;
+  const refusal = one("#refusal");
+  try {
+    const response = await fetch("fates");
+    if (!response.ok) throw new Error(String(response.status));
+    /** @type {Offer} */
+    const offer = await response.json();
+    refusal.textContent = offer.allowed ? "" : `${capital(offer.why ?? "not here")}.`;
+    one(".acts").hidden = !offer.allowed;
+    one(".fates").replaceChildren(...offer.fates.map(button));
+    const { why_not, text } = offer.drain;
+    /** @type {HTMLButtonElement} */ (one("#drain")).disabled = why_not !== null;
+    one("#no-drain").textContent = why_not === null ? "" : `No drain: ${why_not}.`;
+    one("#drain-text").textContent = `${capital(text)}. This page waits, and goes on by itself.`;
+    return true;
+  } catch {
+    refusal.textContent = "The server did not say which fates there are.";
+    return false;
+  }
+}
+
+/** Set up the section, and return who is told of the facts `fates` and `crowd`. */
+export function offerFates() {
+  const outcomes = new Outcomes(one("#outcomes"));
+  const crowd = /** @type {HTMLInputElement} */ (one("#crowd"));
+  const sure = /** @type {HTMLDialogElement} */ (one("#sure"));
+  crowd.addEventListener("change", async () => {
+    if (!(await ask("crowd", { on: crowd.checked }))) crowd.checked = !crowd.checked;
+  });
+  one("#drain").addEventListener("click", () => sure.showModal());
+  sure.addEventListener("close", () => {
+    if (sure.returnValue === "drain") ask("drain");
+    sure.returnValue = "";
+  });
+  let known = false;
+  return {
+    /**
+     * @param {Row[]} rows
+     * @param {() => number} now
+     */
+    async fates(rows, now) {
+      outcomes.show(rows, now);
+      if (known) return;
+      known = true;
+      known = await show();
+    },
+    /** @param {Crowd} state */
+    crowd(state) {
+      crowd.checked = state.wanted > 0;
+      const there = `${state.open.toLocaleString("en")} of ${state.wanted.toLocaleString("en")} here`;
+      one("#there").textContent = state.wanted ? there : (state.error ?? "");
+    },
+  };
+}

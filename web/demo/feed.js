@@ -1,0 +1,76 @@
+// The stream of the tree: open while the page is seen, and told what state it is in.
+
+/** @typedef {import("./picture.js").Snapshot} Snapshot */
+/** @typedef {import("./picture.js").Change} Change */
+/** @typedef {"connecting" | "open" | "reconnecting" | "paused" | "hidden" | "closed"} State */
+
+/**
+ * What is done with what the stream says.
+ * @typedef {object} Listener
+ * @property {(state: State) => void} state
+ * @property {(address: string) => void} you
+ * @property {(snapshot: Snapshot, run: string) => void} snapshot
+ * @property {(change: Change) => void} change
+ */
+
+/** One event source at a time, none while the page is hidden: a browser has six for a host. */
+export class Feed {
+  /** @type {EventSource | null} */
+  #source = null;
+  #paused = false;
+
+  /**
+   * @param {string} url
+   * @param {Listener} listener
+   */
+  constructor(url, listener) {
+    this.url = url;
+    this.listener = listener;
+    document.addEventListener("visibilitychange", () => this.#seen());
+    // A page that is left may be kept for the way back.
+    addEventListener("pagehide", () => this.#close("hidden"));
+    addEventListener("pageshow", (event) => event.persisted && this.#seen());
+    this.#seen();
+  }
+
+  /** Hold the picture as it is, or go on; opens a new stream where one was closed for good. */
+  toggle() {
+    this.#paused = this.#source !== null && this.#source.readyState !== EventSource.CLOSED;
+    this.#seen();
+  }
+
+  #seen() {
+    if (document.visibilityState === "hidden") this.#close("hidden");
+    else if (this.#paused) this.#close("paused");
+    else if (!this.#source || this.#source.readyState === EventSource.CLOSED) this.#open();
+  }
+
+  /** @param {State} state */
+  #close(state) {
+    this.#source?.close();
+    this.#source = null;
+    this.listener.state(state);
+  }
+
+  #open() {
+    const { listener } = this;
+    const source = (this.#source = new EventSource(this.url));
+    let opened = false;
+    listener.state("connecting");
+    source.onopen = () => {
+      opened = true;
+      listener.state("open");
+    };
+    source.onerror = () => {
+      const closed = source.readyState === EventSource.CLOSED;
+      listener.state(closed ? "closed" : opened ? "reconnecting" : "connecting");
+    };
+    source.addEventListener("you", (event) => listener.you(event.data));
+    source.addEventListener("snapshot", (event) => {
+      // The id begins with what is another one for each process that served it.
+      const run = event.lastEventId.slice(0, event.lastEventId.lastIndexOf("-"));
+      listener.snapshot(JSON.parse(event.data), run);
+    });
+    source.addEventListener("change", (event) => listener.change(JSON.parse(event.data)));
+  }
+}

@@ -1,0 +1,88 @@
+// The tree as the server tells it: what there is, and what of it has changed. No page in here.
+
+/**
+ * A task, a nursery, or tasks that are not drawn (whose name is how many they are).
+ * @typedef {object} TreeNode
+ * @property {number} id its own for as long as it lives; a parent's is smaller than its children's
+ * @property {number | null} [parent]
+ * @property {"task" | "nursery" | "more"} kind
+ * @property {string} name
+ * @property {string} [waits_for] empty while it runs
+ * @property {number} [deadline] milliseconds of the server's Unix time
+ * @property {boolean} [cancelled]
+ * @property {boolean} [shielded]
+ */
+
+/**
+ * @typedef {object} Snapshot
+ * @property {number} now
+ * @property {TreeNode[]} nodes
+ * @property {Record<string, unknown>} facts
+ */
+
+/**
+ * @typedef {object} Change
+ * @property {number} now
+ * @property {TreeNode[]} put
+ * @property {number[]} gone
+ * @property {number[]} cancelled
+ * @property {Record<string, unknown>} facts
+ */
+
+/**
+ * What is otherwise than before.
+ * @typedef {object} Difference
+ * @property {TreeNode[]} put those that are new or look otherwise, parents before their children
+ * @property {TreeNode[]} fresh those of them that are new
+ * @property {TreeNode[]} gone
+ * @property {Set<number>} cancelled the numbers of those gone whom a cancellation had reached
+ */
+
+/** The nodes that there are, by their numbers. */
+export class Picture {
+  /** @type {Map<number, TreeNode>} */
+  nodes = new Map();
+
+  /**
+   * Take a snapshot for what there is now, and return what that changes.
+   * @param {TreeNode[]} nodes
+   * @returns {Difference}
+   */
+  replace(nodes) {
+    const now = new Set(nodes.map((node) => node.id));
+    return this.change(nodes, [...this.nodes.keys()].filter((id) => !now.has(id)), []);
+  }
+
+  /**
+   * Take a change, and return it with all that it says nothing of.
+   * @param {TreeNode[]} put
+   * @param {number[]} gone
+   * @param {number[]} cancelled
+   * @returns {Difference}
+   */
+  change(put, gone, cancelled) {
+    const left = gone.flatMap((id) => this.nodes.get(id) ?? []);
+    for (const id of gone) this.nodes.delete(id);
+    const fresh = put.filter((node) => !this.nodes.has(node.id));
+    for (const node of put) this.nodes.set(node.id, node);
+    put.sort((a, b) => a.id - b.id);
+    return { put, fresh, gone: left, cancelled: new Set(cancelled) };
+  }
+
+  /**
+   * Yield a node's parent, its parent's parent, and so on.
+   * @param {TreeNode} node
+   * @returns {Generator<TreeNode>}
+   */
+  *above(node) {
+    for (let at = this.parent(node); at; at = this.parent(at)) yield at;
+  }
+
+  /**
+   * @param {TreeNode} node
+   * @returns {TreeNode | undefined}
+   */
+  parent(node) {
+    return node.parent == null ? undefined : this.nodes.get(node.parent);
+  }
+}

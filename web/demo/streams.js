@@ -1,0 +1,121 @@
+// The two streams: an event source each, and what of it reaches which handler.
+
+import { note } from "./log.js";
+
+const SIX =
+  "still connecting: over HTTP/1.1 a browser holds six connections to a host, in all its tabs";
+
+/**
+ * Count a call of a handler in the table.
+ * @param {string} stream
+ * @param {"open" | "ping" | "message" | "error"} handler
+ */
+function count(stream, handler) {
+  const cell = document.querySelector(`[data-count="${stream} ${handler}"]`);
+  if (!(cell instanceof HTMLElement)) return;
+  cell.textContent = String(Number(cell.textContent) + 1);
+  cell.classList.remove("flash");
+  void cell.offsetWidth; // start the animation again
+  cell.classList.add("flash");
+}
+
+/**
+ * Wire one card to its event source.
+ * @param {HTMLElement} card
+ */
+export function wire(card) {
+  const stream = card.id;
+  const [connect, disconnect] = card.querySelectorAll("button");
+  const stateText = /** @type {HTMLElement} */ (card.querySelector(".state-text"));
+  const lastId = /** @type {HTMLElement} */ (card.querySelector(".last-id"));
+  const lastData = /** @type {HTMLElement} */ (card.querySelector(".last-data"));
+  /** @type {EventSource | null} */
+  let source = null;
+  let giveUp = () => {}; // stops waiting for the first answer
+
+  function showState() {
+    const states = ["connecting", "open", "closed"];
+    const state = states[source ? source.readyState : EventSource.CLOSED];
+    if (card.dataset.state === state) return;
+    const again = state === "connecting" && card.dataset.state === "open";
+    card.dataset.state = state;
+    stateText.textContent = again ? "reconnecting" : state;
+    const wasFocused = document.activeElement;
+    connect.disabled = state !== "closed";
+    disconnect.disabled = state === "closed";
+    // A button that is disabled under the keyboard hands the focus to the other one.
+    if (wasFocused === connect && connect.disabled) disconnect.focus();
+    if (wasFocused === disconnect && disconnect.disabled) connect.focus();
+  }
+
+  /**
+   * @param {MessageEvent} event
+   * @param {string} handler
+   */
+  function show(event, handler) {
+    lastId.textContent = event.lastEventId || "–";
+    lastData.textContent = event.data;
+    note(stream, `${handler}: ${event.data}`);
+  }
+
+  function open() {
+    const asked = performance.now();
+    source = new EventSource(/** @type {string} */ (card.dataset.url));
+    source.onopen = () => {
+      count(stream, "open");
+      note(stream, `onopen, ${Math.round(performance.now() - asked)} ms after it was asked for`);
+      showState();
+    };
+    source.addEventListener("ping", (event) => {
+      count(stream, "ping");
+      show(event, 'listener "ping"');
+    });
+    source.onmessage = (event) => {
+      count(stream, "message");
+      show(event, "onmessage");
+    };
+    source.onerror = () => {
+      count(stream, "error");
+      const closed = source?.readyState === EventSource.CLOSED;
+      note(stream, closed ? "onerror: closed for good" : "onerror: the browser will reconnect");
+      showState();
+    };
+    showState();
+    const patience = setTimeout(() => note(stream, SIX), 3000);
+    for (const answer of ["open", "error"]) {
+      source.addEventListener(answer, () => clearTimeout(patience));
+    }
+    giveUp = () => clearTimeout(patience);
+  }
+
+  function close() {
+    giveUp();
+    source?.close();
+    source = null;
+    showState();
+  }
+
+  connect.addEventListener("click", open);
+  disconnect.addEventListener("click", () => {
+    close();
+    note(stream, "disconnected by you");
+  });
+  card.addEventListener("keydown", (event) => {
+    // A key that is held down would connect and disconnect in turn.
+    if (event.repeat && event.key === "Enter") event.preventDefault();
+  });
+
+  // A page that is left may be kept for the way back, and its connections with it: close them, and
+  // open them again if it is shown again.
+  let wasOpen = false;
+  addEventListener("pagehide", () => {
+    wasOpen = source !== null;
+    close();
+  });
+  addEventListener("pageshow", (event) => {
+    if (event.persisted && wasOpen) open();
+  });
+
+  showState();
+  open();
+}
