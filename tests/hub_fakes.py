@@ -11,7 +11,7 @@ from penstock.event import ServerSentEvent
 from penstock.history import HistoryStatistics, Newest, Page
 from penstock.publication import Publication
 from penstock.stores.memory import MemoryHistory
-from penstock.transport import Chunk
+from penstock.stream.transport import Chunk
 
 
 class SlowHistory:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import Publication, ServerSentEvent, WhenSlow
-from penstock.backlog import Backlog
+from penstock.hub.backlog import Backlog
 
 
 def publication(number: int, topic: str = "a", size: int = 30) -> Publication:

@@ -18,8 +18,8 @@ import trio.testing
 
 from penstock import DecodeError, InvalidEvent, ServerSentEvent
 from penstock.client import EventSource, SourceState
+from penstock.client.reconnection import Reconnection, retry_after
 from penstock.errors import ConnectionFailed
-from penstock.reconnection import Reconnection, retry_after
 
 URL = "https://example.org/events"
 Clock = trio.testing.MockClock

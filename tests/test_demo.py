@@ -11,8 +11,8 @@ import trio.testing
 
 from penstock import ServerSentEvent
 from penstock.demo import app, ping, send_data
+from penstock.stream.ticker import Ticker
 from penstock.testing import FakeClient
-from penstock.ticker import Ticker
 
 
 async def test_ping_is_the_go_handler(

@@ -22,8 +22,8 @@ from penstock import (
     Subscription,
     open_hub,
 )
-from penstock import dispatcher as dispatcher_module
-from penstock import keeping as keeping_module
+from penstock.hub import dispatcher as dispatcher_module
+from penstock.hub import keeping as keeping_module
 from penstock.stores import MemoryHistory
 from test_publication import BAD_TOPICS
 
@@ -472,7 +472,7 @@ async def test_a_history_that_fails_otherwise_is_an_error_of_the_history(
         await publish(hub, "2")
         assert hub.statistics().published == 1
     (record,) = caplog.records
-    assert record.name == "penstock.keeping"
+    assert record.name == "penstock.hub.keeping"
     assert record.exc_info
 
 

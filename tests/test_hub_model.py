@@ -26,8 +26,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hub_fakes import Server, SlowHistory
 from penstock import CloseReason, EventStream, Hub, Publication, ServerSentEvent, WhenSlow, open_hub
-from penstock import dispatcher as dispatcher_module
-from penstock import replay as replay_module
+from penstock.hub import dispatcher as dispatcher_module
+from penstock.hub import replay as replay_module
 from penstock.stores.memory import MemoryHistory
 
 TOPICS = "abc"

@@ -201,7 +201,7 @@ async def test_one_that_raises_is_started_again_later_and_later(
     # Half a second to live, and 4, 8, 16, 32, 60, 60 until the next start.
     assert produce.began == [0, 4.5, 13, 29.5, 62, 122.5, 183, 243.5]
     assert len(caplog.records) == 8
-    assert {record.name for record in caplog.records} == {"penstock.producer"}
+    assert {record.name for record in caplog.records} == {"penstock.stream.producer"}
     assert {record.getMessage() for record in caplog.records} == {"topic a: the producer failed"}
     assert all(
         record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records
@@ -335,7 +335,7 @@ async def test_a_history_that_fails_is_its_error_and_it_is_started_again(
             history.failing = None
             await trio.sleep(5)
             assert (await what_comes(subscription))[:3] == ["0", "1", "2"]
-    assert [record.name for record in caplog.records].count("penstock.producer") == 2
+    assert [record.name for record in caplog.records].count("penstock.stream.producer") == 2
 
 
 @pytest.mark.parametrize(

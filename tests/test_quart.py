@@ -16,8 +16,8 @@ from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 
 from penstock import CloseReason, ServerSentEvent, StreamGroup
-from penstock.group import STREAM_GROUP
 from penstock.quart import EventSourceResponse, last_event_id, require_trio, stop_reconnecting
+from penstock.stream.group import STREAM_GROUP
 from penstock.testing import FakeClient
 
 Events = trio.abc.SendChannel[ServerSentEvent]

@@ -13,8 +13,8 @@ from quart_trio import QuartTrio
 
 from hub_fakes import SlowHistory
 from penstock import CloseReason, Hub, ServerSentEvent, StreamGroup
-from penstock.group import STREAM_GROUP
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
+from penstock.stream.group import STREAM_GROUP
 from penstock.testing import FakeClient
 
 Clock = trio.testing.MockClock

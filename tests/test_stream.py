@@ -220,7 +220,7 @@ async def test_a_producer_that_raises_fails_its_stream_and_nothing_else(
     assert stream.statistics().producer is ProducerState.FAILED
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert record.name == "penstock.producer"
+    assert record.name == "penstock.stream.producer"
     assert record.getMessage() == "/numbers: the producer failed"
     assert "Broken: the reason" in caplog.text
     assert 'raise Broken("the reason")' in caplog.text

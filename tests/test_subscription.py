@@ -20,8 +20,8 @@ from penstock import (
     StreamGroup,
     Subscription,
 )
-from penstock.feed import COMMENT
 from penstock.stores.memory import MemoryHistory
+from penstock.stream.feed import COMMENT
 from test_hub import Clock, following, hold, prompt_hub, publish, what_comes
 
 T = TypeVar("T")

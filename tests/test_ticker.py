@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.ticker import Ticker
+from penstock.stream.ticker import Ticker
 
 
 async def ticks(period: float, count: int, seen: list[float]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import CloseReason, EventStream, EventStreamDecoder, ServerSentEvent
-from penstock.transport import Chunk
+from penstock.stream.transport import Chunk
 
 Events = trio.abc.SendChannel[ServerSentEvent]
 

@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from penstock.backlog import WhenSlow
     from penstock.decode import EventStreamDecoder
     from penstock.errors import (
         ConnectionFailed,
@@ -26,17 +25,18 @@ if TYPE_CHECKING:
         StreamingUnsupported,
     )
     from penstock.event import ServerSentEvent
-    from penstock.group import StreamGroup, StreamGroupStatistics
     from penstock.history import History
     from penstock.hub import Hub, open_hub
-    from penstock.hub_statistics import HubStatistics
+    from penstock.hub.backlog import WhenSlow
+    from penstock.hub.statistics import HubStatistics
+    from penstock.hub.subscription import Subscription
     from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
-    from penstock.producer import Producer
     from penstock.publication import Publication
-    from penstock.stream import EventStream
-    from penstock.subscription import Subscription
-    from penstock.ticker import Ticker
-    from penstock.transport import ASGITransport, Transport, WriteThrough
+    from penstock.stream.event_stream import EventStream
+    from penstock.stream.group import StreamGroup, StreamGroupStatistics
+    from penstock.stream.producer import Producer
+    from penstock.stream.ticker import Ticker
+    from penstock.stream.transport import ASGITransport, Transport, WriteThrough
 
 __all__ = [
     "ASGITransport",
@@ -70,8 +70,9 @@ __all__ = [
 ]
 
 _HOMES = (
-    *("event", "errors", "decode", "outcome", "producer", "stream", "transport", "group"),
-    *("ticker", "backlog", "history", "hub", "hub_statistics", "publication", "subscription"),
+    *("event", "errors", "decode", "outcome", "stream.producer", "stream", "stream.transport"),
+    *("stream.group", "stream.ticker", "hub.backlog", "history", "hub", "publication"),
+    "hub.subscription",
 )
 
 

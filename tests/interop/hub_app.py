@@ -13,9 +13,9 @@ from quart import request
 from quart_trio import QuartTrio
 
 from penstock import ServerSentEvent
+from penstock.hub.subscription import Subscription
 from penstock.quart import EventSourceResponse, add_hub, last_event_id, require_trio
 from penstock.stores import MemoryHistory
-from penstock.subscription import Subscription
 
 app = QuartTrio(__name__)
 require_trio(app)

@@ -22,7 +22,8 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore = [
     # What a subscription is to a stream; nobody else makes one.
-    ("py:class", "penstock.feed.Source"),
+    ("py:class", "penstock.stream.feed.Source"),
+    ("py:class", "penstock.stream.feed.Tally"),
 ]
 
 autodoc_member_order = "bysource"

@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import click
 import httpx  # noqa: ASYNC127 - the release that the project depends on
 
-from penstock.url import url_of
+from penstock.client.url import url_of
 
 __all__ = ["HEADER", "URL"]
 

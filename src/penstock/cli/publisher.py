@@ -9,8 +9,8 @@ from typing import Any, Final, final
 import httpx  # noqa: ASYNC127 - the release that the project depends on
 import trio
 
-from penstock.client_connection import CLOSE_TIMEOUT, reason_of, status_of
-from penstock.url import address_of
+from penstock.client.connection import CLOSE_TIMEOUT, reason_of, status_of
+from penstock.client.url import address_of
 
 __all__ = ["NotPublished", "Publisher"]
 

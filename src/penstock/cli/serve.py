@@ -19,11 +19,11 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
 
 from penstock.cli import Misuse
+from penstock.cli.loading import NoApplication, load_application
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
+from penstock.hypercorn.restart import Restart
 from penstock.hypercorn.signals import first_of
-from penstock.loading import NoApplication, load_application
-from penstock.restart import Restart
 
 __all__ = ["serve"]
 

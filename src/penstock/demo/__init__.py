@@ -19,7 +19,7 @@ from penstock.demo.hub import add_hub_routes
 from penstock.demo.tree.routes import add_tree_route
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
-from penstock.ticker import Ticker
+from penstock.stream.ticker import Ticker
 
 __all__ = ["app", "hub", "ping", "send_data"]
 

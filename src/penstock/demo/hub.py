@@ -19,7 +19,7 @@ from penstock.demo.access import is_of_this_machine
 from penstock.demo.answers import answer
 from penstock.demo.publishing import BadBatch, events_of_batch, publication_of
 from penstock.errors import HistoryError, InvalidPublication
-from penstock.hub import Hub
+from penstock.hub.hub import Hub
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
 from penstock.stores import MemoryHistory, SQLiteHistory
 

@@ -8,8 +8,8 @@ from typing import Any, final
 
 from hypercorn.typing import AppWrapper
 
-from penstock.group import STREAM_GROUP, StreamGroup
 from penstock.hypercorn.settings import SETTINGS, Settings
+from penstock.stream.group import STREAM_GROUP, StreamGroup
 
 __all__ = ["Front", "Refusal"]
 

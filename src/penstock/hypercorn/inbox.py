@@ -75,7 +75,7 @@ class Inbox:
         await self.put(message)
 
     def disconnect_scope(self) -> trio.CancelScope:
-        """Return a scope that a disconnect cancels; see `penstock.transport.DISCONNECT_SCOPE`."""
+        """Return a scope that a disconnect cancels; see `penstock.stream.transport`."""
         scope = trio.CancelScope()
         self._working = (*self._working, scope)
         if self.disconnected:

@@ -15,7 +15,7 @@ from hypercorn.typing import AppWrapper
 
 from penstock.hypercorn.inbox import Inbox, Message
 from penstock.hypercorn.write_through import ResponseWriteThrough
-from penstock.transport import DISCONNECT_SCOPE, WRITE_THROUGH
+from penstock.stream.transport import DISCONNECT_SCOPE, WRITE_THROUGH
 
 if TYPE_CHECKING:
     from penstock.hypercorn.connection import Connection

@@ -26,7 +26,6 @@ from hypercorn.typing import AppWrapper, ConnectionState, Framework, LifespanSta
 from hypercorn.utils import wrap_app
 
 from penstock.errors import InvalidSettings
-from penstock.group import StreamGroup, StreamGroupStatistics
 from penstock.hypercorn.connection import Connection
 from penstock.hypercorn.front import Front, Refusal
 from penstock.hypercorn.listeners import open_listeners
@@ -34,6 +33,7 @@ from penstock.hypercorn.registry import Connections
 from penstock.hypercorn.settings import Settings
 from penstock.hypercorn.signals import StopSignals, first_of, stop_signals
 from penstock.hypercorn.sockets import tuned_process
+from penstock.stream.group import StreamGroup, StreamGroupStatistics
 
 __all__ = ["Server", "ServerStatistics", "serve"]
 

@@ -1,6 +1,7 @@
 """The server's offer to a response to write its bytes past the application's own layers.
 
-It is made in each request's ``scope["extensions"]``, under `penstock.transport.WRITE_THROUGH`.
+It is made in each request's ``scope["extensions"]``, as `penstock.stream.transport.WRITE_THROUGH`
+says.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from penstock.hypercorn.http1 import HTTP1
 from penstock.hypercorn.http2 import HTTP2
 from penstock.hypercorn.outgoing import Outgoing
-from penstock.transport import Chunk
+from penstock.stream.transport import Chunk
 
 if TYPE_CHECKING:
     from penstock.hypercorn.connection import Connection
@@ -23,7 +24,7 @@ __all__ = ["ResponseWriteThrough"]
 
 @final
 class ResponseWriteThrough:
-    """A `penstock.transport.WriteThrough` for the response to one request on a connection.
+    """A `penstock.stream.transport.WriteThrough` for the response to one request on a connection.
 
     Hypercorn's h11 keeps no state between two chunks of a response's body, so chunks that are
     written behind it are legal, and the end of the body is still its own. On HTTP/2, where each

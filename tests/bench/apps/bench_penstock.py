@@ -10,7 +10,7 @@ from quart_trio import QuartTrio
 
 from penstock import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
-from penstock.ticker import Ticker
+from penstock.stream.ticker import Ticker
 
 app = QuartTrio(__name__)
 require_trio(app)

@@ -9,8 +9,8 @@ import trio
 
 from penstock.demo.fates.table import HEALTHY_EVENTS, HEALTHY_PERIOD
 from penstock.event import ServerSentEvent
-from penstock.producer import Producer
-from penstock.ticker import Ticker
+from penstock.stream.producer import Producer
+from penstock.stream.ticker import Ticker
 
 __all__ = ["Hurt", "producer_of"]
 

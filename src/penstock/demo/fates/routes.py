@@ -24,9 +24,9 @@ from penstock.demo.fates.silence import why_not_silent
 from penstock.demo.fates.table import FATES, promise_of
 from penstock.demo.hub import HISTORY
 from penstock.hypercorn import Settings
+from penstock.hypercorn.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
 from penstock.quart import EventSourceResponse
-from penstock.restart import RESTART, Restart
 
 __all__ = ["add_fate_routes"]
 

@@ -10,8 +10,8 @@ import trio
 from penstock.demo.fates.producers import producer_of
 from penstock.demo.fates.table import HEALTHY_EVENTS, Fate, Promise
 from penstock.outcome import CloseReason
-from penstock.producer import Producer
-from penstock.stream import EventStream
+from penstock.stream.event_stream import EventStream
+from penstock.stream.producer import Producer
 
 __all__ = ["Run"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final, final
 
 from penstock.hypercorn import Settings
 from penstock.outcome import CloseReason
-from penstock.stream import DEFAULT_KEEP_ALIVE
+from penstock.stream.event_stream import DEFAULT_KEEP_ALIVE
 
 __all__ = [
     "FATES",

@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 import trio
 
-from penstock.group import StreamGroup
+from penstock.stream.group import StreamGroup
 
 __all__ = ["Figures"]
 

@@ -11,9 +11,9 @@ from quart_trio import QuartTrio
 from penstock.demo.tree.figures import Figures
 from penstock.demo.tree.lesson import Lesson
 from penstock.demo.tree.watch import Look, Watch
-from penstock.group import STREAM_GROUP
-from penstock.producer import Producer
 from penstock.quart import EventSourceResponse, last_event_id
+from penstock.stream.group import STREAM_GROUP
+from penstock.stream.producer import Producer
 
 __all__ = ["add_tree_route"]
 

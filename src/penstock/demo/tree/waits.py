@@ -16,10 +16,10 @@ __all__ = ["PHRASES", "words_for"]
 
 # By the module and the qualified name of the function; a test looks that each of them is there.
 PHRASES: Final[dict[tuple[str, str], str]] = {
-    ("penstock.ticker", "Ticker.tick"): "its next turn",
-    ("penstock.subscription", "Subscription.wait"): "an event of the hub",
-    ("penstock.keeping", "Keeping.run"): "something to keep",
-    ("penstock.dispatcher", "Dispatcher._deliver_all"): "something to deliver",
+    ("penstock.stream.ticker", "Ticker.tick"): "its next turn",
+    ("penstock.hub.reception", "Reception.wait"): "an event of the hub",
+    ("penstock.hub.keeping", "Keeping.run"): "something to keep",
+    ("penstock.hub.dispatcher", "Dispatcher._deliver_all"): "something to deliver",
     ("penstock.hypercorn.inbox", "Inbox.receive"): "what the client sends",
     ("penstock.hypercorn.incoming", "Incoming.receive"): "bytes of the client",
     ("penstock.hypercorn.incoming", "Incoming.watch"): "the client to go",

@@ -17,7 +17,7 @@ from penstock.demo.tree.internals import exited_cancelled
 from penstock.demo.tree.record import Moment, Record
 from penstock.demo.tree.walk import Walker
 from penstock.event import ServerSentEvent
-from penstock.producer import Producer
+from penstock.stream.producer import Producer
 
 __all__ = ["FRAME", "Look", "Watch"]
 

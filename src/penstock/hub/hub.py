@@ -1,37 +1,32 @@
-"""Publish once, reach everyone, lose nothing: a publish/subscribe hub with a history.
+"""The hub: what publishers, subscribers and the one who runs it have to do with.
 
-    async with open_hub() as hub:
-        async with hub.subscribe(["prices"]) as prices:
-            await hub.publish(ServerSentEvent("42"), topics=["prices"])
-            print(await anext(prices))
-
-Rule: lifetime equals block. The dispatcher and the producers are tasks of the block of
-`open_hub`; when it is left, what was published is kept and delivered, every subscription has ended,
-and the history is closed.
+Rule: lifetime equals block. The dispatcher and the producers are tasks of `Hub.run`; when that has
+ended, what was published is kept and delivered, every subscription has ended, and the history is
+closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, final
 
 import trio
 
-from penstock.backlog import WhenSlow
-from penstock.dispatcher import DEFAULT_GATHER, Dispatcher
 from penstock.errors import InvalidPublication
 from penstock.event import ServerSentEvent
 from penstock.history import History
-from penstock.hub_statistics import HubStatistics
-from penstock.on_demand import DEFAULT_LINGER, DEFAULT_RESTART_AFTER, ProducersOnDemand
-from penstock.producer import Producer
+from penstock.hub.backlog import WhenSlow
+from penstock.hub.dispatcher import DEFAULT_GATHER, Dispatcher
+from penstock.hub.on_demand import DEFAULT_LINGER, DEFAULT_RESTART_AFTER, ProducersOnDemand
+from penstock.hub.statistics import HubStatistics
+from penstock.hub.subscribers import Subscribers
+from penstock.hub.subscription import DEFAULT_BUFFER, DEFAULT_BUFFER_SIZE, Subscription
 from penstock.publication import publications_of
 from penstock.stores.memory import MemoryHistory
-from penstock.subscribers import Subscribers
-from penstock.subscription import DEFAULT_BUFFER, DEFAULT_BUFFER_SIZE, Subscription
+from penstock.stream.producer import Producer
 
-__all__ = ["Hub", "HubStatistics", "open_hub"]
+__all__ = ["DEFAULT_MAX_EVENT_SIZE", "Hub"]
 
 # Bytes: what Mercure hubs accept as one publication.
 DEFAULT_MAX_EVENT_SIZE: Final = 2**20
@@ -190,7 +185,7 @@ class Hub:
     ) -> None:
         """Have a topic's events made by a producer that runs while anybody subscribes to it.
 
-        It is one as a stream's own: see `penstock.on_demand.ProducersOnDemand.add`.
+        It is one as a stream's own: see `penstock.hub.on_demand.ProducersOnDemand.add`.
         """
         self._on_demand.add(topic, producer, linger, restart_after, self.subscribers.count(topic))
 
@@ -276,37 +271,3 @@ class Hub:
 
     def _new_dispatcher(self) -> Dispatcher:
         return Dispatcher(self.history, self.subscribers.audiences, self._gather)
-
-
-@asynccontextmanager
-async def open_hub(
-    *,
-    history: History | None = None,
-    max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
-    gather: float = DEFAULT_GATHER,
-) -> AsyncIterator[Hub]:
-    """Run a hub while the block runs.
-
-    Args:
-      history: as in `Hub`.
-      max_event_size: as in `Hub`.
-      gather: as in `Hub`.
-
-    Raises:
-      HistoryError: the history cannot be opened; as all that leaves the block, in a group.
-
-    Cancellation:
-      Entering is a checkpoint. Leaving waits until what was published is kept and delivered; the
-      block cancelled, it does not.
-
-    Resource handling:
-      When the block has been left, no task and no subscription of the hub is left, and the history
-      is closed.
-    """
-    hub = Hub(history=history, max_event_size=max_event_size, gather=gather)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(hub.run)
-        try:
-            yield hub
-        finally:
-            hub.close()

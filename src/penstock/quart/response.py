@@ -32,19 +32,15 @@ from werkzeug.exceptions import BadRequest, InternalServerError, NotAcceptable
 from werkzeug.http import parse_accept_header
 
 from penstock.errors import StreamingUnsupported
-from penstock.feed import Source
-from penstock.group import STREAM_GROUP, StreamGroup
-from penstock.producer import Producer
-from penstock.quart_asgi import require_trio
-from penstock.quart_hub import add_hub
-from penstock.stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
-from penstock.transport import WRITE_THROUGH
+from penstock.stream.event_stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
+from penstock.stream.feed import Source
+from penstock.stream.group import STREAM_GROUP, StreamGroup
+from penstock.stream.producer import Producer
+from penstock.stream.transport import WRITE_THROUGH
 
 __all__ = [
     "EventSourceResponse",
-    "add_hub",
     "last_event_id",
-    "require_trio",
     "stop_reconnecting",
 ]
 

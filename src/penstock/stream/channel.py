@@ -13,8 +13,8 @@ from typing import Final, TypeAlias
 import trio
 
 from penstock.event import ServerSentEvent
-from penstock.feed import COMMENT, Tally
-from penstock.transport import Chunk, WriteThrough
+from penstock.stream.feed import COMMENT, Tally
+from penstock.stream.transport import Chunk, WriteThrough
 
 __all__ = ["StreamChannel"]
 
@@ -102,7 +102,7 @@ class StreamChannel:
         await self._open()[0].send(event)
 
     async def take(self, tally: Tally) -> bytes:
-        """Return what is to be written next; see `penstock.feed.Feed.take`."""
+        """Return what is to be written next; see `penstock.stream.feed.Feed.take`."""
         silent_since = trio.current_time()
         while True:
             deadline = max(self._at, silent_since) + self._keep_alive

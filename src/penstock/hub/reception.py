@@ -1,6 +1,6 @@
 """How a subscription receives: for its stream's feed, and for the dispatcher.
 
-Rule 1: no gap, no duplicate: see `penstock.replay` and `penstock.dispatcher`.
+Rule 1: no gap, no duplicate: see `penstock.hub.replay` and `penstock.hub.dispatcher`.
 
 Rule 2: whoever cannot be given everything is told, by an event named ``gap`` where it is missing.
 
@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from penstock.audience import Audience
-from penstock.backlog import Backlog
 from penstock.event import ServerSentEvent
-from penstock.feed import COMMENT, Conclude, Tally
+from penstock.hub.audience import Audience
+from penstock.hub.backlog import Backlog
+from penstock.hub.replay import Item, Replay
 from penstock.outcome import CloseReason
 from penstock.publication import select_topics
-from penstock.replay import Item, Replay
+from penstock.stream.feed import COMMENT, Conclude, Tally
 
 if TYPE_CHECKING:
-    from penstock.hub import Hub
+    from penstock.hub.hub import Hub
     from penstock.publication import Publication
-    from penstock.transport import WriteThrough
+    from penstock.stream.transport import WriteThrough
 
 __all__ = ["Reception"]
 

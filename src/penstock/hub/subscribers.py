@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, final
 
-from penstock.audience import Audience, Audiences
-from penstock.on_demand import ProducersOnDemand
+from penstock.hub.audience import Audience, Audiences
+from penstock.hub.on_demand import ProducersOnDemand
 from penstock.outcome import CloseReason
 
 if TYPE_CHECKING:
-    from penstock.reception import Reception
+    from penstock.hub.reception import Reception
 
 __all__ = ["Subscribers"]
 

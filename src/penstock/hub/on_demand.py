@@ -17,8 +17,8 @@ import trio
 
 from penstock.errors import InvalidPublication
 from penstock.event import ServerSentEvent
-from penstock.producer import Producer, check_producer, log_failure, start_producer
 from penstock.publication import EVERY_TOPIC, check_topics
+from penstock.stream.producer import Producer, check_producer, log_failure, start_producer
 
 __all__ = ["DEFAULT_LINGER", "DEFAULT_RESTART_AFTER", "ProducersOnDemand"]
 
@@ -77,7 +77,7 @@ class ProducersOnDemand:
           TypeError: the producer cannot be one.
 
         Error handling:
-          What it raises is logged, with its traceback, to the logger ``penstock.producer``.
+          What it raises is logged, with its traceback, to the logger ``penstock.stream.producer``.
         """
         (topic,) = check_topics([topic])
         if topic == EVERY_TOPIC:

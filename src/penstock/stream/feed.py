@@ -1,7 +1,7 @@
 """What a stream takes its bytes from, and what works for it meanwhile.
 
-There are two: a producer of the stream's own (`penstock.producer`), and a subscription to a hub
-(`penstock.subscription_feed`). To a stream they are the same.
+There are two: a producer of the stream's own (`penstock.stream.producer`), and a subscription to a
+hub (`penstock.hub.feed`). To a stream they are the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from penstock.outcome import CloseReason, ProducerState
-from penstock.transport import WriteThrough
+from penstock.stream.transport import WriteThrough
 
 __all__ = ["COMMENT", "Conclude", "Feed", "Source", "Tally"]
 

@@ -24,16 +24,16 @@ from typing import Final, Self, final
 import httpx  # noqa: ASYNC127 - the release that the project depends on
 import trio
 
-from penstock.client_connection import CLOSE_TIMEOUT, Connection, Unavailable, open_connection
+from penstock.client.connection import CLOSE_TIMEOUT, Connection, Unavailable, open_connection
+from penstock.client.reconnection import Reconnection
+from penstock.client.url import address_of, url_of
 from penstock.decode import EventStreamDecoder
 from penstock.errors import ConnectionFailed, DecodeError
 from penstock.event import ServerSentEvent
-from penstock.reconnection import Reconnection
-from penstock.url import address_of, url_of
 
 __all__ = ["EventSource", "SourceState"]
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("penstock.client")
 
 _HEADERS: Final = {
     "Accept": "text/event-stream",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 from penstock.publication import Publication
 
 if TYPE_CHECKING:
-    from penstock.reception import Reception
+    from penstock.hub.reception import Reception
 
 __all__ = ["Audience", "Audiences"]
 

@@ -16,7 +16,7 @@ from quart import Quart, Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from penstock.errors import StreamingUnsupported
-from penstock.transport import DISCONNECT_SCOPE
+from penstock.stream.transport import DISCONNECT_SCOPE
 
 __all__ = ["OneTaskHTTPConnection", "require_trio"]
 

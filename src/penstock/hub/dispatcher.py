@@ -1,7 +1,7 @@
 """From all publishers to all subscribers: what is published is kept, and then delivered.
 
 Rule 1: what is kept while there is delivering goes out together, to each audience as one chunk.
-Meanwhile the next publications are kept (`penstock.keeping`).
+Meanwhile the next publications are kept (`penstock.hub.keeping`).
 
 Rule 2: nobody waits for a client. What a client does not take at once goes into the backlog of its
 subscription.
@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from penstock.audience import Audiences
 from penstock.history import History, Newest
-from penstock.keeping import Keeping, Kept
+from penstock.hub.audience import Audiences
+from penstock.hub.keeping import Keeping, Kept
 from penstock.publication import Publication
-from penstock.transport import Chunk
+from penstock.stream.transport import Chunk
 
 if TYPE_CHECKING:
-    from penstock.reception import Reception
+    from penstock.hub.reception import Reception
 
 __all__ = ["DEFAULT_GATHER", "Dispatcher"]
 

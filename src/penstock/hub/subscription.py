@@ -1,6 +1,6 @@
 """One subscriber: first what the history has for it, then what is published, without a seam.
 
-What its user sees is here; how it receives is `penstock.reception`.
+What its user sees is here; how it receives is `penstock.hub.reception`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from penstock.backlog import Backlog, WhenSlow
 from penstock.event import ServerSentEvent
+from penstock.hub.backlog import Backlog, WhenSlow
+from penstock.hub.feed import SubscriptionFeed
+from penstock.hub.reception import Reception
 from penstock.outcome import CloseReason
-from penstock.reception import Reception
-from penstock.subscription_feed import SubscriptionFeed
 
 if TYPE_CHECKING:
-    from penstock.hub import Hub
+    from penstock.hub.hub import Hub
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_BUFFER_SIZE", "Subscription"]
 

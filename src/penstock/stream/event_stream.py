@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from penstock.event import ServerSentEvent
-from penstock.feed import Feed, Source, Tally
-from penstock.opening import Opening
 from penstock.outcome import CloseReason, EventStreamStatistics
-from penstock.producer import Producer, ProducerFeed, check_producer
+from penstock.stream.feed import Feed, Source, Tally
+from penstock.stream.opening import Opening
+from penstock.stream.producer import Producer, ProducerFeed, check_producer
 
 if TYPE_CHECKING:
-    from penstock.transport import Transport, WriteThrough
+    from penstock.stream.transport import Transport, WriteThrough
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
 
@@ -75,9 +75,9 @@ class EventStream:
 
     Error handling:
       An exception that leaves the producer ends this stream with `CloseReason.FAILED` and is
-      logged once, with its traceback, to the logger ``penstock.producer``; it goes no further. This
-      holds too for one raised while the producer is being cancelled; the reason then stays what it
-      was.
+      logged once, with its traceback, to the logger ``penstock.stream.producer``; it goes no
+      further. This holds too for one raised while the producer is being cancelled; the reason then
+      stays what it was.
     """
 
     __slots__ = (

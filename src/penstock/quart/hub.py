@@ -8,10 +8,10 @@ from typing import Any
 
 from quart_trio import QuartTrio
 
-from penstock.dispatcher import DEFAULT_GATHER
 from penstock.errors import HistoryError
 from penstock.history import History
-from penstock.hub import DEFAULT_MAX_EVENT_SIZE, Hub
+from penstock.hub.dispatcher import DEFAULT_GATHER
+from penstock.hub.hub import DEFAULT_MAX_EVENT_SIZE, Hub
 
 __all__ = ["add_hub"]
 

@@ -22,7 +22,7 @@ from penstock.history import Newest
 from penstock.publication import EARLIEST, Publication
 
 if TYPE_CHECKING:
-    from penstock.hub import Hub
+    from penstock.hub.hub import Hub
 
 __all__ = ["GAP", "Item", "Replay"]
 

@@ -15,10 +15,10 @@ from typing import Final, TypeAlias, final
 
 import trio
 
-from penstock.channel import StreamChannel
 from penstock.event import ServerSentEvent
-from penstock.feed import COMMENT, Conclude
 from penstock.outcome import CloseReason, ProducerState
+from penstock.stream.channel import StreamChannel
+from penstock.stream.feed import COMMENT, Conclude
 
 __all__ = [
     "EventSender",
@@ -116,7 +116,7 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
 
 @final
 class ProducerFeed(StreamChannel):
-    """A `penstock.feed.Feed`: a producer that runs for one stream, and its channel.
+    """A `penstock.stream.feed.Feed`: a producer that runs for one stream, and its channel.
 
     Args:
       producer: what runs.

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from penstock.event import ServerSentEvent
-from penstock.feed import COMMENT, Conclude, Tally
 from penstock.outcome import CloseReason
+from penstock.stream.feed import COMMENT, Conclude, Tally
 
 if TYPE_CHECKING:
-    from penstock.subscription import Subscription
-    from penstock.transport import WriteThrough
+    from penstock.hub.subscription import Subscription
+    from penstock.stream.transport import WriteThrough
 
 __all__ = ["SubscriptionFeed"]
 
@@ -25,7 +25,7 @@ _CHUNK: Final = 2**16
 
 @final
 class SubscriptionFeed:
-    """A `penstock.feed.Feed` without a task; also the block that `running` returns.
+    """A `penstock.stream.feed.Feed` without a task; also the block that `running` returns.
 
     The dispatcher writes to the client itself while the writer waits and nothing is before it.
 

@@ -15,11 +15,11 @@ from typing import Final, final
 import httpx  # noqa: ASYNC127 - the release that the project depends on
 import trio
 
+from penstock.client.reconnection import retry_after
+from penstock.client.url import address_of
 from penstock.decode import EventStreamDecoder
 from penstock.errors import ConnectionFailed
 from penstock.event import ServerSentEvent
-from penstock.reconnection import retry_after
-from penstock.url import address_of
 
 __all__ = [
     "CLOSE_TIMEOUT",

@@ -17,7 +17,7 @@ import trio
 
 from penstock.event import ServerSentEvent
 from penstock.outcome import CloseReason
-from penstock.stream import EventStream
+from penstock.stream.event_stream import EventStream
 
 __all__ = ["STREAM_GROUP", "StreamGroup", "StreamGroupStatistics"]
 

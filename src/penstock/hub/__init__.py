@@ -1,0 +1,13 @@
+"""Publish once, reach everyone, lose nothing: a publish/subscribe hub with a history.
+
+async with open_hub() as hub:
+async with hub.subscribe(["prices"]) as prices:
+await hub.publish(ServerSentEvent("42"), topics=["prices"])
+print(await anext(prices))
+"""
+
+from penstock.hub.hub import Hub
+from penstock.hub.opening import open_hub
+from penstock.hub.statistics import HubStatistics
+
+__all__ = ["Hub", "HubStatistics", "open_hub"]

@@ -1,0 +1,17 @@
+"""What a Quart-Trio application uses: streams as responses, and a hub for its lifetime."""
+
+from penstock.quart.asgi import require_trio
+from penstock.quart.hub import add_hub
+from penstock.quart.response import (
+    EventSourceResponse,
+    last_event_id,
+    stop_reconnecting,
+)
+
+__all__ = [
+    "EventSourceResponse",
+    "add_hub",
+    "last_event_id",
+    "require_trio",
+    "stop_reconnecting",
+]
