@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, Page
+import pytest
+from playwright.sync_api import Browser, Page, expect
 from processes import Server, wait_until
 
 # Applies the stream's events as its documentation says, beside what the page makes of them.
@@ -40,6 +42,29 @@ DRAWN = """
   element.querySelector(":scope > .row > .name")?.title ?? "",
 ])
 """
+
+
+# Errors that the browser notes by itself: no server, or an answer that says that something failed.
+AWAY = re.compile(r"net::ERR_|the server responded with a status of 429")
+
+
+@pytest.fixture(autouse=True)
+def quiet(page: Page) -> Iterator[None]:
+    """Fail if the browser's console has an error but for a server that is away."""
+    said: list[str] = []
+    page.on(
+        "console",
+        lambda message: said.append(message.text) if message.type == "error" else None,
+    )
+    yield
+    assert not [text for text in said if not AWAY.search(text)], said
+
+
+def opened(page: Page, demo: Server) -> Page:
+    """Open the page, and wait until it is live."""
+    page.goto(demo.url)
+    expect(page.locator("#live .state-text")).to_have_text("live")
+    return page
 
 
 @contextmanager

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_page import client, connections, told, wait_until_same
+from live_page import client, connections, opened, quiet, told, wait_until_same
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
 from penstock import demo as demonstration
 
+__all__ = ["quiet"]  # a fixture
+
 GO = Path(__file__).parents[2] / "web" / "docs" / "go.md"
-
-
-@pytest.fixture(autouse=True)
-def quiet(page: Page) -> Iterator[None]:
-    """Fail if the browser's console has an error but for a server that is away."""
-    said: list[str] = []
-    page.on(
-        "console",
-        lambda message: said.append(message.text) if message.type == "error" else None,
-    )
-    yield
-    assert not [text for text in said if "net::ERR_" not in text], said
-
-
-def opened(page: Page, demo: Server) -> Page:
-    """Open the page, and wait until it is live."""
-    page.goto(demo.url)
-    expect(page.locator("#live .state-text")).to_have_text("live")
-    return page
 
 
 def test_the_tree_is_what_the_stream_says(demo: Server, page: Page, browser: Browser) -> None:

@@ -73,6 +73,13 @@ async function ask(path, body) {
   return false;
 }
 
+/** @param {string} text */
+function small(text) {
+  const element = document.createElement("small");
+  element.textContent = text.replace(/(\d) (m?s)\b/g, "$1\u00a0$2"); // a number and its unit
+  return element;
+}
+
 /** @param {Fate} fate */
 function button(fate) {
   const element = document.createElement("button");
@@ -80,12 +87,12 @@ function button(fate) {
   element.className = "fate";
   element.dataset.fate = fate.name;
   element.disabled = fate.why_not !== null;
-  const title = document.createElement("strong");
-  title.textContent = capital(fate.title);
-  const promise = document.createElement("small");
   // What comes after the colon is told when it has been put to the test.
-  promise.textContent = capital(fate.why_not ?? fate.promise.text.split(": ")[0]);
-  element.append(title, " ", promise);
+  const promise = fate.why_not ?? fate.promise.text.split(": ")[0];
+  const [, whose, what] = /^(.* that|an?) (.*)$/.exec(fate.title) ?? ["", "", fate.title];
+  const title = document.createElement("strong");
+  title.textContent = what;
+  element.append(small(capital(whose)), " ", title, " ", small(capital(promise)));
   element.addEventListener("click", () => ask(`fates/${fate.name}`));
   return element;
 }
