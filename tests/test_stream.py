@@ -800,3 +800,46 @@ def test_cancelled_at_every_step(pace: float, buffer: int, lifetime: float | Non
     while trio.run(partial(once, step), clock=trio.testing.MockClock(autojump_threshold=0)):
         step += 1
     assert step > 5  # how many there are depends on the order in which Trio runs tasks
+
+
+async def test_the_end_can_be_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """By many, before it is opened or later: all return when the producer's `finally` has run."""
+    producer = Producer(pause=1)
+    stream = EventStream(producer)
+    ends: list[tuple[float, CloseReason | None]] = []
+
+    async def wait() -> None:
+        await stream.wait_closed()
+        assert not stream.statistics().open
+        ends.append((trio.current_time(), stream.close_reason))
+
+    async with nothing_left_behind():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            nursery.start_soon(stream.run, Client(leaves_after=3))
+            await trio.sleep(1.5)
+            nursery.start_soon(wait)
+            with trio.move_on_after(0.1) as impatient:
+                await stream.wait_closed()
+            assert impatient.cancelled_caught
+            assert ends == []
+    assert ends == [(producer.finished_at, CloseReason.DISCONNECTED)] * 3
+
+
+async def test_the_end_of_a_stream_that_is_over(autojump_clock: trio.testing.MockClock) -> None:
+    """It is there at once, after a checkpoint."""
+    stream = EventStream(Producer(count=1))
+    await stream.run(Client())
+    with trio.testing.assert_checkpoints():
+        await stream.wait_closed()
+
+
+async def test_the_end_of_a_cancelled_stream(autojump_clock: trio.testing.MockClock) -> None:
+    """It is told as any other: the block was left."""
+    stream = EventStream(Producer(pause=1))
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(2.5):
+            nursery.start_soon(stream.wait_closed)
+            await stream.run(Client())
+    assert stream.close_reason is CloseReason.DISCONNECTED

@@ -21,7 +21,7 @@ from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
 from penstock.stream.ticker import Ticker
 
-__all__ = ["app", "hub", "ping", "send_data"]
+__all__ = ["app", "hub", "hurting", "ping", "send_data"]
 
 # Seconds, as in the Go program.
 PING_PERIOD: Final = 0.5
@@ -46,7 +46,7 @@ app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # ask each time: the page of a n
 app.logger.setLevel(logging.INFO)
 require_trio(app)
 hub: Final = add_hub_routes(app)
-fates, crowds = add_fate_routes(app)
+hurting: Final = add_fate_routes(app)
 
 
 async def ping(events: trio.abc.SendChannel[ServerSentEvent]) -> None:

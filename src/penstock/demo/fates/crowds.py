@@ -54,7 +54,12 @@ class Crowds:
 
     def state(self) -> dict[str, Any]:
         """Return how many are wanted and how many are there, or why not, as JSON knows it."""
-        return {"wanted": self._wanted, "open": self._open, "error": self._error}
+        return {
+            "count": CROWD,
+            "wanted": self._wanted,
+            "open": self._open,
+            "error": self._error,
+        }
 
     def start(self, count: int, where: Where, settings: Settings | None) -> None:
         """Have a crowd come. Synchronous.

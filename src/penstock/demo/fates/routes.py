@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, final
 
 import trio
 from quart import Response, request
@@ -28,13 +28,25 @@ from penstock.hypercorn.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
 from penstock.quart import EventSourceResponse
 
-__all__ = ["add_fate_routes"]
+__all__ = ["Hurting", "add_fate_routes"]
 
 _NO_PORT: Final = "clients come over TCP, and this server was asked on another kind of socket"
 _NO_RESTART: Final = "only `penstock serve` starts the demonstration again, and this is not it"
 
 
-def add_fate_routes(app: QuartTrio) -> tuple[Fates, Crowds]:
+@final
+class Hurting(NamedTuple):
+    """What an application's routes have started."""
+
+    fates: Fates
+    crowds: Crowds
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of it now, by name, as JSON knows it."""
+        return {"fates": self.fates.rows(), "crowd": self.crowds.state()}
+
+
+def add_fate_routes(app: QuartTrio) -> Hurting:
     """Give an application ``/fates``, ``/crowd`` and ``/drain``; return what they start."""
     everyone = os.environ.get(HURT) == "1"
 
@@ -42,7 +54,7 @@ def add_fate_routes(app: QuartTrio) -> tuple[Fates, Crowds]:
         running: trio.Nursery = app.nursery  # of the lifespan that is being served
         return running
 
-    fates, crowds = Fates(nursery), Crowds(nursery)
+    fates, crowds = hurting = Hurting(Fates(nursery), Crowds(nursery))
 
     def refusal() -> Response | None:
         why = why_not_hurt(everyone=everyone)
@@ -69,7 +81,7 @@ def add_fate_routes(app: QuartTrio) -> tuple[Fates, Crowds]:
                 for fate in FATES.values()
             ],
             rows=fates.rows(),
-            crowd={"count": CROWD, **crowds.state()},
+            crowd=crowds.state(),
             drain={"why_not": _why_no_drain(), "text": _about_drain(settings)},
         )
 
@@ -131,7 +143,7 @@ def add_fate_routes(app: QuartTrio) -> tuple[Fates, Crowds]:
         fates.stop()
         crowds.stop()
 
-    return fates, crowds
+    return hurting
 
 
 def _offers() -> Mapping[str, Any]:

@@ -1,0 +1,141 @@
+"""What hurts the demonstration: whom it answers, and what is the server's to offer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+from quart_trio import QuartTrio
+
+from hurting_fakes import ELSEWHERE, HERE, PAGE, answer_to
+from penstock.demo.access import HURT
+from penstock.demo.fates.routes import add_fate_routes
+from penstock.hypercorn import Settings
+from penstock.hypercorn.settings import SETTINGS
+from penstock.restart import RESTART, Restart
+from penstock.testing import FakeClient
+
+# Whom it answers. A fate that does not exist is asked for: who may is told so, with 404.
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "here", "everywhere"),
+    [
+        (HERE, PAGE, 404, 404),
+        (HERE, {**PAGE, "sec-fetch-site": "same-origin"}, 404, 404),
+        (("::1", 1), {"host": "[::1]:81", "origin": "http://[::1]:81"}, 404, 404),
+        (HERE, {"host": "localhost", "origin": "http://localhost"}, 404, 404),
+        # Not of the page.
+        (HERE, {"host": "127.0.0.1:8080"}, 403, 403),
+        (HERE, {**PAGE, "origin": "null"}, 403, 403),
+        (HERE, {**PAGE, "origin": ""}, 403, 403),
+        (HERE, {**PAGE, "origin": "http://127.0.0.1:8081"}, 403, 403),
+        (HERE, {**PAGE, "origin": "https://127.0.0.1:8080"}, 403, 403),
+        (HERE, {**PAGE, "origin": "http://localhost:8080"}, 403, 403),
+        (HERE, {**PAGE, "origin": "http://example.org"}, 403, 403),
+        (HERE, {**PAGE, "sec-fetch-site": "cross-site"}, 403, 403),
+        (HERE, {**PAGE, "sec-fetch-site": "same-site"}, 403, 403),
+        (HERE, {**PAGE, "sec-fetch-site": "none"}, 403, 403),
+        # Of a page, which is not of this machine.
+        (ELSEWHERE, PAGE, 403, 404),
+        (HERE, {"host": "example.org", "origin": "http://example.org"}, 403, 404),
+        (HERE, {**PAGE, "x-forwarded-for": "127.0.0.1"}, 403, 404),
+        (HERE, {**PAGE, "Via": "1.1 localhost"}, 403, 404),
+        (None, PAGE, 403, 404),
+    ],
+)
+@pytest.mark.parametrize("path", ["/fates/none", "/crowd", "/drain"])
+async def test_who_may_hurt(
+    path: str,
+    client: Any,
+    headers: dict[str, str],
+    here: int,
+    everywhere: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The page's own origin on this machine; with the switch, everywhere, and still its own."""
+    allowed = {"/fates/none": 404, "/crowd": 400, "/drain": 409}[path]
+    for switch, expected in (("", here), ("0", here), ("1", everywhere)):
+        monkeypatch.setenv(HURT, switch)
+        app = QuartTrio(__name__)
+        add_fate_routes(app)
+        status, said = await answer_to(app, "POST", path, client=client, headers=headers)
+        assert status == (403 if expected == 403 else allowed)
+        assert said["error"]
+        status, said = await answer_to(app, "GET", "/fates", client=client, headers=headers)
+        assert status == 200
+        assert said["allowed"] == (said["why"] is None)
+        if expected == 404:
+            assert said["allowed"]
+
+
+@pytest.mark.parametrize("path", ["/fates/healthy", "/crowd", "/drain"])
+async def test_nothing_hurts_by_being_looked_at(path: str) -> None:
+    """Other methods than POST start nothing."""
+    app = QuartTrio(__name__)
+    fates, _ = add_fate_routes(app)
+    for method in ("GET", "PUT", "DELETE"):
+        client = FakeClient(app, path, method=method, client=HERE, headers=PAGE)
+        await client.run()
+        assert client.status in (404, 405)
+    assert fates.rows() == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"on", b"[]", b'{"on": 1}', b'{"on": true, "count": 0}', b'{"count": 5}']
+)
+async def test_a_crowd_is_asked_for_in_json(body: bytes) -> None:
+    """Anything else than on and off is 400, and says what is right."""
+    app = QuartTrio(__name__)
+    _, crowds = add_fate_routes(app)
+    client = FakeClient(app, "/crowd", method="POST", client=HERE, headers=PAGE)
+    told = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        for message in told:
+            return message
+        return await trio.sleep_forever()
+
+    client._receive = receive  # type: ignore[method-assign]  # which sends no body
+    await client.run()
+    assert client.status == 400
+    assert '{"on": true}' in json.loads(client.body)["error"]
+    assert crowds.state() == {"count": 1000, "wanted": 0, "open": 0, "error": None}
+
+
+# The drain.
+
+
+async def test_a_drain_is_the_servers_to_offer() -> None:
+    """Without an offer it is refused with the reason; with one it is asked for."""
+    app = QuartTrio(__name__)
+    add_fate_routes(app)
+    status, said = await answer_to(app, "POST", "/drain")
+    assert status == 409
+    assert "penstock serve" in said["error"]
+    port = Restart(why_not="its port is not its own")
+    status, said = await answer_to(app, "POST", "/drain", extensions={RESTART: port})
+    assert (status, said["error"]) == (409, "its port is not its own")
+    assert not port.asked.is_set()
+    restart = Restart()
+    assert not restart.due
+    offered = {RESTART: restart, SETTINGS: Settings(drain_window=2)}
+    status, said = await answer_to(app, "GET", "/fates", extensions=offered)
+    assert said["drain"]["why_not"] is None
+    assert not restart.due
+    status, said = await answer_to(app, "POST", "/drain", extensions=offered)
+    assert status == 202
+    assert "over 2 s at most" in said["text"]
+    assert restart.due
+
+
+def test_a_restart_that_is_not_due_does_nothing() -> None:
+    """Not asked for, or asked for at the moment at which a signal said that it is for good."""
+    restart = Restart()
+    restart.take_place()
+    restart.ask()
+    restart.why_not = "the server was told to stop, for good"
+    assert not restart.due
+    restart.take_place()
