@@ -13,8 +13,8 @@ from hurting_fakes import ELSEWHERE, HERE, PAGE, answer_to
 from penstock.demo.access import HURT
 from penstock.demo.fates.routes import add_fate_routes
 from penstock.hypercorn import Settings
+from penstock.hypercorn.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
-from penstock.restart import RESTART, Restart
 from penstock.testing import FakeClient
 
 # Whom it answers. A fate that does not exist is asked for: who may is told so, with 404.

@@ -107,4 +107,4 @@ async def offers():
     with serving(*arguments, folder=tmp_path, cwd=tmp_path) as server:
         offers = ask(server.port, "GET", "/").said
     assert "penstock.settings" in offers
-    assert "penstock.restart" not in offers
+    assert "penstock.hypercorn.restart" not in offers

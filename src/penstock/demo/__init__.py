@@ -87,7 +87,7 @@ async def ticks() -> EventSourceResponse:
     return EventSourceResponse(send_data, headers=CORS)
 
 
-add_tree_route(app, ping, lambda: {"fates": fates.rows(), "crowd": crowds.state()})
+add_tree_route(app, ping, hurting.facts)
 
 
 @app.get("/")
