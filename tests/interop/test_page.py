@@ -87,6 +87,9 @@ def test_tasks_that_are_no_clients_are_folded(demo: Server, page: Page) -> None:
     """They are away until they are asked for, and the button says how many they are."""
     opened(page, demo)
     fold = page.locator("#fold")
+    with client(demo) as address:
+        wait_until(lambda: f"connection {address}" in connections(page))
+    wait_until(lambda: f"connection {address}" not in connections(page))
     lifespan = page.locator(".row:has(.name[title='lifespan'])")
     expect(lifespan).to_be_hidden()
     expect(page.locator(".row:has(.name[title='server'])")).to_be_visible()
@@ -173,6 +176,13 @@ def test_a_stream_that_is_closed_for_good_can_be_opened_again(demo: Server, page
     page.unroute("**/tree")
     page.get_by_role("button", name="Reconnect").click()
     expect(page.locator("#live .state-text")).to_have_text("live")
+
+
+def test_a_stream_that_gets_no_answer_is_explained(demo: Server, page: Page) -> None:
+    """The seventh connection of a browser to a host waits: the page says why."""
+    page.route("**/tree", lambda route: None)
+    page.goto(demo.url)
+    expect(page.locator("#live .state-text")).to_have_text(re.compile("six connections"))
 
 
 def test_it_can_be_paused(demo: Server, page: Page) -> None:

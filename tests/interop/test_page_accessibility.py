@@ -15,7 +15,7 @@ from processes import PENSTOCK, serving
 # The rules are this version's.
 AXE = "axe-core@4.14.1"
 
-# Everything but what is experimental, and Deque's advice beyond WCAG is part of it.
+# All rules but those that are experimental.
 RUN = "() => axe.run(document, { resultTypes: ['violations'] })"
 
 
@@ -34,7 +34,9 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 def violations(page: Page) -> list[str]:
     """Return a line for each violation."""
     found: Any = page.evaluate(RUN)
-    assert len(found["passes"]) > 20
+    # Beside an open dialog it cannot tell of some texts on what ground they stand.
+    looked_at = {each["id"] for each in found["passes"] + found["incomplete"]}
+    assert {"color-contrast", "button-name"} <= looked_at
     return [
         f"{each['id']}: {each['help']}: {node['html'][:120]}: {node['failureSummary']}"
         for each in found["violations"]

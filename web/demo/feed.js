@@ -2,7 +2,10 @@
 
 /** @typedef {import("./picture.js").Snapshot} Snapshot */
 /** @typedef {import("./picture.js").Change} Change */
-/** @typedef {"connecting" | "open" | "reconnecting" | "paused" | "hidden" | "closed"} State */
+/** @typedef {"connecting" | "open" | "reconnecting" | "paused" | "hidden" | "closed" | "waiting"} State */
+
+// Milliseconds after which it is said why there is no answer.
+const PATIENCE = 3000;
 
 /**
  * What is done with what the stream says.
@@ -18,6 +21,7 @@ export class Feed {
   /** @type {EventSource | null} */
   #source = null;
   #paused = false;
+  #patience = 0;
 
   /**
    * @param {string} url
@@ -47,6 +51,7 @@ export class Feed {
 
   /** @param {State} state */
   #close(state) {
+    clearTimeout(this.#patience);
     this.#source?.close();
     this.#source = null;
     this.listener.state(state);
@@ -57,11 +62,14 @@ export class Feed {
     const source = (this.#source = new EventSource(this.url));
     let opened = false;
     listener.state("connecting");
+    this.#patience = setTimeout(() => listener.state("waiting"), PATIENCE);
     source.onopen = () => {
       opened = true;
+      clearTimeout(this.#patience);
       listener.state("open");
     };
     source.onerror = () => {
+      clearTimeout(this.#patience);
       const closed = source.readyState === EventSource.CLOSED;
       listener.state(closed ? "closed" : opened ? "reconnecting" : "connecting");
     };

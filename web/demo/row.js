@@ -66,7 +66,7 @@ export class Row {
     if (this.#name.title === node.name) return;
     this.#name.title = node.name;
     if (node.kind === "more") {
-      this.#name.textContent = `and ${node.name} more, which are not drawn`;
+      this.#name.textContent = `and ${node.name} more, not drawn`;
       return;
     }
     // The address at the end says who, and matters less in what is inside a connection.

@@ -23,6 +23,7 @@ const SAID = {
   paused: "paused",
   hidden: "not watching while hidden",
   closed: "closed for good",
+  waiting: "waiting: a browser holds six connections to a host, in all its tabs",
 };
 
 /** @type {Record<State, string>} */
@@ -33,6 +34,7 @@ const BUTTON = {
   paused: "Go on",
   hidden: "Go on",
   closed: "Reconnect",
+  waiting: "Pause",
 };
 
 // What one wants to see, by what the tasks' names begin with: connections, and who is at their other

@@ -12,7 +12,10 @@ const BREATH = 2000;
  * @param {string[]} names
  */
 function some(names) {
-  return names.length === 1 ? names[0] : `${names.length} tasks, such as ${names[0]}`;
+  if (names.length === 1) return names[0];
+  const kinds = new Set(names.map((name) => name.split(" ")[0]));
+  const [kind] = kinds.size === 1 ? kinds : ["task"];
+  return `${names.length} ${kind}s, such as the ${names[0]}`;
 }
 
 /**
