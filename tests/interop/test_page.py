@@ -262,7 +262,7 @@ def test_nothing_is_wider_than_the_window(demo: Server, browser: Browser, width:
     opened(page, demo)
     page.locator("#fold").click()
     with client(demo) as address:
-        wait_until(lambda: f"connection {address}" in connections(page))
+        expect(page.locator(f'[title="producer of /sse {address}"]')).to_be_visible()
     expect(page.locator("li.gone.cancelled").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.locator(".scroll")
@@ -287,7 +287,8 @@ def test_nothing_moves_for_those_who_ask(demo: Server, browser: Browser) -> None
                 }"""
             )
             with client(demo) as address:
-                wait_until(lambda: f"connection {address}" in connections(page))  # noqa: B023
+                producer = page.locator(f'[title="producer of /sse {address}"]')
+                expect(producer).to_be_visible()
             expect(page.locator("li.gone.cancelled")).not_to_have_count(0)
             expect(page.locator("li.gone")).to_have_count(0)
             assert bool(page.evaluate("window.moved")) is moves
