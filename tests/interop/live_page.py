@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from processes import Server, wait_until
+from processes import Server
 
 # Applies the stream's events as its documentation says, beside what the page makes of them.
 WATCH = """
@@ -78,17 +80,19 @@ def told(browser: Browser, server: Server) -> Iterator[Page]:
         yield page
 
 
-def same(page: Page, watcher: Page) -> bool:
-    """Tell whether the page draws what the stream says, with the same parents and names."""
-    drawn = [tuple(node) for node in page.evaluate(DRAWN)]
-    said = [tuple(node) for node in watcher.evaluate(TOLD)]
-    # Tasks that are not drawn are said otherwise on the page.
-    return sorted(drawn, key=str) == sorted(said, key=str)
+def unlike(page: Page, watcher: Page) -> list[tuple[Any, ...]]:
+    """Return the nodes that page and stream do not agree about, with their parents and names."""
+    drawn = Counter(tuple(node) for node in page.evaluate(DRAWN))
+    said = Counter(tuple(node) for node in watcher.evaluate(TOLD))
+    return [("drawn", *node) for node in drawn - said] + [("said", *node) for node in said - drawn]
 
 
 def wait_until_same(page: Page, watcher: Page) -> None:
     """Return when page and stream agree, which they do but for the time of a frame."""
-    wait_until(lambda: same(page, watcher), within=15)
+    deadline = time.monotonic() + 15
+    while others := unlike(page, watcher):
+        assert time.monotonic() < deadline, others
+        page.wait_for_timeout(20)
 
 
 def connections(page: Page) -> list[str]:

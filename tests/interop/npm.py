@@ -26,10 +26,9 @@ def fetch(folder: Path, package: str) -> Path:
         return_completed_process=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
     if done.returncode:
-        raise OSError(f"npm has no {package}: {done.stdout}")
+        raise OSError(f"npm has no {package}: {done.stdout!r}")
     return folder / "node_modules" / package.rpartition("@")[0]
 
 

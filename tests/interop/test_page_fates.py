@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -201,8 +200,8 @@ def test_who_may_not_hurt_reads_why(demo: Server, page: Page) -> None:
 
 def test_what_goes_wrong_stands_beside_the_buttons(demo: Server, page: Page) -> None:
     """It is the server's sentence, and gone at the next try."""
-    body = json.dumps({"error": "20 clients are running"})
-    page.route("**/fates/closes", lambda route: route.fulfill(status=429, body=body))
+    refusal = {"error": "20 clients are running"}
+    page.route("**/fates/closes", lambda route: route.fulfill(status=429, json=refusal))
     opened(page, demo)
     button(page, "closes").click()
     expect(page.get_by_role("alert")).to_have_text("20 clients are running.")

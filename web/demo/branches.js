@@ -5,7 +5,7 @@ import { Row } from "./row.js";
 
 /** @typedef {import("./picture.js").TreeNode} TreeNode */
 /** @typedef {import("./picture.js").Difference} Difference */
-/** @typedef {{element: HTMLElement, row?: Row}} Branch */
+/** @typedef {{element: HTMLElement, row?: Row, parent: number | null}} Branch */
 
 // Milliseconds for which the cancelled are seen after they have gone.
 const SEEN = 1000;
@@ -39,12 +39,18 @@ export class Branches {
    * @param {boolean} moving whether what comes and goes is to be seen doing so
    */
   show({ put, gone, cancelled }, moving) {
-    this.#part(gone, cancelled, moving);
     /** @type {HTMLElement[]} */
     const grown = [];
+    const fresh = put.filter((node) => !this.#branches.has(node.id));
+    const made = new Map(fresh.map((node) => [node.id, this.#make(node)]));
     for (const node of put) {
-      const known = this.#branches.get(node.id);
-      const branch = known ?? this.#make(node);
+      const branch = /** @type {Branch} */ (this.#branches.get(node.id));
+      const known = !made.has(node.id);
+      const parent = node.parent ?? null;
+      if (branch.parent !== parent || !known) {
+        branch.parent = parent;
+        this.#place(branch.element, node);
+      }
       if (!known && !this.#isIn(grown, branch.element)) grown.push(branch.element);
       if (node.kind === "nursery") {
         branch.element.classList.toggle("cancelled", Boolean(node.cancelled));
@@ -56,6 +62,8 @@ export class Branches {
       }
     }
     if (moving && grown.length <= MOST_ANIMATED) grown.forEach(enter);
+    // Last: `nursery.start` has its task in a nursery of its own first, and then moves it.
+    this.#part(gone, cancelled, moving);
   }
 
   /**
@@ -97,30 +105,29 @@ export class Branches {
     if (node.kind === "nursery") {
       const element = document.createElement("ul");
       element.setAttribute("role", "list"); // which Safari forgets for lists without bullets
-      branch = { element };
+      branch = { element, parent: null };
     } else {
       const row = new Row();
       const element = document.createElement("li");
       element.append(row.element);
-      branch = { element, row };
+      branch = { element, row, parent: null };
     }
     branch.element.className = node.kind;
     branch.element.dataset.node = String(node.id);
-    const within = node.parent == null ? null : this.#branches.get(node.parent);
-    this.#place(within?.element ?? this.root, branch.element, node.id);
     this.#branches.set(node.id, branch);
     return branch;
   }
 
   /**
-   * Put an element among its siblings, the oldest first.
-   * @param {HTMLElement} within
+   * Put an element where its node belongs: under its parent, the oldest first.
    * @param {HTMLElement} element
-   * @param {number} id
+   * @param {TreeNode} node
    */
-  #place(within, element, id) {
+  #place(element, node) {
+    const parent = node.parent == null ? undefined : this.#branches.get(node.parent);
+    const within = parent?.element ?? this.root;
     const after = [...within.children].find(
-      (each) => each instanceof HTMLElement && Number(each.dataset.node) > id,
+      (each) => each instanceof HTMLElement && Number(each.dataset.node) > node.id,
     );
     within.insertBefore(element, after ?? null);
   }

@@ -3,7 +3,7 @@
 /**
  * A task, a nursery, or tasks that are not drawn (whose name is how many they are).
  * @typedef {object} TreeNode
- * @property {number} id its own for as long as it lives; a parent's is smaller than its children's
+ * @property {number} id its own for as long as it lives
  * @property {number | null} [parent]
  * @property {"task" | "nursery" | "more"} kind
  * @property {string} name
@@ -32,7 +32,7 @@
 /**
  * What is otherwise than before.
  * @typedef {object} Difference
- * @property {TreeNode[]} put those that are new or look otherwise, parents before their children
+ * @property {TreeNode[]} put those that are new or look otherwise, or are elsewhere
  * @property {TreeNode[]} fresh those of them that are new
  * @property {TreeNode[]} gone
  * @property {Set<number>} cancelled the numbers of those gone whom a cancellation had reached
