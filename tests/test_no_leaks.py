@@ -141,6 +141,12 @@ async def test_skips(no_leaks):
     pytest.skip("for a reason")
 """
 
+CONFTEST = """
+def pytest_runtest_teardown(item):  # it may be run again, as by those who rerun what failed
+    if item.cls is None and "no_leaks" in item.fixturenames:
+        assert item.obj is getattr(item.module, item.originalname)
+"""
+
 BARE_TESTS = """
 @trio.testing.trio_test
 async def test_clean(virtual_clock):
@@ -187,6 +193,7 @@ def outcomes(tests: str, folder: Path, *options: str) -> tuple[dict[str, str], s
 
 def test_the_fixtures_go_with_pytest_trio(tmp_path: Path) -> None:
     """An async test that takes `no_leaks` is checked from within, and no other is."""
+    (tmp_path / "conftest.py").write_text(CONFTEST)
     found, said = outcomes(TRIO_TESTS, tmp_path)
     assert found == {
         "test_clean": "PASSED",
@@ -198,6 +205,7 @@ def test_the_fixtures_go_with_pytest_trio(tmp_path: Path) -> None:
         "test_method_leaks": "FAILED",
     }, said
     assert "1 skipped" in said
+    assert "pytest_runtest_teardown" not in said
     assert re.search(r"AssertionError: left behind:\n.*- task 'test_it.sleeper', waiting at", said)
 
 

@@ -183,13 +183,13 @@ async def test_an_application_that_does_not_stop(autojump_clock: Clock) -> None:
     @shop.app.after_serving
     async def hang() -> None:
         with trio.CancelScope(shield=True) as scope:
-            scope.deadline = trio.current_time() + 5000
+            scope.deadline = trio.current_time() + 200_000
             await trio.sleep_forever()
 
     with pytest.raises(trio.TooSlowError) as raised:
         async with open_app(shop.app):
             pass
-    assert "does not answer lifespan.shutdown within 3600 s; its tasks:\n" in str(raised.value)
+    assert "does not answer lifespan.shutdown within 172800 s; its tasks:\n" in str(raised.value)
     assert re.search(rf"waiting at {re.escape(__file__)}:\d+ in hang\(\)", str(raised.value))
 
 

@@ -15,7 +15,7 @@ from quart_trio import QuartTrio
 
 from penstock import CloseReason, DecodeError, InvalidEvent, ServerSentEvent
 from penstock.quart import EventSourceResponse, last_event_id
-from penstock.testing import open_client
+from penstock.testing import FakeClient, open_client
 from penstock.testing.waiting import longest_wait
 
 Clock = trio.testing.MockClock
@@ -88,7 +88,7 @@ async def named(name: str) -> str:
 
 @app.get("/slow")
 async def slow() -> str:
-    await trio.sleep(10_000)
+    await trio.sleep_forever()
     return "late"
 
 
@@ -110,6 +110,12 @@ async def raw(scope: Any, receive: Any, send: Any) -> None:
             for body in (b"data: one\n\n", b"data: " + b"x" * 2**21):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await receive()
+        case "/goes-on":
+            headers = [(b"content-type", b"text/event-stream")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"data: one\n\n", "more_body": True})
+            await receive()
+            await send({"type": "http.response.body", "body": b"data: two\n\n"})
         case "/swallows":
             headers = [(b"content-type", b"text/event-stream")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -183,17 +189,17 @@ async def test_a_client_comes_back(autojump_clock: Clock) -> None:
 
 
 async def test_nothing_comes(autojump_clock: Clock) -> None:
-    """A wait that is in vain fails, with what there was, after an hour of virtual time."""
+    """A wait that is in vain fails, with what there was, after two days of virtual time."""
     async with open_client(app, "/stream/count") as client:
         await client.events(3)
         with pytest.raises(trio.TooSlowError) as raised:
             await client.event()
         assert str(raised.value) == (
-            "GET /stream/count: not an event within 3600 s: status 200, 3 events came, "
+            "GET /stream/count: not an event within 172800 s: status 200, 3 events came, "
             "0 not taken, open"
         )
-        assert trio.current_time() == 3620
-        with pytest.raises(trio.TooSlowError, match="no end within 3600 s"):
+        assert trio.current_time() == 172820
+        with pytest.raises(trio.TooSlowError, match="no end within 172800 s"):
             await client.end()
 
 
@@ -203,7 +209,7 @@ async def test_no_answer_comes(autojump_clock: Clock) -> None:
         async with open_client(app, "/slow"):
             pytest.fail("there was no answer")
     said = str(raised.value)
-    assert said.startswith("GET /slow: the application does not answer within 3600 s; ")
+    assert said.startswith("GET /slow: the application does not answer within 172800 s; ")
     assert f"waiting at {__file__}:{slow.__code__.co_firstlineno + 2} in slow()" in said
     with pytest.raises(AssertionError, match="GET /silent: the application returned without"):
         async with open_client(raw, "/silent"):
@@ -221,16 +227,16 @@ async def test_a_wait_is_short_in_real_time() -> None:
 async def test_a_wait_for_many_is_a_wait_for_each(autojump_clock: Clock) -> None:
     """However long a stream is, it is silence that is given up."""
 
-    async def hourly(events: Events) -> None:
+    async def daily(events: Events) -> None:
         for number in range(5):
-            await trio.sleep(3599)
+            await trio.sleep(24 * 3600)
             await events.send(ServerSentEvent(str(number)))
 
-    own = QuartTrio("hourly")
+    own = QuartTrio("daily")
 
     @own.get("/")
     async def view() -> EventSourceResponse:
-        return EventSourceResponse(hourly)
+        return EventSourceResponse(daily, keep_alive=None)
 
     async with open_client(own) as client:
         assert [event.data for event in await client.events(5)] == ["0", "1", "2", "3", "4"]
@@ -278,6 +284,15 @@ async def test_a_client_leaves_within_its_block(autojump_clock: Clock) -> None:
         with pytest.raises(trio.ClosedResourceError, match=r"left by this client \(disconnected\)"):
             await client.event()
     assert trio.current_time() == 0
+
+
+async def test_what_is_sent_to_nobody_is_dropped(autojump_clock: Clock) -> None:
+    """As by a server: what the application sends when the client has left is not there."""
+    async with open_client(raw, "/goes-on") as client:
+        assert (await client.event()).data == "one"
+        client.disconnect()
+        await client.end()
+        assert (client.body, client.pending) == (b"data: one\n\n", ())
 
 
 async def test_a_stalled_client(autojump_clock: Clock) -> None:
@@ -378,6 +393,9 @@ async def test_requests_have_bodies() -> None:
     with pytest.raises(ValueError, match="give json or data"):
         async with open_client(app, "/echo", json=1, data="1"):
             pass
+    scope = FakeClient(app, "/é?q=é%20 b&c=d").scope
+    assert (scope["path"], scope["raw_path"]) == ("/é", b"/%C3%A9")
+    assert scope["query_string"] == b"q=%C3%A9%20%20b&c=d"
     async with open_client(app, "/named/a%20b%2Fc") as client:
         await client.end()
         assert client.body == b"a b/c"

@@ -41,7 +41,7 @@ async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[Ap
         something is left: the message names it. When the block raised an error, this is a note to
         that error.
       trio.TooSlowError: the start-up or the shutdown took longer than 10 seconds of a real clock,
-        or an hour of a `trio.testing.MockClock`; the message names the application's tasks.
+        or two days of a `trio.testing.MockClock`; the message names the application's tasks.
 
     Cancellation:
       Entering and leaving are checkpoints. The application is cancelled with the block, and its

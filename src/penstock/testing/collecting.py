@@ -30,7 +30,7 @@ async def collect(producer: Producer, count: int | None = None) -> list[ServerSe
     Raises:
       TypeError: it is no producer, or sent what is no event.
       trio.TooSlowError: it neither ended nor sent another event for 10 seconds of a real clock, or
-        an hour of a `trio.testing.MockClock`.
+        two days of a `trio.testing.MockClock`.
       Exception: what the producer raised, as it raised it.
 
     Cancellation:

@@ -203,8 +203,7 @@ class EventStreamClient(FakeClient):
           what there is to complain of.
         """
         self.disconnect()
-        # A bound of its own: the application is cancelled with what is round this, if that is.
-        with trio.move_on_after(grace, shield=True):
+        with trio.move_on_after(grace):
             while not self._finished:
                 await self._news.wait()
         try:

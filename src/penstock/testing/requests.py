@@ -46,7 +46,7 @@ async def open_client(
     The block begins when the application has answered: ``client.status`` and ``client.headers``
     (names in lower case) are there. When it is left, the client leaves, and the application has to
     be done with the request. Whatever is waited for is given up after 10 seconds of a real clock,
-    or an hour of a `trio.testing.MockClock`, over which an autojump clock jumps.
+    or two days of a `trio.testing.MockClock`, over which an autojump clock jumps.
 
     Args:
       app: any application on ASGI that runs on Trio. What it does at its start-up, such as opening
