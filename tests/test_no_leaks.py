@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ async def test_a_task_that_is_left_is_named(autojump_clock: Clock) -> None:
         "waits_for_ever()"
     )
     assert trio.current_time() == 1
+
+
+async def test_a_task_that_waits_for_a_thread_is_told_apart() -> None:
+    """Under a virtual clock, which knows of no threads, that is the reason of a vain wait."""
+    done = threading.Event()
+
+    async def works() -> None:
+        await trio.to_thread.run_sync(done.wait)
+
+    async with trio.open_nursery() as nursery:
+        try:
+            with pytest.raises(AssertionError, match=r"waiting at .* in works\(\) for a thread$"):
+                async with no_leaks():
+                    nursery.start_soon(works)
+        finally:
+            done.set()
 
 
 async def test_what_lingers_has_a_second(autojump_clock: Clock) -> None:

@@ -23,6 +23,8 @@ nitpicky = True
 nitpick_ignore = [
     # What a subscription is to a stream; nobody else makes one.
     ("py:class", "penstock.feed.Source"),
+    # Of whatever class it is.
+    ("py:class", "penstock.testing.applications.App"),
 ]
 
 autodoc_member_order = "bysource"

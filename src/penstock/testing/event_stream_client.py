@@ -28,7 +28,8 @@ _EXCERPT: Final = 200
 class EventStreamClient(FakeClient):
     """A client that reads an event stream; made by `penstock.testing.open_client`: see there.
 
-    It may be iterated: the events until the stream ends.
+    It may be iterated: the events until the stream ends. The response's ``status``, ``headers``,
+    ``body`` and ``ended``, and ``read()``, are those of `FakeClient`.
 
     Attributes:
       stream: the application's side of it, once it answered with an event stream of Penstock's.

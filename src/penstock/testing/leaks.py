@@ -93,12 +93,16 @@ def _describe(left: object) -> str:
     if not isinstance(left, Task):
         return repr(left)
     said = f"task {left.name!r}"
+    frames = list(left.iter_await_frames())
     # Where its author would look: the innermost line that is not Trio's own.
-    frames = [frame for frame in left.iter_await_frames() if not _of_trio(frame[0].f_globals)]
-    if not frames:
-        return said
-    frame, line = frames[-1]
-    return f"{said}, waiting at {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}()"
+    own = [frame for frame in frames if not _of_trio(frame[0].f_globals)]
+    if own:
+        frame, line = own[-1]
+        said += f", waiting at {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}()"
+    # Of which a virtual clock knows nothing.
+    if any(frame.f_code is trio.to_thread.run_sync.__code__ for frame, _ in frames):
+        said += " for a thread"
+    return said
 
 
 def _of_trio(names: dict[str, object]) -> bool:
