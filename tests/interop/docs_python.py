@@ -11,9 +11,11 @@ from pathlib import Path
 from docs_blocks import ANY, Block, local, write_modules
 from processes import PENSTOCK, Curl, Server, serving
 
-# Blocks that no run could show to be right, each with the test of `test_readme` that does.
+# Blocks that no run here could show to be right, each with the test that does.
 ELSEWHERE = {
-    "async def ping(events):\n": "test_the_trio_program_is_the_demonstration",
+    "async def ping(events):\n": "test_readme.test_the_trio_program_is_the_demonstration",
+    "# before.py\n": "test_from_sse_starlette.test_the_stream_says_the_same",
+    "# before_news.py\n": "test_from_sse_starlette.test_the_news_are_the_same",
 }
 
 # An application, and lines that are to be put behind one of the reader's.

@@ -24,6 +24,8 @@ nitpick_ignore = [
     # What a subscription is to a stream; nobody else makes one.
     ("py:class", "penstock.stream.feed.Source"),
     ("py:class", "penstock.stream.feed.Tally"),
+    # Of whatever class it is.
+    ("py:class", "penstock.testing.applications.App"),
 ]
 
 autodoc_member_order = "bysource"

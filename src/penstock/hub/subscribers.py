@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, final
 
 from penstock.hub.audience import Audience, Audiences
@@ -37,6 +38,9 @@ class Subscribers:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Reception]:
+        return iter(list(self._open))
 
     def count(self, topic: str) -> int:
         """Return how many subscribe to a topic."""

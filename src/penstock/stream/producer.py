@@ -26,6 +26,7 @@ __all__ = [
     "ProducerFeed",
     "check_producer",
     "log_failure",
+    "not_an_event",
     "start_producer",
 ]
 
@@ -47,6 +48,14 @@ def check_producer(producer: object) -> None:
         )
     if inspect.isasyncgenfunction(producer) or inspect.isgeneratorfunction(producer):
         raise TypeError("a producer does not yield its events: await events.send(event)")
+
+
+def not_an_event(value: object) -> TypeError:
+    """Return the error for what a producer sends that is no event."""
+    return TypeError(
+        f"a producer sends ServerSentEvent objects, not {type(value).__name__}: "
+        "send(ServerSentEvent(…))"
+    )
 
 
 def start_producer(
@@ -94,10 +103,7 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
           A checkpoint. Atomic: when it is cancelled, the event was not sent.
         """
         if not isinstance(value, ServerSentEvent):
-            raise TypeError(
-                f"a producer sends ServerSentEvent objects, not {type(value).__name__}: "
-                "send(ServerSentEvent(…))"
-            )
+            raise not_an_event(value)
         await self._channel.send(value)
 
     async def aclose(self) -> None:

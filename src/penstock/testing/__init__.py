@@ -1,9 +1,53 @@
-"""For tests of one's own: clients that need no socket, and what a history has to keep to.
+"""For tests of one's own streams, hubs and histories: no socket, no server, no network.
 
-Nothing here needs pytest, a server or a network.
+`open_app` starts an application up for a block, `open_client` makes a request of it and reads its
+event stream, `collect` runs a producer alone, `no_leaks` asserts that a block leaves nothing
+behind, `check_history` tells whether a history keeps to its contract.
+
+Rule 1: lifetime equals block. What was opened for a test is gone when its block has been left, or
+an `AssertionError` names what is left.
+
+Rule 2: nothing hangs. Whatever does not come is given up, and the error tells what there was.
+
+Nothing here needs pytest; with pytest come the fixtures of `penstock.testing.pytest_plugin`. A name
+is looked up when it is first used, so that the plugin costs nothing to a run that does not use it.
 """
 
-from penstock.testing.clients import FakeClient, StalledClient
-from penstock.testing.histories import check_history
+from __future__ import annotations
 
-__all__ = ["FakeClient", "StalledClient", "check_history"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.testing.applications import open_app
+    from penstock.testing.clients import FakeClient, StalledClient
+    from penstock.testing.collecting import collect
+    from penstock.testing.event_stream_client import EventStreamClient
+    from penstock.testing.histories import check_history
+    from penstock.testing.leaks import no_leaks
+    from penstock.testing.requests import open_client
+
+__all__ = [
+    "EventStreamClient",
+    "FakeClient",
+    "StalledClient",
+    "check_history",
+    "collect",
+    "no_leaks",
+    "open_app",
+    "open_client",
+]
+
+_HOMES = (
+    *("requests", "event_stream_client", "applications", "collecting"),
+    *("leaks", "histories", "clients"),
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"penstock.testing.{home}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,18 +6,23 @@
         await client.received(b"data: ")
         client.disconnect()
 
-The nursery is left when the application is done with the request.
+The nursery is left when the application is done with the request. The client holds bytes, and runs
+in a task of its user's; `penstock.testing.open_client` gives one that decodes events.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote, unquote
 
 import trio
 
 __all__ = ["FakeClient", "StalledClient"]
+
+# What is quoted already stays so.
+_OF_A_URL: Final = "%/?:@!$&'()*+,;="
 
 
 class FakeClient:
@@ -25,13 +30,14 @@ class FakeClient:
 
     Args:
       app: the application.
-      path: what to ask for; its query, if it has one, goes behind a ``?``.
+      path: what to ask for, as in a URL; its query, if it has one, goes behind a ``?``.
       method: of the request.
       headers: of the request; ``Host`` is there already.
       http_version: as in the ASGI scope.
       extensions: what the server offers in the ASGI scope.
       takes: how many messages of the body it takes before it stops reading; see `StalledClient`.
       client: its address and port, or None for a Unix socket.
+      content: the body of the request.
 
     Attributes:
       scope: the ASGI scope.
@@ -52,6 +58,7 @@ class FakeClient:
         extensions: dict[str, Any] | None = None,
         takes: float = math.inf,
         client: tuple[str, int] | None = ("192.0.2.1", 50000),
+        content: bytes = b"",
     ) -> None:
         given = {"host": "example.org", **(headers or {})}
         path, _, query = path.partition("?")
@@ -61,9 +68,9 @@ class FakeClient:
             "http_version": http_version,
             "method": method,
             "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": query.encode(),
+            "path": unquote(path),
+            "raw_path": quote(path, safe=_OF_A_URL).encode(),
+            "query_string": quote(query, safe=_OF_A_URL).encode(),
             "root_path": "",
             "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
             "client": client,
@@ -80,6 +87,7 @@ class FakeClient:
         self._disconnected = trio.Event()
         self._reads = trio.Event()
         self._asked = False
+        self._content = content
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.scope['path']}, {len(self.body)} bytes>"
@@ -114,7 +122,7 @@ class FakeClient:
     async def _receive(self) -> dict[str, Any]:
         if not self._asked:
             self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": self._content, "more_body": False}
         await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
