@@ -16,6 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker("interop")
+    # What takes no time tells first.
+    items.sort(key=lambda item: item.get_closest_marker("interop") is not None)
 
 
 @pytest.fixture
