@@ -91,6 +91,14 @@ def allowing(origin: str, **changes: Any) -> dict[str, Any]:
     return {"access_control_allow_origin": origin, **changes}
 
 
+def stuck() -> Observation:
+    """Have the head of what compresses come, and nothing more."""
+    seen = streamed([], coding="gzip", answer=answered(server="Caddy"))
+    assert seen.body is not None
+    seen.body.feed(b"", 100.0, size=10)
+    return seen
+
+
 def resumed(tried: Resumption | None, arrivals: Arrivals = STEADY) -> Observation:
     return streamed(arrivals, resumption=tried)
 
@@ -190,6 +198,7 @@ ROWS: dict[str, Row] = {
     # Compression.
     "plain": ("compression", streamed, OK, "none", ""),
     "gzip": ("compression", lambda: streamed(coding="gzip"), WARN, "“gzip”", "gzip off"),
+    "held back by gzip": ("compression", stuck, FAIL, "10 bytes came, and nothing", "encode with"),
     # Other origins.
     "no origin allowed": (
         *("cors", cross, FAIL, "no Access-Control-Allow-Origin"),
@@ -378,10 +387,11 @@ def test_the_order() -> None:
 
 def test_only_the_advice_for_who_is_there() -> None:
     """An answer that names its proxy gets the lines for it, and those for everyone."""
-    (_, *nginx) = found(with_head(server="nginx/1.22.1", waited=3.0), "first byte").advice
-    assert [line.partition(":")[0] for line in nginx[1:]] == ["nginx", "the server"]
+    finding = found(with_head(server="nginx/1.22.1", waited=3.0), "first byte")
+    names = [line.partition(":")[0] for line in finding.advice]
+    assert names == ["the server", "nginx", "the server", "to know who holds it back"]
     both = advice.meant_for(advice.BUFFERING, "Caddy, nginx")
-    assert [line for line in advice.BUFFERING if line not in both] == [advice.BUFFERING[3]]
+    assert [line for line in advice.BUFFERING if line not in both] == [advice.BUFFERING[2]]
     assert advice.meant_for(advice.BUFFERING, "cloudflare") == advice.BUFFERING
 
 

@@ -18,15 +18,15 @@ __all__ = [
 _PROXIES: Final = ("nginx", "Caddy", "HAProxy")
 
 BUFFERING: Final = (
-    "who holds it back? Ask the server itself, past the proxy, and compare",
     "nginx: proxy_buffering off; or, from the server, the header X-Accel-Buffering: no",
     "Caddy: passes on text/event-stream as it comes, unless encode compresses it",
     "HAProxy: passes on what comes, unless it compresses; option http-no-delay",
     "the server: flush after each event",
+    "to know who holds it back: ask the server itself, past the proxy, and compare",
 )
 
 COMPRESSION: Final = (
-    "the server: Cache-Control: no-cache, no-transform (which nginx does not heed)",
+    "the server: Cache-Control: no-cache, no-transform; HAProxy heeds it, nginx and Caddy do not",
     "nginx: gzip off; in the location, or gzip_types without text/event-stream and without *",
     "Caddy: encode with a matcher that leaves the stream's path out",
     "HAProxy: compression type without text/event-stream",

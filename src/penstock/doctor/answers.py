@@ -148,8 +148,13 @@ def compressed(seen: Observation) -> Finding:
     if coding in ("", "identity"):
         said = "none, though gzip and br were offered"
         return Finding("compression", Mark.OK, said, (), {"content_encoding": None})
+    figures: dict[str, Figure] = {"content_encoding": coding}
+    body = seen.body
+    if body is not None and body.size and not body.unpacked:
+        said = f"{quoted(coding)}: {counted(body.size, 'byte')} came, and nothing comes out of them"
+        return Finding("compression", Mark.FAIL, said, advice.COMPRESSION, figures)
     said = f"{quoted(coding)}: what compresses holds back, unless it is flushed after each event"
-    return Finding("compression", Mark.WARN, said, advice.COMPRESSION, {"content_encoding": coding})
+    return Finding("compression", Mark.WARN, said, advice.COMPRESSION, figures)
 
 
 def cross_origin(seen: Observation, answer: Answer) -> Finding | None:

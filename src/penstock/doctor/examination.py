@@ -106,6 +106,7 @@ class Examination:
     Attributes:
       opened_at: the same.
       size: bytes, as on the wire.
+      unpacked: bytes, decompressed; the same where nothing was compressed.
       first_at: when the first byte came; None if none did.
       last_at: when the last one came; ``opened_at`` if none did.
       events: how many events a client would have heard.
@@ -123,6 +124,7 @@ class Examination:
     def __init__(self, opened_at: float) -> None:
         self.opened_at: float = opened_at
         self.size: int = 0
+        self.unpacked: int = 0
         self.first_at: float | None = None
         self.last_at: float = opened_at
         self.events: int = 0
@@ -168,6 +170,7 @@ class Examination:
           at: when they came.
           size: how many they were on the wire, if they were compressed.
         """
+        self.unpacked += len(data)
         burst = self._arrival(len(data) if size is None else size, at)
         if self.too_large:
             return
