@@ -348,6 +348,9 @@ ROWS: dict[str, Row] = {
         *("resume", lambda: resumed(resumption(status=None, failure="reset")), FAIL, "reset"),
         "log",
     ),
+    "not printable": (
+        *("resume", lambda: resumed(None, [(0, b"id: a\1\ndata: a\n\n")]), SKIP, r"“a\x01”", ""),
+    ),
     "cut short": (
         *("resume", lambda: resumed(Resumption("16", "17")), SKIP, "not waited for", ""),
     ),
@@ -403,6 +406,7 @@ def test_only_the_advice_for_who_is_there() -> None:
         (["1", "2"], ("1", "2")),
         (["1", "2", "3"], ("2", "3")),
         (list("123456"), ("3", "4")),
+        (["\1", "2"], None),
     ],
 )
 def test_which_id_is_sent(ids: list[str], pair: tuple[str, str] | None) -> None:

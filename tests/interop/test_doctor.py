@@ -230,6 +230,14 @@ BAD = {
         ([b"HTTP/1.1 302 F\r\nLocation: ftp://127.0.0.1/\r\nContent-Length: 0\r\n\r\n"],),
         *("answer", "FAIL", "cannot be asked for"),
     ),
+    "redirects to what is no name": Bad(
+        ([b"HTTP/1.1 302 F\r\nLocation: http://xn--/\r\nContent-Length: 0\r\n\r\n"],),
+        *("answer", "FAIL", "A-label"),
+    ),
+    "redirects to no name": Bad(
+        ([b"HTTP/1.1 302 F\r\nLocation: http://%s/\r\nContent-Length: 0\r\n\r\n" % (b"a" * 99)],),
+        *("answer", "FAIL", "label"),
+    ),
     "gathers it whole": Bad(
         ([headed(OPEN, NO_CACHE, b"Content-Length: 18"), event(1) + event(2)[:2]],),
         *("delivery", "FAIL", "gathered whole", "proxy_buffering off"),
@@ -367,6 +375,22 @@ def test_the_page_tells_of_all_options_and_checks() -> None:
     assert set(re.findall(r"--[a-z]+", rows)) == options - {"--help"}
     checks = {bad.check for bad in BAD.values()} | {"cors", "protocol", "first byte"}
     assert checks <= set(re.findall(r"(?m)^\| ([a-z ]+) \|", page))
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"SSL_CERT_FILE": "/nowhere"},
+        {"SSL_CERT_FILE": "/etc/passwd"},
+        {"ALL_PROXY": "socks5://127.0.0.1:1"},
+        {"ALL_PROXY": "gopher://127.0.0.1:1"},
+    ],
+)
+def test_an_environment_that_is_wrong(env: dict[str, str]) -> None:
+    """It is one line, and status 2."""
+    ran = doctor("http://127.0.0.1:1/", **env)
+    assert (ran.status, ran.out) == (2, "")
+    assert re.fullmatch(r"penstock: the environment is not as it should be: .*\n", ran.err)
 
 
 @contextmanager

@@ -59,14 +59,22 @@ async def observe(
     asked.update(headers or {})
     seen.credentials = "cookie" in asked
     seen.stopped = True
-    async with httpx.AsyncClient(http2=True, timeout=None) as client:
+    try:
+        client = httpx.AsyncClient(http2=True, timeout=None)
+    except (ImportError, OSError, ValueError) as error:
+        # Of SSL_CERT_FILE, or the address of a proxy.
+        seen.failure = f"the environment is not as it should be: {reason_of(error)}"
+        seen.unreachable, seen.stopped = True, False
+        return
+    async with client:
         observer = _Observer(client, url, asked, seen)
         try:
             await observer.hold()
         except _NoAnswer as error:
             seen.failure = str(error)
             seen.timed_out = error.why is _Why.SILENT
-            seen.unreachable = error.why is _Why.UNREACHABLE and not seen.redirects
+            nobody = not observer.asked and not seen.redirects
+            seen.unreachable = nobody and error.why is _Why.UNREACHABLE
         if seen.body is not None and (pair := to_send(seen.body)) is not None:
             await observer.resume(*pair)
     seen.stopped = False
@@ -100,7 +108,7 @@ class _Observer:
         self._headers = headers
         self._seen = seen
         self._sent_at = -math.inf
-        self._asked = False
+        self.asked = False
 
     async def hold(self) -> None:
         """Ask, and hold the stream for as long as is wanted.
@@ -191,13 +199,13 @@ class _Observer:
         except (httpx.ConnectError, httpx.ProxyError) as error:
             said = f"cannot connect to {address_of(request.url)}: {reason_of(error)}"
             raise _NoAnswer(_Why.UNREACHABLE, said) from error
-        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, UnicodeError) as error:
             said = f"{address_of(request.url)} cannot be asked for: {reason_of(error)}"
             raise _NoAnswer(_Why.UNREACHABLE, said) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             said = f"no answer from {address_of(request.url)}: {reason_of(error)}"
             raise _NoAnswer(_Why.BROKEN, said) from error
-        if not self._asked:
+        if not self.asked:
             said = f"cannot connect to {address_of(request.url)} within {limit:g} s"
             raise _NoAnswer(_Why.UNREACHABLE, said)
         said = f"no answer from {address_of(request.url)} within {limit:g} s"
@@ -206,12 +214,12 @@ class _Observer:
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Ask, and follow no redirect: httpx would read its body, however long it is."""
         request.extensions["trace"] = self._trace
-        self._asked = False
+        self.asked = False
         return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
 
     async def _trace(self, event: str, _: dict[str, Any]) -> None:
         if event.endswith(".send_request_headers.complete"):
-            self._asked, self._sent_at = True, trio.current_time()
+            self.asked, self._sent_at = True, trio.current_time()
 
     def _answer_of(self, response: httpx.Response) -> Answer:
         now = trio.current_time()

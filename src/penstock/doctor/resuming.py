@@ -29,7 +29,7 @@ def to_send(body: Examination) -> tuple[str, str | None] | None:
     ids = list(body.ids)[-_BACK:]
     if len(ids) > 2 and ids[0] == body.first_id:
         del ids[0]
-    if not ids:
+    if not ids or not ids[0].isprintable():  # a browser would send it; h11 refuses to
         return None
     return (ids[0], ids[1]) if len(ids) > 1 else (ids[0], None)
 
@@ -43,7 +43,10 @@ def resumed(seen: Observation, answer: Answer, body: Examination) -> Finding | N
         return Finding("resume", Mark.WARN, said, _IDS, {"ids": 0})
     tried = seen.resumption
     if tried is None:
-        return None
+        if seen.stopped:
+            return None
+        said = f"not tried: {quoted(body.ids[-1])} is among ids that a header cannot have here"
+        return Finding("resume", Mark.SKIP, said)
     figures: dict[str, Figure] = {
         "sent": tried.sent,
         "expected": tried.expected,
