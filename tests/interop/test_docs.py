@@ -90,6 +90,8 @@ def test_each_block_runs(block: Block, tmp_path: Path, request: pytest.FixtureRe
         ("sh", "penstock publish http://127.0.0.1:8080/publish Hello\n"),
         ("sh", "python -m nox -s nothing\n"),
         ("sh", "penstock serve nothing:app\n"),
+        ("sh", "penstock doctor --nothing http://127.0.0.1:8080/sse\n"),
+        ("sh", "penstock doctor --nothing https://example.org/\n"),
         ("toml", "[penstock]\nsend_timout = 3\n"),
         ("json", "{'a': 1}\n"),
         ("ini", "nothing\n"),

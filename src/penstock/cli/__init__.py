@@ -1,4 +1,4 @@
-"""The command line: `penstock serve`, `penstock listen` and `penstock publish`.
+"""The command line: `penstock serve`, `listen`, `publish` and `doctor`.
 
 A command's module is imported when the command is called: none waits for what only another needs.
 """
@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "serve": "Serve an application, or the demonstration.",
     "publish": "Publish an event, or each line of standard input as one.",
     "listen": "Print the events of a stream as they come.",
+    "doctor": "Say what is wrong with a stream, and what to set.",
 }
 
 _EXAMPLES: Final = """\b
@@ -26,6 +27,7 @@ Examples:
   penstock serve shop:app --bind 0.0.0.0:80     `app` in shop.py of this directory
   penstock listen http://127.0.0.1:8080/sse     what it sends, until Ctrl-C
   penstock publish http://127.0.0.1:8080/publish --topic news 'It rains'
+  penstock doctor https://example.org/events    whether a browser can use it, and what to set
 """
 
 

@@ -1,0 +1,204 @@
+"""`penstock doctor`: what is wrong with an event stream, and what to set."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import partial
+from typing import Any, Final, final
+from urllib.parse import urlsplit
+
+import click
+import httpx  # noqa: ASYNC127 - the release that the project depends on
+import trio
+
+from penstock.cli.arguments import HEADER, URL
+from penstock.cli.running import run
+from penstock.cli.standard_streams import Output
+from penstock.client.url import address_of
+from penstock.doctor.findings import findings_of
+from penstock.doctor.observation import Observation
+from penstock.doctor.observing import observe
+from penstock.doctor.wording import Finding, Mark, counted
+
+__all__ = ["doctor"]
+
+_STDERR: Final = 2
+
+_EXAMPLES: Final = """\b
+Examples:
+  penstock doctor https://example.org/events
+  penstock doctor --for 70 URL                  see whether a proxy cuts a silent stream
+  penstock doctor --origin https://app.example.org --header 'Cookie: id=…' URL
+  penstock doctor --json URL | jq '.checks[] | select(.mark == "FAIL")'
+"""
+
+# Seconds between two updates of what a terminal shows.
+_SHOW: Final = 0.1
+
+_COLORS: Final = {Mark.OK: "green", Mark.WARN: "yellow", Mark.FAIL: "red", Mark.SKIP: None}
+
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+
+
+@final
+class _Origin(click.ParamType[str]):
+    name = "ORIGIN"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the origin, as a browser writes it."""
+        parts = urlsplit(str(value))
+        if value == "null":
+            return str(value)
+        bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        if not (bare and parts.scheme and _HOST.fullmatch(parts.netloc)):
+            self.fail(f"{value!r} is not an origin, such as https://app.example.org")
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+@final
+class _Seconds(click.ParamType[float]):
+    name = "SECONDS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return a number of seconds that one may wait."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds")
+        if not 0 < seconds <= 86400:
+            self.fail(f"{value!r} is not above 0, or more than a day")
+        return seconds
+
+
+class _NobodyToAsk(click.ClickException):
+    """There was no server, so nothing could be checked."""
+
+    exit_code = 2
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("url", type=URL)
+@click.option(
+    "hold",
+    "--for",
+    type=_Seconds(),
+    default=20.0,
+    metavar="SECONDS",
+    help="How long to wait for the answer, and then to hold the stream. [default: 20]",
+)
+@click.option(
+    "--origin",
+    type=_Origin(),
+    metavar="ORIGIN",
+    help="Check whether pages of this origin may read it (CORS).",
+)
+@HEADER
+@click.option("as_json", "--json", is_flag=True, help="Print a JSON object, for programs.")
+def doctor(
+    url: httpx.URL,
+    hold: float,
+    origin: str | None,
+    headers: tuple[tuple[str, str], ...],
+    as_json: bool,
+) -> int:
+    """Check the event stream at URL, of any server, through whatever proxies are before it.
+
+    Asks for it as a browser does, holds it, and comes back with the id of an event. Prints a line
+    for each check: ok, warn, FAIL, or skip where there was nothing to tell by; and what to set.
+
+    It takes as long as --for says, and up to 10 s more to come back. The status is 0 when nothing
+    failed, 1 when something did, 2 when there was nobody to ask, and for wrong usage; after Ctrl-C,
+    which prints what was found so far, it is 130, after SIGTERM 143.
+    """
+    seen = Observation(address_of(url), hold, origin)
+    output = Output()
+    status = run(partial(_watch, url, seen, httpx.Headers(headers)), output=output)
+    if seen.stopped and not status:  # nobody reads what would be said
+        return 0
+    found = [] if seen.unreachable else findings_of(seen)
+    form = _json if as_json else _text
+    if found or as_json:
+        said = form(seen, found, output.is_terminal)
+        status = run(partial(output.write, said), output=output) or status
+    if seen.unreachable:
+        raise _NobodyToAsk(seen.failure or "")
+    failed = any(finding.mark is Mark.FAIL for finding in found)
+    return status or (1 if failed else 0)
+
+
+async def _watch(url: httpx.URL, seen: Observation, headers: httpx.Headers) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_show_progress, seen)
+        await observe(url, seen, headers=headers)
+        nursery.cancel_scope.cancel()
+
+
+async def _show_progress(seen: Observation) -> None:
+    """Show what goes on, for who waits at a terminal."""
+    if not os.isatty(_STDERR):
+        return
+    began = trio.current_time()
+    try:
+        while True:
+            await trio.sleep(_SHOW)
+            click.echo(
+                f"\r{_progress(seen, trio.current_time() - began)}\x1b[K", err=True, nl=False
+            )
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _progress(seen: Observation, elapsed: float) -> str:
+    if seen.resumption is not None:
+        return "coming back with an id"
+    if seen.body is None:
+        return f"waiting for the answer: {elapsed:.0f} of {seen.hold:g} s"
+    held = trio.current_time() - seen.body.opened_at
+    return f"holding: {held:.0f} of {seen.hold:g} s, {counted(seen.body.events, 'event')}"
+
+
+def _text(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
+    colored = terminal and not os.environ.get("NO_COLOR")
+    width = max(len(finding.check) for finding in found)
+    lines = []
+    for finding in found:
+        mark = f"{finding.mark:<4}"
+        color = _COLORS[finding.mark]
+        mark = click.style(mark, fg=color) if colored and color else mark
+        lines.append(f"{mark}  {finding.check:<{width}}  {finding.said}")
+        lines += [f"{'':<{width + 8}}- {hint}" for hint in finding.advice]
+    marks = [finding.mark for finding in found]
+    failed, warned = marks.count(Mark.FAIL), marks.count(Mark.WARN)
+    summary = f"{failed} failed, {counted(warned, 'warning')}"
+    if seen.stopped:
+        summary = f"interrupted; so far {summary}"
+    if len(found) > 1 or seen.stopped:
+        lines.append(summary)
+    return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+
+def _json(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
+    checks = [
+        {
+            "check": finding.check,
+            "mark": str(finding.mark),
+            "said": finding.said,
+            "advice": list(finding.advice),
+            **dict(finding.figures),
+        }
+        for finding in found
+    ]
+    marks = [finding.mark for finding in found]
+    said = {
+        "url": seen.address,
+        "failed": marks.count(Mark.FAIL),
+        "warnings": marks.count(Mark.WARN),
+        "interrupted": seen.stopped,
+        "unreachable": seen.failure if seen.unreachable else None,
+        "checks": checks,
+    }
+    return (json.dumps(said, ensure_ascii=terminal) + "\n").encode(errors="replace")

@@ -1,0 +1,203 @@
+"""What follows from the head of an answer, and from how it was come by."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from penstock.doctor import advice
+from penstock.doctor.observation import Answer, Observation, Redirect
+from penstock.doctor.wording import Figure, Finding, Mark, counted, quoted, shown
+
+__all__ = ["answered", "cached", "compressed", "cross_origin", "negotiated", "redirected"]
+
+_GIVES_UP: Final = "a browser gives up for good"
+
+# What a status means for a client of an event stream, and what to do.
+_MEANINGS: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
+    204: (
+        "how a server tells clients to stay away: a browser does not come back",
+        ("the server: answer 200 where there is, or will be, something to say",),
+    ),
+    401: (f"it wants to know who asks; {_GIVES_UP}", advice.ACCESS),
+    403: (f"it refuses who asks; {_GIVES_UP}", advice.ACCESS),
+    404: (f"there is nothing at this address; {_GIVES_UP}", ("check the path, and the proxy's",)),
+    405: (f"it does not take GET; {_GIVES_UP}", ("an EventSource sends GET and nothing else",)),
+    406: (
+        f"it has no text/event-stream; {_GIVES_UP}",
+        ("the server: answer Accept: text/event-stream",),
+    ),
+    429: (f"too many requests; {_GIVES_UP}", ("count streams, and not how often they reconnect",)),
+    502: (
+        f"a proxy got no answer from its server; {_GIVES_UP}",
+        ("is the server running, and is it where the proxy looks for it?",),
+    ),
+    503: (
+        f"it cannot, just now; {_GIVES_UP}",
+        ("is the server running? At a restart, have the proxy wait for it",),
+    ),
+    504: (f"a proxy waited in vain for its server; {_GIVES_UP}", advice.IDLE),
+}
+
+_TYPE_ADVICE: Final = ("the server: Content-Type: text/event-stream",)
+_CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
+
+
+def redirected(seen: Observation) -> Finding | None:
+    """Say where the redirects led; None where there was none."""
+    hops = seen.redirects
+    if not hops:
+        return None
+    shown = [f"{hop.status} to {quoted(hop.target)}" for hop in hops[:3]]
+    said = f"{counted(len(hops), 'redirect')}: {', '.join(shown)}{', …' if hops[3:] else ''}"
+    figures: dict[str, Figure] = {"targets": [hop.target for hop in hops[:3]]}
+    if seen.too_many_redirects:
+        lasting = "they lead nowhere: the proxy and the server redirect to each other, perhaps"
+        hint = "a server behind TLS has to know it: pass X-Forwarded-Proto on, and have it heeded"
+        return Finding("redirects", Mark.FAIL, f"{said}; {lasting}", (hint,), figures)
+    if any(_scheme(hop.source) == "https" != _scheme(hop.target) for hop in hops):
+        hint = "the server makes http of https: nginx: proxy_set_header X-Forwarded-Proto $scheme;"
+        said = f"{said}; from https to http, which browsers refuse on a page of https"
+        return Finding("redirects", Mark.FAIL, said, (hint,), figures)
+    if any(_crosses(hop) for hop in hops):
+        hint = "name the last address in the page: no later connection needs the way round"
+        said = f"{said}; to another origin, which needs CORS, and gets no Authorization"
+        return Finding("redirects", Mark.WARN, said, (hint,), figures)
+    return Finding("redirects", Mark.OK, said, (), figures)
+
+
+def answered(seen: Observation) -> Finding:
+    """Say what the answer is: an event stream, or what instead."""
+    answer = seen.answer
+    if answer is None:
+        failure = seen.failure or "no answer yet"
+        hints: tuple[str, ...] = ()
+        if seen.timed_out:
+            failure = f"{failure}, not even a header, as if something held it back"
+            hints = ("the server: send the header, and a comment, at once", *advice.BUFFERING)
+        return Finding("answer", Mark.FAIL if seen.failure else Mark.SKIP, failure, hints)
+    status = f"{answer.status} {answer.phrase}".rstrip()
+    figures: dict[str, Figure] = {
+        "status": answer.status,
+        "content_type": answer.header("content-type") or None,
+        "server": answer.header("server") or None,
+        "via": answer.header("via") or None,
+    }
+    if answer.status != 200:
+        said, hints = _MEANINGS.get(answer.status, (f"not 200: {_GIVES_UP}", ()))
+        return Finding("answer", Mark.FAIL, f"{status}: {said}", hints, figures)
+    given = answer.header("content-type")
+    if answer.kind != "text/event-stream":
+        kind = quoted(given) if given else "no content type"
+        said = f"{status}, but {kind} in place of text/event-stream: {_GIVES_UP}"
+        return Finding("answer", Mark.FAIL, said, _TYPE_ADVICE, figures)
+    charset = _CHARSET.search(given)
+    if charset and charset[1].lower() not in ("utf-8", "utf8"):
+        said = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
+        return Finding(
+            "answer", Mark.FAIL, f"{said}, and Chromium refuses it", _TYPE_ADVICE, figures
+        )
+    said = f"{status}, {shown(given)}{_from(answer)}"
+    return Finding("answer", Mark.OK, said, (), figures)
+
+
+def negotiated(answer: Answer) -> Finding:
+    """Say which version of HTTP the connection speaks."""
+    figures: dict[str, Figure] = {"version": answer.version, "tls": answer.tls}
+    if not answer.version.startswith("HTTP/1"):
+        said = f"{answer.version}: streams share a connection"
+        return Finding("protocol", Mark.OK, said, (), figures)
+    why = ", though HTTP/2 was offered" if answer.tls else " without TLS"
+    said = f"{answer.version}{why}: a browser holds six connections to a host, in all its tabs"
+    first = () if answer.tls else ("TLS first: without it, browsers speak no HTTP/2",)
+    hints = (*first, *advice.HTTP2)
+    return Finding("protocol", Mark.WARN, said, hints, figures)
+
+
+def cached(answer: Answer) -> Finding:
+    """Say what the answer tells caches and nginx."""
+    control, accel = answer.header("cache-control"), answer.header("x-accel-buffering")
+    figures: dict[str, Figure] = {
+        "cache_control": control or None,
+        "x_accel_buffering": accel or None,
+        "age": answer.header("age") or None,
+    }
+    if age := answer.header("age"):
+        said = f"Age: {quoted(age)}: this came out of a cache"
+        return Finding("caching", Mark.FAIL, said, advice.CACHE, figures)
+    directives = {each.partition("=")[0].strip().lower() for each in control.split(",")}
+    if not directives & {"no-store", "no-cache"}:
+        given = f"Cache-Control: {quoted(control)}" if control else "no Cache-Control"
+        said = f"{given}: a cache on the way may keep it, or wait for its end"
+        return Finding("caching", Mark.WARN, said, advice.CACHE, figures)
+    said = f"Cache-Control: {shown(control)}"
+    if accel.strip().lower() == "yes":
+        said = f"{said}; X-Accel-Buffering: yes, which has an nginx hold it back"
+        return Finding("caching", Mark.WARN, said, ("the server: X-Accel-Buffering: no",), figures)
+    if accel:
+        said = f"{said}; X-Accel-Buffering: {shown(accel)}"
+    elif "nginx" not in answer.header("server").lower():  # which takes it off
+        said = f"{said}; no X-Accel-Buffering: no, which would have an nginx pass events on at once"
+    return Finding("caching", Mark.OK, said, (), figures)
+
+
+def compressed(seen: Observation) -> Finding:
+    """Say whether it is compressed for who asks as a browser does."""
+    coding = seen.coding
+    if coding in ("", "identity"):
+        said = "none, though gzip and br were offered"
+        return Finding("compression", Mark.OK, said, (), {"content_encoding": None})
+    figures: dict[str, Figure] = {"content_encoding": coding}
+    body = seen.body
+    if body is not None and body.size and not body.unpacked:
+        said = f"{quoted(coding)}: {counted(body.size, 'byte')} came, and nothing comes out of them"
+        return Finding("compression", Mark.FAIL, said, advice.COMPRESSION, figures)
+    said = f"{quoted(coding)}: what compresses holds back, unless it is flushed after each event"
+    return Finding("compression", Mark.WARN, said, advice.COMPRESSION, figures)
+
+
+def cross_origin(seen: Observation, answer: Answer) -> Finding | None:
+    """Say whether a page of another origin may read it; None if that was not asked."""
+    if seen.origin is None:
+        return None
+    allowed = answer.header("access-control-allow-origin").strip()
+    credentials = answer.header("access-control-allow-credentials").strip() == "true"
+    figures: dict[str, Figure] = {"allow_origin": allowed or None, "allow_credentials": credentials}
+    hint = f"the server: Access-Control-Allow-Origin: {seen.origin}"
+    if not allowed:
+        said = f"no Access-Control-Allow-Origin: a page of {seen.origin} cannot read it"
+        return Finding("cors", Mark.FAIL, said, (hint,), figures)
+    if allowed not in ("*", seen.origin):
+        twice = " (more than one is none)" if "," in allowed else ""
+        said = f"Access-Control-Allow-Origin: {quoted(allowed)}{twice}: not {seen.origin}"
+        return Finding("cors", Mark.FAIL, said, (hint,), figures)
+    with_cookies = "with" if credentials and allowed != "*" else "without"
+    said = f"Access-Control-Allow-Origin: {allowed}: {with_cookies} cookies (withCredentials)"
+    if seen.credentials and with_cookies == "without":
+        hints = (f"{hint}, and not *", "the server: Access-Control-Allow-Credentials: true")
+        return Finding("cors", Mark.FAIL, f"{said}, and this one needs them", hints, figures)
+    vary = {each.strip().lower() for each in answer.header("vary").split(",")}
+    if allowed != "*" and not vary & {"origin", "*"}:
+        said = f"{said}; no Vary: Origin, so a cache may give it to another"
+        return Finding("cors", Mark.WARN, said, ("the server: Vary: Origin",), figures)
+    return Finding("cors", Mark.OK, said, (), figures)
+
+
+def _from(answer: Answer) -> str:
+    """Return who says that it answers: often the proxy."""
+    parts = [
+        f"{word} {shown(answer.header(name))}"
+        for word, name in (("from", "server"), ("via", "via"))
+        if answer.header(name)
+    ]
+    return f" ({' '.join(parts)})" if parts else ""
+
+
+def _scheme(address: str) -> str:
+    return urlsplit(address).scheme
+
+
+def _crosses(hop: Redirect) -> bool:
+    source, target = urlsplit(hop.source), urlsplit(hop.target)
+    return (source.scheme, source.netloc) != (target.scheme, target.netloc)

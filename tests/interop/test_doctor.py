@@ -1,0 +1,636 @@
+"""`penstock doctor`, as a process: good servers, bad ones, and a real nginx set up badly."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx  # noqa: ASYNC127 - the release that the project depends on
+import pytest
+import trio
+import trustme
+from docs_blocks import DOCS
+from processes import PENSTOCK, Server, serving, wait_until
+from scripted import CHUNKED, OPEN, OVER, Scripted, scripted
+
+from penstock.doctor.findings import findings_of
+from penstock.doctor.observation import Observation, StreamEnd
+from penstock.doctor.observing import observe
+from require import require
+
+DOCTOR = (PENSTOCK, "doctor")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What it printed, and its status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def checks(self) -> dict[str, str]:
+        """Each check with its mark."""
+        rows = re.findall(r"(?m)^(ok|warn|FAIL|skip) +(\w+(?: \w+)?) ", self.out)
+        return {check: mark for mark, check in rows}
+
+    def line(self, check: str) -> str:
+        """Return a check's line, and the advice below it."""
+        found = re.search(rf"(?m)^\w+ +{check} +(.*(?:\n +- .*)*)", self.out)
+        assert found, self.out
+        return found[1]
+
+
+def said_by(ran: subprocess.CompletedProcess[bytes]) -> Said:
+    said = Said(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+    assert "Traceback" not in said.err
+    return said
+
+
+def doctor(*arguments: str, **env: str) -> Said:
+    """Run it to its end."""
+    return said_by(
+        subprocess.run(
+            [*DOCTOR, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            env={**os.environ, **env},
+            check=False,
+        )
+    )
+
+
+async def ask(server: Scripted, *arguments: str) -> Said:
+    """Run it to its end, beside a server in the test's own Trio run."""
+    command = [*DOCTOR, server.url, *arguments]
+    with trio.fail_after(50):
+        return said_by(
+            await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+        )
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def headed(head: bytes, *fields: bytes) -> bytes:
+    """Return a head with more fields."""
+    return head[:-2] + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+
+
+def event(number: int, text: str = "x") -> bytes:
+    return b"id: %d\ndata: %s\n\n" % (number, text.encode())
+
+
+def slowly(parts: Iterable[bytes], pause: float) -> list[bytes | float]:
+    """Return an answer that has a pause after each of these."""
+    return [each for part in parts for each in (part, pause)]
+
+
+NO_CACHE = b"Cache-Control: no-store"
+GOOD = headed(CHUNKED, NO_CACHE, b"X-Accel-Buffering: no")
+
+
+# Good servers.
+
+
+def test_a_hub_that_is_well(demo: Server) -> None:
+    """The demonstration's hub has nothing but HTTP/1.1 to be warned of, and the status is 0."""
+    said = doctor("--for", "7", f"{demo.url}/subscribe?topic=*")
+    assert (said.status, said.err) == (0, "")
+    checks = ("answer", "caching", "compression", "first byte", "delivery", "format", "held")
+    assert said.checks == {**dict.fromkeys((*checks, "resume"), "ok"), "protocol": "warn"}
+    assert "X-Accel-Buffering: no" in said.line("caching")
+    assert "went on with" in said.line("resume")
+    assert said.out.endswith("\n0 failed, 1 warning\n")
+
+
+def test_tls_and_http2(tmp_path: Path) -> None:
+    """Over TLS it speaks HTTP/2, as a browser does, and has nothing to say of connections."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    chain, key, trusted = tmp_path / "chain", tmp_path / "key", tmp_path / "trusted"
+    certificate.cert_chain_pems[0].write_to_path(str(chain))
+    certificate.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(trusted))
+    command = (PENSTOCK, "serve", "--bind", "127.0.0.1:0")
+    tls = ("--certfile", str(chain), "--keyfile", str(key))
+    with serving(*command, *tls, folder=tmp_path) as server:
+        url = f"https://localhost:{server.port}/subscribe?topic=*"
+        said = doctor("--for", "7", url, SSL_CERT_FILE=str(trusted))
+        assert (said.status, said.err) == (0, "")
+        assert set(said.checks.values()) == {"ok"}
+        assert said.line("protocol") == "HTTP/2: streams share a connection"
+        assert said.out.endswith("\n0 failed, 0 warnings\n")
+        untrusted = doctor(url)
+        assert (untrusted.status, untrusted.out) == (2, "")
+        assert re.fullmatch(
+            r"penstock: cannot connect to .*certificate verify failed.*\n", untrusted.err
+        )
+
+
+async def test_what_it_asks() -> None:
+    """It asks as a browser does, with what is given, and comes back with the id of an event."""
+    async with scripted(
+        [GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0],
+        [GOOD, chunk(event(4)), 30.0],
+    ) as server:
+        said = await ask(server, "--for", "1", "--origin", "https://A.example", "-H", "Cookie: a=b")
+    assert server.header("accept") == ["text/event-stream"] * 2
+    assert server.header("accept-encoding")[0] == "gzip, deflate, br, zstd"
+    assert server.header("origin") == ["https://a.example"] * 2
+    assert server.header("cookie") == ["a=b"] * 2
+    assert server.header("last-event-id") == [None, "2"]
+    assert "“4”, not “3”" in said.line("resume")
+    assert said.checks["cors"] == "FAIL"
+    assert said.status == 1
+
+
+def test_for_programs(demo: Server) -> None:
+    """With --json, an object has the same findings, and figures."""
+    said = doctor("--json", "--for", "1", f"{demo.url}/sse")
+    found: Any = json.loads(said.out)
+    assert said.out.count("\n") == 1
+    assert (found["url"], found["failed"], found["interrupted"], found["unreachable"]) == (
+        *(f"{demo.url}/sse", 0, False, None),
+    )
+    checks = {check["check"]: check for check in found["checks"]}
+    assert checks["answer"]["status"] == 200
+    assert checks["protocol"]["mark"] == "warn"
+    assert checks["protocol"]["advice"]
+    assert checks["format"]["events"] >= 1
+    assert checks["held"]["held_for"] >= 1
+    assert doctor("--json", "--for", "1", f"{demo.url}/").status == 1
+
+
+# Bad servers.
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A server that does something wrong: its answers, and what is said of it."""
+
+    answers: tuple[Iterable[bytes | float], ...]
+    check: str
+    mark: str
+    said: str
+    hint: str = ""
+    status: int = 1
+    hold: str = "1"
+
+
+PACKED = gzip.compress(b"data: x\n\n" * 3)
+BAD = {
+    "never answers": Bad(
+        ([30.0],), "answer", "FAIL", "within 1 s, not even a header", "nginx: proxy_buffering off"
+    ),
+    "drips a head without an end": Bad(
+        (slowly([b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 40], 0.1),),
+        *("answer", "FAIL", "within 1 s, not even a header"),
+    ),
+    "has a head without an end": Bad(
+        (itertools.chain([b"HTTP/1.1 200 OK\r\nX: "], itertools.repeat(b"x" * 65536)),),
+        *("answer", "FAIL", "no answer from"),
+    ),
+    "closes at once": Bad(([],), "answer", "FAIL", "no answer from"),
+    "speaks something else": Bad(
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"],), "answer", "FAIL", "no answer from"
+    ),
+    "says 204": Bad(([OVER],), "answer", "FAIL", "204 No Content", "answer 200"),
+    "sends a page": Bad(
+        ([OPEN.replace(b"event-stream", b"html")],),
+        *("answer", "FAIL", "“text/html” in place of", "Content-Type: text/event-stream"),
+    ),
+    "redirects to itself": Bad(
+        tuple(
+            [b"HTTP/1.1 301 M\r\nLocation: /events\r\nContent-Length: 0\r\n\r\n"] for _ in "x" * 30
+        ),
+        *("redirects", "FAIL", "21 redirects: 301 to “http://", "X-Forwarded-Proto"),
+    ),
+    "redirects to nowhere": Bad(
+        ([b"HTTP/1.1 302 F\r\nLocation: http://[::x]/\r\nContent-Length: 0\r\n\r\n"],),
+        *("answer", "FAIL", "no answer from"),
+    ),
+    "redirects to what cannot be asked": Bad(
+        ([b"HTTP/1.1 302 F\r\nLocation: ftp://127.0.0.1/\r\nContent-Length: 0\r\n\r\n"],),
+        *("answer", "FAIL", "cannot be asked for"),
+    ),
+    "redirects to what is no name": Bad(
+        ([b"HTTP/1.1 302 F\r\nLocation: http://xn--/\r\nContent-Length: 0\r\n\r\n"],),
+        *("answer", "FAIL", "A-label"),
+    ),
+    "redirects to no name": Bad(
+        ([b"HTTP/1.1 302 F\r\nLocation: http://%s/\r\nContent-Length: 0\r\n\r\n" % (b"a" * 99)],),
+        *("answer", "FAIL", "label"),
+    ),
+    "gathers it whole": Bad(
+        ([headed(OPEN, NO_CACHE, b"Content-Length: 18"), event(1) + event(2)[:2]],),
+        *("delivery", "FAIL", "gathered whole", "proxy_buffering off"),
+    ),
+    "lets a buffer go when it is full": Bad(
+        (slowly([GOOD, *[chunk((event(1) * 9)[:50])] * 5, b""], 0.6),),
+        *("delivery", "FAIL", "50 bytes at a time", "nginx: proxy_buffering off"),
+        hold="3",
+    ),
+    "compresses": Bad(
+        ([headed(GOOD, b"Content-Encoding: gzip"), chunk(PACKED), 30.0],),
+        *("compression", "warn", "“gzip”", "gzip off", 0),
+    ),
+    "compresses, and holds it back": Bad(
+        ([headed(GOOD, b"Content-Encoding: gzip"), chunk(PACKED[:10]), 30.0],),
+        *("compression", "FAIL", "10 bytes came, and nothing", "Caddy: encode"),
+    ),
+    "compresses by a way that is not known here": Bad(
+        (
+            [headed(GOOD, b"Content-Encoding: br"), chunk(b"..."), 30.0],
+            [GOOD, chunk(event(1)), 30.0],
+        ),
+        *("compression", "warn", "“br”", "Caddy: encode", 0),
+    ),
+    "says that it compressed": Bad(
+        ([headed(GOOD, b"Content-Encoding: gzip"), chunk(event(1)), 30.0],),
+        *("held", "FAIL", "what came is not compressed"),
+    ),
+    "sends a bomb": Bad(
+        ([headed(GOOD, b"Content-Encoding: gzip"), chunk(gzip.compress(b"x" * 10**8)), 30.0],),
+        *("format", "FAIL", "more than 1048576 bytes"),
+        hold="3",
+    ),
+    "may be kept by a cache": Bad(
+        ([CHUNKED, chunk(event(1)), 30.0],), "caching", "warn", "no Cache-Control", "no-store", 0
+    ),
+    "cuts it": Bad(
+        ([GOOD, chunk(event(1))],), "held", "FAIL", "torn after", "the logs of the proxy"
+    ),
+    "cuts it after a silence": Bad(
+        ([GOOD, chunk(event(1)), 1.5],), "held", "FAIL", "torn", "proxy_read_timeout", hold="5"
+    ),
+    "ends it": Bad(
+        ([GOOD, chunk(event(1)), b"0\r\n\r\n"],),
+        *("held", "warn", "ended after", "204 tells", 0),
+    ),
+    "sends lines that are none": Bad(
+        ([GOOD, chunk(b'{"a": 1}\n\ndata: x\n\n'), 30.0],),
+        *("format", "FAIL", 'line 1 “{"a": 1}”: a line that is no field', "begins with data:"),
+    ),
+    "never ends a line": Bad(
+        (itertools.chain([OPEN], itertools.repeat(b"x" * 65536)),),
+        *("format", "FAIL", "more than 1048576 bytes", "an empty line after each event"),
+    ),
+    "begins anew": Bad(
+        tuple([GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0] for _ in "12"),
+        *("resume", "FAIL", "began again with “1”", "Last-Event-ID"),
+    ),
+    "refuses an id": Bad(
+        (
+            [GOOD, chunk(event(1)), 30.0],
+            [b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n"],
+        ),
+        *("resume", "FAIL", "it answered 400", "take any Last-Event-ID"),
+    ),
+    "is away when one comes back": Bad(
+        ([GOOD, chunk(event(1)), 30.0], []), "resume", "FAIL", "no answer from"
+    ),
+    "has no ids": Bad(
+        ([GOOD, chunk(b"data: x\n\n"), 30.0],), "resume", "warn", "no ids", "an id of its own", 0
+    ),
+    "writes to the terminal": Bad(
+        ([GOOD, chunk(b"\x1b[2Jdata: x\n\n"), 30.0],), "format", "FAIL", r"“\x1b[2Jdata: x”"
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
+    """Each fault is marked so, said so and advised so, with the status for it; in good time."""
+    began = trio.current_time()
+    answers: Any = bad.answers
+    async with scripted(*answers) as server:
+        said = await ask(server, "--for", bad.hold)
+    assert said.checks[bad.check] == bad.mark, said.out
+    assert bad.said in said.line(bad.check)
+    assert bad.hint in said.line(bad.check)
+    assert (said.status, said.err) == (bad.status, "")
+    assert "\x1b" not in said.out
+    assert trio.current_time() - began < 2 * float(bad.hold) + 20
+
+
+# What is asked for wrongly, and what ends it.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing argument 'URL'"),
+        (["ftp://example.org/"], "is not a URL such as"),
+        (["--for", "0", "http://127.0.0.1/"], "'0' is not above 0"),
+        (["--for", "nan", "http://127.0.0.1/"], "'nan' is not above 0"),
+        (["--for", "x", "http://127.0.0.1/"], "'x' is no number of seconds"),
+        (["--origin", "a.example", "http://127.0.0.1/"], "is not an origin, such as https://"),
+        (["--origin", "https://a.example/x", "http://127.0.0.1/"], "is not an origin"),
+        (["--header", "a", "http://127.0.0.1/"], "'a' is not a header"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], said: str) -> None:
+    """It is one line, and status 2."""
+    ran = doctor(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert re.fullmatch(r"penstock: .*\n", ran.err)
+    assert said in ran.err
+
+
+def test_nobody_to_ask() -> None:
+    """Who cannot be reached cannot be checked: one line, status 2, and an object for programs."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    ran = doctor(url)
+    line = f"penstock: cannot connect to {url}: Connection refused\n"
+    assert (ran.status, ran.out, ran.err) == (2, "", line)
+    ran = doctor("--json", url)
+    assert (ran.status, ran.err) == (2, line)
+    found: Any = json.loads(ran.out)
+    assert (f"penstock: {found['unreachable']}\n", found["checks"]) == (line, [])
+
+
+def test_the_page_tells_of_all_options_and_checks() -> None:
+    """The page on the doctor has each of its options, and each check."""
+    options = set(re.findall(r"--[a-z]+", doctor("--help").out.partition("Examples:")[0]))
+    page = (DOCS / "doctor.md").read_text()
+    rows = "".join(re.findall(r"(?m)^\| (`-.*?) \|", page))
+    assert set(re.findall(r"--[a-z]+", rows)) == options - {"--help"}
+    checks = {bad.check for bad in BAD.values()} | {"cors", "protocol", "first byte"}
+    assert checks <= set(re.findall(r"(?m)^\| ([a-z ]+) \|", page))
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"SSL_CERT_FILE": "/nowhere"},
+        {"SSL_CERT_FILE": "/etc/passwd"},
+        {"ALL_PROXY": "socks5://127.0.0.1:1"},
+        {"ALL_PROXY": "gopher://127.0.0.1:1"},
+    ],
+)
+def test_an_environment_that_is_wrong(env: dict[str, str]) -> None:
+    """It is one line, and status 2."""
+    ran = doctor("http://127.0.0.1:1/", **env)
+    assert (ran.status, ran.out) == (2, "")
+    assert re.fullmatch(r"penstock: the environment is not as it should be: .*\n", ran.err)
+
+
+@contextmanager
+def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run it for the length of the block."""
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    with subprocess.Popen([*DOCTOR, *arguments], stdin=subprocess.DEVNULL, **piped) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_it(number: signal.Signals, status: int) -> None:
+    """What was found so far is printed, without a word on stderr, and the connection is closed."""
+    async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
+        with started(server.url, "--for", "60") as process:
+            with trio.fail_after(20):
+                while not server.requests:  # noqa: ASYNC110 - no event of it
+                    await trio.sleep(0.01)
+                await trio.sleep(0.3)
+                process.send_signal(number)
+                out, err = await trio.to_thread.run_sync(process.communicate)
+                while not server.gone:  # noqa: ASYNC110 - no event of it
+                    await trio.sleep(0.01)
+    assert (process.returncode, err) == (status, b"")
+    assert re.search(rb"\ninterrupted; so far 0 failed, \d warnings?\n$", out)
+
+
+async def test_nobody_reads_what_it_prints() -> None:
+    """It ends when the pipe is closed, though it had nothing to print yet, without a word."""
+    async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
+        with started(server.url, "--for", "60") as process:
+            with trio.fail_after(20):
+                while not server.requests:  # noqa: ASYNC110 - no event of it
+                    await trio.sleep(0.01)
+                assert process.stdout is not None
+                assert process.stderr is not None
+                process.stdout.close()
+                assert await trio.to_thread.run_sync(process.wait) == 0
+                assert process.stderr.read() == b""
+
+
+async def test_a_terminal_sees_colours_and_how_far_it_is() -> None:
+    """On a terminal marks have colours, and a line of stderr says what is waited for."""
+    ours, theirs = pty.openpty()
+    with ExitStack() as stack:
+        stack.callback(os.close, ours)
+        async with scripted([GOOD, chunk(event(1)), 30.0], [GOOD, 30.0]) as server:
+            with started(server.url, "--for", "1", stdout=theirs, stderr=theirs) as process:
+                os.close(theirs)
+                shown = b""
+                with trio.fail_after(30):
+                    while process.poll() is None or b"failed" not in shown:
+                        await trio.lowlevel.wait_readable(ours)
+                        try:
+                            shown += os.read(ours, 65536)
+                        except OSError:  # its last descriptor is closed
+                            break
+    assert b"holding: " in shown
+    assert b"\x1b[32mok  \x1b[0m" in shown
+
+
+# Observing itself.
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.01, 0.05, 0.2, 0.5])
+async def test_observing_can_be_cancelled_anywhere(delay: float) -> None:
+    """Cancelled at any moment, it leaves no connection open and no task, and says what it saw."""
+    answers: list[list[bytes | float]] = [
+        [GOOD, *(chunk(event(n)) for n in range(4)), 30.0] for _ in range(2)
+    ]
+    async with scripted(*answers) as server:
+        before = trio.lowlevel.current_statistics().tasks_living
+        seen = Observation(server.url, 0.1)
+        with trio.move_on_after(delay) as scope:
+            await observe(httpx.URL(server.url), seen)
+        assert seen.stopped == scope.cancelled_caught
+        assert findings_of(seen)
+        with trio.fail_after(5):
+            while trio.lowlevel.current_statistics().tasks_living > before:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+
+
+async def test_what_is_seen_is_there_at_once() -> None:
+    """While the stream is held, the observation has what came so far."""
+    async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
+        seen = Observation(server.url, 60.0)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(observe, httpx.URL(server.url), seen))
+                while seen.body is None or not seen.body.events:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                assert (seen.end, list(seen.body.ids)) == (None, ["1"])
+                nursery.cancel_scope.cancel()
+        assert seen.end is StreamEnd.STOPPED
+
+
+# nginx, set up badly.
+
+NGINX = """
+pid {folder}/pid;
+daemon off;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://127.0.0.1:{behind}; {settings} }}
+    }}
+}}
+"""
+
+# Many events, of an application that answers by hand: nobody asks nginx not to buffer.
+PLENTY = """
+import trio
+from quart_trio import QuartTrio
+from penstock import ServerSentEvent
+from penstock.quart import EventSourceResponse
+
+app = QuartTrio(__name__)
+
+async def count(events):
+    for number in range(1_000_000):
+        await events.send(ServerSentEvent("x" * 600, id=str(number)))
+        await trio.sleep(0.2)
+
+@app.get("/events")
+async def view():
+    response = EventSourceResponse(count)
+    del response.headers["X-Accel-Buffering"]
+    return response
+"""
+
+
+@contextmanager
+def nginx(folder: Path, behind: int, settings: str = "") -> Iterator[str]:
+    """Run nginx before a server, with nothing but its defaults and these; the value is its URL."""
+    program = require("nginx", install="apt-get install nginx")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port, behind=behind, settings=settings))
+    command = [program, "-p", str(folder), "-e", "stderr", "-c", str(config)]
+    with (folder / "nginx.log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "nginx.log").read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    try:
+        wait_until(answers)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def bare(text: str) -> str:
+    """Leave out what differs from one time to the next: figures, and where the server is."""
+    text = re.sub(r"http://[^ ]+", "URL", text)
+    return re.sub(r"[\d.]+ (ms|s)\b|\b\d+ times", "#", text)
+
+
+def shown(said: Said, check: str) -> str:
+    return bare(said.line(check))
+
+
+def shown_by_the_page() -> str:
+    return bare((DOCS / "doctor.md").read_text())
+
+
+@pytest.fixture
+def plenty(tmp_path: Path) -> Iterator[Server]:
+    """Serve many events, without the header that nginx would heed."""
+    (tmp_path / "plenty.py").write_text(PLENTY)
+    command = (PENSTOCK, "serve", "plenty:app", "--bind", "127.0.0.1:0")
+    with serving(*command, folder=tmp_path, cwd=tmp_path) as server:
+        assert server.url
+        yield server
+
+
+def test_nginx_that_buffers(plenty: Server, tmp_path: Path) -> None:
+    """It says that 4,096 bytes are let go at a time, and what to set; set so, nothing is held."""
+    with nginx(tmp_path, plenty.port) as url:
+        said = doctor("--for", "8", f"{url}/events")
+    assert (said.status, said.checks["delivery"]) == (1, "FAIL")
+    assert "a buffer is let go, 4096 bytes at a time" in said.line("delivery")
+    assert "nginx: proxy_buffering off; or, from the server" in said.line("delivery")
+    assert "Caddy" not in said.out
+    assert shown(said, "delivery") in shown_by_the_page()
+    with nginx(tmp_path, plenty.port, "proxy_buffering off;") as url:
+        said = doctor("--for", "3", f"{url}/events")
+    assert said.checks["delivery"] == "ok"
+
+
+def test_nginx_that_holds_the_header_back(demo: Server, tmp_path: Path) -> None:
+    """Of a stream with few events, not even the header comes; it says so, and what to set."""
+    held = "proxy_ignore_headers X-Accel-Buffering;"
+    with nginx(tmp_path, demo.port, held) as url:
+        said = doctor("--for", "2", f"{url}/subscribe?topic=*")
+    assert (said.status, said.checks) == (1, {"answer": "FAIL"})
+    assert "not even a header" in said.line("answer")
+    assert "nginx: proxy_buffering off" in said.line("answer")
+    assert shown(said, "answer") in shown_by_the_page()
+    with nginx(tmp_path, demo.port) as url:  # with the header that Penstock sends
+        assert doctor("--for", "1", f"{url}/subscribe?topic=*").status == 0
+
+
+def test_nginx_that_compresses(demo: Server, tmp_path: Path) -> None:
+    """It says that gzip is on, and where it is turned off."""
+    settings = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any; gzip_http_version 1.0;"
+    with nginx(tmp_path, demo.port, settings) as url:
+        said = doctor("--for", "1", f"{url}/sse")
+    assert said.checks["compression"] == "warn"
+    assert "nginx: gzip off; in the location" in said.line("compression")
+
+
+def test_nginx_that_cuts_what_is_silent(demo: Server, tmp_path: Path) -> None:
+    """It says after how long it was cut, and what to set."""
+    with nginx(tmp_path, demo.port, "proxy_read_timeout 2s;") as url:
+        said = doctor("--for", "8", f"{url}/subscribe?topic=none")
+    assert (said.status, said.checks["held"]) == (1, "FAIL")
+    assert re.match(r"torn after 2\.\d s, 2\.\d s after the last byte", said.line("held"))
+    assert "nginx: proxy_read_timeout" in said.line("held")
+
+
+def test_nginx_without_a_server(tmp_path: Path) -> None:
+    """It says that a proxy got no answer."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        behind = free.getsockname()[1]
+    with nginx(tmp_path, behind) as url:
+        said = doctor("--for", "2", f"{url}/events")
+    assert said.status == 1
+    assert "502 Bad Gateway: a proxy got no answer" in said.line("answer")
