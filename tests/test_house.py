@@ -17,7 +17,7 @@ SANS_IO = {
 }
 HOSTS = {
     *("quart", "quart_asgi", "quart_hub", "hypercorn", "loading", "cli", "demo"),
-    *("client", "client_connection", "url", "doctor.observing"),
+    *("client", "client_connection", "url", "doctor.asking", "doctor.observing"),
 }
 MODULES = {
     info.name.removeprefix("penstock.")
