@@ -253,6 +253,10 @@ BAD = {
         tuple([GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0] for _ in "12"),
         *("resume", "FAIL", "began again with “1”", "Last-Event-ID"),
     ),
+    "begins anew, with much at once": Bad(
+        tuple([GOOD, chunk(b"".join(event(n) for n in range(500))), 30.0] for _ in "12"),
+        *("resume", "FAIL", "began again with “0”", "Last-Event-ID"),
+    ),
     "refuses an id": Bad(
         (
             [GOOD, chunk(event(1)), 30.0],

@@ -140,7 +140,7 @@ async def _resume(
     except _Ended:
         pass
     finally:
-        tried.ids = tuple(body.ids)
+        tried.first = body.first_id
         tried.waited = trio.current_time() - began
     tried.done = True
 
@@ -171,7 +171,7 @@ async def _read(
                 for piece in unpacker.unpack(chunk):
                     body.feed(piece, at, size=0)
                     await trio.lowlevel.checkpoint()  # httpx has none where more is there
-                if first_id and body.ids:
+                if first_id and body.first_id is not None:
                     return
             raise _Ended(_how(response))
     except httpx.TransportError as error:
