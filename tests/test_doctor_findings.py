@@ -59,9 +59,14 @@ def refused(status: int, **changes: Any) -> Observation:
 
 
 def resumption(
-    *ids: str, sent: str = "16", expected: str | None = "17", status: int | None = 200, **known: Any
+    first: str | None = None,
+    *,
+    sent: str = "16",
+    expected: str | None = "17",
+    status: int | None = 200,
+    **known: Any,
 ) -> Resumption:
-    return Resumption(sent, expected, status=status, ids=ids, waited=3.0, done=True, **known)
+    return Resumption(sent, expected, status=status, first=first, waited=3.0, done=True, **known)
 
 
 def found(seen: Observation, check: str) -> Finding:
@@ -97,6 +102,12 @@ def stuck() -> Observation:
     assert seen.body is not None
     seen.body.feed(b"", 100.0, size=10)
     return seen
+
+
+def many() -> Observation:
+    """Have the thousandth arrival end within an event, which the next one ends."""
+    arrivals = [(number / 10, b"data: x\n\n") for number in range(1, 1000)]
+    return streamed([*arrivals, (100.0, b"data"), (100.1, b": x\n\n")], until=110.0)
 
 
 def resumed(tried: Resumption | None, arrivals: Arrivals = STEADY) -> Observation:
@@ -254,6 +265,7 @@ ROWS: dict[str, Row] = {
         *("delivery", lambda: streamed([(2, b"data: "), (4, b"a\n\n")]), WARN, "2.0 s long"),
         "flush",
     ),
+    "one of many that stops within": ("delivery", many, OK, "in 989 arrivals", ""),
     # Format.
     "well-formed": ("format", streamed, OK, "19 events, 1 comment", ""),
     "nothing came": ("format", lambda: streamed([]), SKIP, "nothing came", ""),

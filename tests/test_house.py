@@ -15,7 +15,9 @@ SANS_IO = {
     *("errors", "event", "decode", "outcome"),
     *("doctor.examination", "doctor.findings", "doctor.unpacking"),
 }
-HOSTS = {"quart", "hypercorn", "client", "cli", "demo", "doctor.observing"}
+HOSTS = {
+    *("quart", "hypercorn", "client", "cli", "demo", "doctor.asking", "doctor.observing"),
+}
 MODULES = {
     info.name.removeprefix("penstock.")
     for info in pkgutil.walk_packages(penstock.__path__, "penstock.")

@@ -300,6 +300,7 @@ def test_version_and_help() -> None:
         (["serve", "--help"], {"httpx"}),
         (["listen", "--help"], {"hypercorn", "quart"}),
         (["publish", "--help"], {"hypercorn", "quart"}),
+        (["doctor", "--help"], {"hypercorn", "quart"}),
     ],
 )
 def test_what_another_command_needs_is_not_imported(arguments: list[str], absent: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""`penstock doctor`, as a process: good servers, bad ones, and a real nginx set up badly."""
+"""`penstock doctor`, as a process: good servers, bad ones, and what is asked for wrongly."""
 
 from __future__ import annotations
 
@@ -23,56 +23,13 @@ import pytest
 import trio
 import trustme
 from docs_blocks import DOCS
-from processes import PENSTOCK, Server, serving, wait_until
+from doctored import DOCTOR, Said, doctor, said_by
+from processes import PENSTOCK, Server, serving
 from scripted import CHUNKED, OPEN, OVER, Scripted, scripted
 
 from penstock.doctor.findings import findings_of
 from penstock.doctor.observation import Observation, StreamEnd
 from penstock.doctor.observing import observe
-from require import require
-
-DOCTOR = (PENSTOCK, "doctor")
-
-
-@dataclass(frozen=True)
-class Said:
-    """What it printed, and its status."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def checks(self) -> dict[str, str]:
-        """Each check with its mark."""
-        rows = re.findall(r"(?m)^(ok|warn|FAIL|skip) +(\w+(?: \w+)?) ", self.out)
-        return {check: mark for mark, check in rows}
-
-    def line(self, check: str) -> str:
-        """Return a check's line, and the advice below it."""
-        found = re.search(rf"(?m)^\w+ +{check} +(.*(?:\n +- .*)*)", self.out)
-        assert found, self.out
-        return found[1]
-
-
-def said_by(ran: subprocess.CompletedProcess[bytes]) -> Said:
-    said = Said(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
-    assert "Traceback" not in said.err
-    return said
-
-
-def doctor(*arguments: str, **env: str) -> Said:
-    """Run it to its end."""
-    return said_by(
-        subprocess.run(
-            [*DOCTOR, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            env={**os.environ, **env},
-            check=False,
-        )
-    )
 
 
 async def ask(server: Scripted, *arguments: str) -> Said:
@@ -296,6 +253,10 @@ BAD = {
         tuple([GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0] for _ in "12"),
         *("resume", "FAIL", "began again with “1”", "Last-Event-ID"),
     ),
+    "begins anew, with much at once": Bad(
+        tuple([GOOD, chunk(b"".join(event(n) for n in range(500))), 30.0] for _ in "12"),
+        *("resume", "FAIL", "began again with “0”", "Last-Event-ID"),
+    ),
     "refuses an id": Bad(
         (
             [GOOD, chunk(event(1)), 30.0],
@@ -328,6 +289,23 @@ async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
     assert (said.status, said.err) == (bad.status, "")
     assert "\x1b" not in said.out
     assert trio.current_time() - began < 2 * float(bad.hold) + 20
+
+
+async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
+    """What is compressed in a way not known here is looked at uncompressed, if it may be."""
+    packed = headed(GOOD, b"Content-Encoding: br")
+    async with scripted(
+        [packed, 30.0],
+        [GOOD, chunk(b"data: x\n\n"), 30.0],
+        [packed, 30.0],
+        [packed, b"1\r\nx\r\n", 30.0],
+    ) as server:
+        plain = await ask(server, "--for", "1")
+        never = await ask(server, "--for", "1")
+    assert server.header("accept-encoding")[1::2] == ["identity"] * 2
+    assert (plain.checks["compression"], plain.line("format")) == ("warn", "1 event, 0 comments")
+    assert (never.checks["compression"], never.checks["format"]) == ("warn", "skip")
+    assert "compressed as “br”, asked or not" in never.line("format")
 
 
 # What is asked for wrongly, and what ends it.
@@ -423,11 +401,12 @@ async def test_a_signal_ends_it(number: signal.Signals, status: int) -> None:
 
 async def test_nobody_reads_what_it_prints() -> None:
     """It ends when the pipe is closed, though it had nothing to print yet, without a word."""
-    async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
+    async with scripted([GOOD, chunk(b"bad\n\n"), 30.0]) as server:
         with started(server.url, "--for", "60") as process:
             with trio.fail_after(20):
                 while not server.requests:  # noqa: ASYNC110 - no event of it
                     await trio.sleep(0.01)
+                await trio.sleep(0.3)  # or it may have seen nothing that failed
                 assert process.stdout is not None
                 assert process.stderr is not None
                 process.stdout.close()
@@ -488,149 +467,3 @@ async def test_what_is_seen_is_there_at_once() -> None:
                 assert (seen.end, list(seen.body.ids)) == (None, ["1"])
                 nursery.cancel_scope.cancel()
         assert seen.end is StreamEnd.STOPPED
-
-
-# nginx, set up badly.
-
-NGINX = """
-pid {folder}/pid;
-daemon off;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
-    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ proxy_pass http://127.0.0.1:{behind}; {settings} }}
-    }}
-}}
-"""
-
-# Many events, of an application that answers by hand: nobody asks nginx not to buffer.
-PLENTY = """
-import trio
-from quart_trio import QuartTrio
-from penstock import ServerSentEvent
-from penstock.quart import EventSourceResponse
-
-app = QuartTrio(__name__)
-
-async def count(events):
-    for number in range(1_000_000):
-        await events.send(ServerSentEvent("x" * 600, id=str(number)))
-        await trio.sleep(0.2)
-
-@app.get("/events")
-async def view():
-    response = EventSourceResponse(count)
-    del response.headers["X-Accel-Buffering"]
-    return response
-"""
-
-
-@contextmanager
-def nginx(folder: Path, behind: int, settings: str = "") -> Iterator[str]:
-    """Run nginx before a server, with nothing but its defaults and these; the value is its URL."""
-    program = require("nginx", install="apt-get install nginx")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, behind=behind, settings=settings))
-    command = [program, "-p", str(folder), "-e", "stderr", "-c", str(config)]
-    with (folder / "nginx.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
-
-    def answers() -> bool:
-        assert process.poll() is None, (folder / "nginx.log").read_text()
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            return False
-        return True
-
-    try:
-        wait_until(answers)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def bare(text: str) -> str:
-    """Leave out what differs from one time to the next: figures, and where the server is."""
-    text = re.sub(r"http://[^ ]+", "URL", text)
-    return re.sub(r"[\d.]+ (ms|s)\b|\b\d+ times", "#", text)
-
-
-def shown(said: Said, check: str) -> str:
-    return bare(said.line(check))
-
-
-def shown_by_the_page() -> str:
-    return bare((DOCS / "doctor.md").read_text())
-
-
-@pytest.fixture
-def plenty(tmp_path: Path) -> Iterator[Server]:
-    """Serve many events, without the header that nginx would heed."""
-    (tmp_path / "plenty.py").write_text(PLENTY)
-    command = (PENSTOCK, "serve", "plenty:app", "--bind", "127.0.0.1:0")
-    with serving(*command, folder=tmp_path, cwd=tmp_path) as server:
-        assert server.url
-        yield server
-
-
-def test_nginx_that_buffers(plenty: Server, tmp_path: Path) -> None:
-    """It says that 4,096 bytes are let go at a time, and what to set; set so, nothing is held."""
-    with nginx(tmp_path, plenty.port) as url:
-        said = doctor("--for", "8", f"{url}/events")
-    assert (said.status, said.checks["delivery"]) == (1, "FAIL")
-    assert "a buffer is let go, 4096 bytes at a time" in said.line("delivery")
-    assert "nginx: proxy_buffering off; or, from the server" in said.line("delivery")
-    assert "Caddy" not in said.out
-    assert shown(said, "delivery") in shown_by_the_page()
-    with nginx(tmp_path, plenty.port, "proxy_buffering off;") as url:
-        said = doctor("--for", "3", f"{url}/events")
-    assert said.checks["delivery"] == "ok"
-
-
-def test_nginx_that_holds_the_header_back(demo: Server, tmp_path: Path) -> None:
-    """Of a stream with few events, not even the header comes; it says so, and what to set."""
-    held = "proxy_ignore_headers X-Accel-Buffering;"
-    with nginx(tmp_path, demo.port, held) as url:
-        said = doctor("--for", "2", f"{url}/subscribe?topic=*")
-    assert (said.status, said.checks) == (1, {"answer": "FAIL"})
-    assert "not even a header" in said.line("answer")
-    assert "nginx: proxy_buffering off" in said.line("answer")
-    assert shown(said, "answer") in shown_by_the_page()
-    with nginx(tmp_path, demo.port) as url:  # with the header that Penstock sends
-        assert doctor("--for", "1", f"{url}/subscribe?topic=*").status == 0
-
-
-def test_nginx_that_compresses(demo: Server, tmp_path: Path) -> None:
-    """It says that gzip is on, and where it is turned off."""
-    settings = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any; gzip_http_version 1.0;"
-    with nginx(tmp_path, demo.port, settings) as url:
-        said = doctor("--for", "1", f"{url}/sse")
-    assert said.checks["compression"] == "warn"
-    assert "nginx: gzip off; in the location" in said.line("compression")
-
-
-def test_nginx_that_cuts_what_is_silent(demo: Server, tmp_path: Path) -> None:
-    """It says after how long it was cut, and what to set."""
-    with nginx(tmp_path, demo.port, "proxy_read_timeout 2s;") as url:
-        said = doctor("--for", "8", f"{url}/subscribe?topic=none")
-    assert (said.status, said.checks["held"]) == (1, "FAIL")
-    assert re.match(r"torn after 2\.\d s, 2\.\d s after the last byte", said.line("held"))
-    assert "nginx: proxy_read_timeout" in said.line("held")
-
-
-def test_nginx_without_a_server(tmp_path: Path) -> None:
-    """It says that a proxy got no answer."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        behind = free.getsockname()[1]
-    with nginx(tmp_path, behind) as url:
-        said = doctor("--for", "2", f"{url}/events")
-    assert said.status == 1
-    assert "502 Bad Gateway: a proxy got no answer" in said.line("answer")

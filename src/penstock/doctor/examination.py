@@ -113,6 +113,7 @@ class Examination:
       first_event_at: when the first of them was complete.
       comments: how many comments there were.
       bursts: the first 1,000 of what came together.
+      last_burst: the last one, which may be none of those.
       faults: what clients pass over.
       ids: the last 100 ids that events brought, each once where it was repeated at once.
       first_id: the first of them.
@@ -131,13 +132,13 @@ class Examination:
         self.first_event_at: float | None = None
         self.comments: int = 0
         self.bursts: list[Burst] = []
+        self.last_burst: Burst | None = None
         self.faults: dict[Fault, Found] = {}
         self.ids: deque[str] = deque(maxlen=_LAST_IDS)
         self.first_id: str | None = None
         self.repeated_id: str | None = None
         self.too_large: bool = False
         self._longest_silence = 0.0
-        self._current: Burst | None = None
         self._decoder = EventStreamDecoder(max_event_size=MAX_EVENT_SIZE)
         self._known: set[int] = set()
         # Cutting into lines.
@@ -188,15 +189,15 @@ class Examination:
     def _arrival(self, size: int, at: float) -> Burst:
         silence = at - self.last_at
         self._longest_silence = max(self._longest_silence, silence)
-        if self._current is None or silence > _TOGETHER:
-            self._current = Burst(at, at)
+        if self.last_burst is None or silence > _TOGETHER:
+            self.last_burst = Burst(at, at)
             if len(self.bursts) < _MOST_BURSTS:
-                self.bursts.append(self._current)
+                self.bursts.append(self.last_burst)
         self.first_at = at if self.first_at is None else self.first_at
-        self.last_at = self._current.ended = at
+        self.last_at = self.last_burst.ended = at
         self.size += size
-        self._current.size += size
-        return self._current
+        self.last_burst.size += size
+        return self.last_burst
 
     def _take_lines(self, at: float) -> None:
         buffer, start = self._buffer, 0

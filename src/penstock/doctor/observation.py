@@ -93,7 +93,7 @@ class Resumption:
       expected: the id of the event that followed it on the first connection; None if none did.
       status: what it was answered; None while there is no answer.
       failure: why there was no answer.
-      ids: the ids of its first events, in order.
+      first: the id that its events brought first; None if none did.
       waited: seconds for which it was listened to.
       done: whether it was listened to for as long as was meant.
     """
@@ -102,7 +102,7 @@ class Resumption:
     expected: str | None
     status: int | None = None
     failure: str | None = None
-    ids: tuple[str, ...] = ()
+    first: str | None = None
     waited: float = 0.0
     done: bool = False
 

@@ -1,4 +1,4 @@
-"""Ask for a stream as a browser does, hold it, come back with an id: what is seen on the way.
+"""Ask for a stream, hold it, come back with an id: what is seen on the way.
 
 Rule 1: everything has a bound: the wait for an answer, redirects, the time that a stream is held,
 and what is kept of it.
@@ -8,19 +8,17 @@ Rule 2: what was seen is in the `Observation` at any time, so that who is interr
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from enum import Enum, auto
-from typing import Any, Final, final
+from typing import Final
 
 import httpx  # noqa: ASYNC127 - the release that the project depends on
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of
-from penstock.client.url import address_of
+from penstock.doctor.asking import Asker, NoAnswer, Why, client_like_a_browsers, close
 from penstock.doctor.examination import Examination
-from penstock.doctor.observation import Answer, Observation, Redirect, Resumption, StreamEnd
+from penstock.doctor.observation import Answer, Observation, Resumption, StreamEnd
 from penstock.doctor.resuming import to_send
 from penstock.doctor.unpacking import Unpacker, can_unpack
 
@@ -32,9 +30,6 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "User-Agent": "penstock-doctor",
 }
-
-# As Chromium and Firefox allow.
-_MAX_REDIRECTS: Final = 20
 
 # Seconds for the second connection. A history answers at once; a live stream may be slow.
 _RESUME: Final = 10.0
@@ -59,214 +54,95 @@ async def observe(
     asked.update(headers or {})
     seen.credentials = "cookie" in asked
     seen.stopped = True
-    try:
-        client = httpx.AsyncClient(http2=True, timeout=None)
-    except (ImportError, OSError, ValueError) as error:
-        # Of SSL_CERT_FILE, or the address of a proxy.
-        seen.failure = f"the environment is not as it should be: {reason_of(error)}"
-        seen.unreachable, seen.stopped = True, False
-        return
-    async with client:
-        observer = _Observer(client, url, asked, seen)
-        try:
-            await observer.hold()
-        except _NoAnswer as error:
-            seen.failure = str(error)
-            seen.timed_out = error.why is _Why.SILENT
-            nobody = not observer.asked and not seen.redirects
-            seen.unreachable = nobody and error.why is _Why.UNREACHABLE
-        if seen.body is not None and (pair := to_send(seen.body)) is not None:
-            await observer.resume(*pair)
+    cookies = await _hold(url, asked, seen)
+    if seen.body is not None and (pair := to_send(seen.body)) is not None:
+        # With a client of its own: over HTTP/2, the first one's connection would still carry the
+        # first stream, which httpx does not reset.
+        async with client_like_a_browsers(cookies) as client:
+            await _resume(Asker(client, url), asked, seen, *pair)
     seen.stopped = False
 
 
-class _Why(Enum):
-    """Why there was no answer."""
+async def _hold(url: httpx.URL, headers: httpx.Headers, seen: Observation) -> httpx.Cookies | None:
+    """Ask, and hold the stream for as long as is wanted; return the cookies that were set."""
+    asker = None
+    try:
+        async with client_like_a_browsers() as client:
+            asker = Asker(client, url)
+            response = await _open(asker, headers, seen)
+            if response is not None and seen.answer is not None:
+                await _watch(response, seen.answer, seen)
+            return client.cookies
+    except NoAnswer as error:
+        seen.failure = str(error)
+        seen.timed_out = error.why is Why.SILENT
+        seen.too_many_redirects = error.why is Why.LOOP
+        nobody = (asker is None or not asker.asked) and not seen.redirects
+        seen.unreachable = nobody and error.why is Why.UNREACHABLE
+        return None
 
-    UNREACHABLE = auto()
-    SILENT = auto()
-    BROKEN = auto()
+
+async def _open(asker: Asker, headers: httpx.Headers, seen: Observation) -> httpx.Response | None:
+    """Return an answer that is a stream, whose bytes can be read if there is a way.
+
+    Raises:
+      NoAnswer: there was none.
+    """
+    response, seen.answer = await asker.ask(headers, seen.hold, seen.redirects)
+    seen.coding = _coding(seen.answer)
+    if seen.answer.is_stream and not can_unpack(seen.coding):
+        # What a browser gets is known; what is in it is looked at uncompressed.
+        await close(response)
+        plain = httpx.Headers(headers)
+        plain["Accept-Encoding"] = "identity"
+        response, seen.answer = await asker.ask(plain, seen.hold, [])
+        seen.readable = can_unpack(_coding(seen.answer))
+    if seen.answer.is_stream:
+        return response
+    await close(response)
+    return None
 
 
-class _NoAnswer(Exception):
-    """There was no answer; the message says why, for people."""
+async def _watch(response: httpx.Response, answer: Answer, seen: Observation) -> None:
+    seen.body = Examination(answer.opened_at)
+    try:
+        await _read(response, seen.body, seen.hold)
+        seen.end = StreamEnd.HELD
+    except _Ended as end:
+        seen.end, seen.end_said = end.how, str(end)
+    finally:
+        seen.ended_at = trio.current_time()
+        if seen.end is None:
+            seen.end = StreamEnd.STOPPED
 
-    def __init__(self, why: _Why, said: str) -> None:
-        super().__init__(said)
-        self.why: _Why = why
 
-
-@final
-class _Observer:
-    """The connections, one after the other."""
-
-    def __init__(
-        self, client: httpx.AsyncClient, url: httpx.URL, headers: httpx.Headers, seen: Observation
-    ) -> None:
-        self._client = client
-        self._url = url
-        self._headers = headers
-        self._seen = seen
-        self._sent_at = -math.inf
-        self.asked = False
-
-    async def hold(self) -> None:
-        """Ask, and hold the stream for as long as is wanted.
-
-        Raises:
-          _NoAnswer: there was none.
-        """
-        seen = self._seen
-        response = await self._ask(self._headers, seen.redirects, seen.hold)
-        seen.answer = self._answer_of(response)
-        seen.coding = seen.answer.header("content-encoding").strip().lower()
-        if not seen.answer.is_stream:
-            await _close(response)
-            return
-        if not can_unpack(seen.coding):
-            # What a browser gets is known; what is in it is looked at uncompressed.
-            await _close(response)
-            plain = httpx.Headers(self._headers)
-            plain["Accept-Encoding"] = "identity"
-            response = await self._ask(plain, [], seen.hold)
-            seen.answer = self._answer_of(response)
-            coding = seen.answer.header("content-encoding").strip().lower()
-            seen.readable = can_unpack(coding)
-            if not seen.answer.is_stream:
-                await _close(response)
-                return
-        seen.body = Examination(seen.answer.opened_at)
-        try:
-            await self._read(response, seen.body, seen.hold)
-            seen.end = StreamEnd.HELD
-        except _Ended as end:
-            seen.end, seen.end_said = end.how, str(end)
-        finally:
-            seen.ended_at = trio.current_time()
-            if seen.end is None:
-                seen.end = StreamEnd.STOPPED
-
-    async def resume(self, last: str, expected: str | None) -> None:
-        """Ask again, with the id of an event, and see which one comes first."""
-        tried = self._seen.resumption = Resumption(last, expected)
-        headers = httpx.Headers(self._headers)
-        if last_bytes := last.encode().strip(b" \t"):
-            headers.update([(b"Last-Event-ID", last_bytes)])
-        headers["Accept-Encoding"] = "identity"
-        began = trio.current_time()
-        body = Examination(began)
-        try:
-            limit = min(self._seen.hold, _RESUME)
-            response = await self._ask(headers, [], limit)
-            answer = self._answer_of(response)
-            tried.status = answer.status
-            if answer.is_stream and can_unpack(answer.header("content-encoding").lower()):
-                await self._read(response, body, limit, first_id=True)
-            else:
-                await _close(response)
-        except _NoAnswer as error:
-            tried.failure = str(error)
-        except _Ended:
-            pass
-        finally:
-            tried.ids = tuple(body.ids)
-            tried.waited = trio.current_time() - began
-        tried.done = True
-
-    async def _ask(
-        self, headers: httpx.Headers, redirects: list[Redirect], limit: float
-    ) -> httpx.Response:
-        """Return the answer that redirects lead to.
-
-        Raises:
-          _NoAnswer: there was none.
-        """
-        request = self._client.build_request("GET", self._url, headers=headers)
-        try:
-            with trio.move_on_after(limit):
-                response = await self._send(request)
-                while (following := response.next_request) is not None:
-                    await _close(response)
-                    source, target = address_of(request.url), address_of(following.url)
-                    redirects.append(Redirect(response.status_code, source, target))
-                    if len(redirects) > _MAX_REDIRECTS:
-                        self._seen.too_many_redirects = True
-                        said = f"no answer, but more than {_MAX_REDIRECTS} redirects"
-                        raise _NoAnswer(_Why.BROKEN, said)
-                    request = following
-                    response = await self._send(request)
-                return response
-        except (httpx.ConnectError, httpx.ProxyError) as error:
-            said = f"cannot connect to {address_of(request.url)}: {reason_of(error)}"
-            raise _NoAnswer(_Why.UNREACHABLE, said) from error
-        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, UnicodeError) as error:
-            said = f"{address_of(request.url)} cannot be asked for: {reason_of(error)}"
-            raise _NoAnswer(_Why.UNREACHABLE, said) from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            said = f"no answer from {address_of(request.url)}: {reason_of(error)}"
-            raise _NoAnswer(_Why.BROKEN, said) from error
-        if not self.asked:
-            said = f"cannot connect to {address_of(request.url)} within {limit:g} s"
-            raise _NoAnswer(_Why.UNREACHABLE, said)
-        said = f"no answer from {address_of(request.url)} within {limit:g} s"
-        raise _NoAnswer(_Why.SILENT, said)
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Ask, and follow no redirect: httpx would read its body, however long it is."""
-        request.extensions["trace"] = self._trace
-        self.asked = False
-        return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
-
-    async def _trace(self, event: str, _: dict[str, Any]) -> None:
-        if event.endswith(".send_request_headers.complete"):
-            self.asked, self._sent_at = True, trio.current_time()
-
-    def _answer_of(self, response: httpx.Response) -> Answer:
-        now = trio.current_time()
-        return Answer(
-            status=response.status_code,
-            phrase=response.reason_phrase or httpx.codes.get_reason_phrase(response.status_code),
-            headers={name.lower(): value for name, value in response.headers.items()},
-            version=response.http_version,
-            tls=response.url.scheme == "https",
-            address=address_of(response.url),
-            waited=now - self._sent_at,
-            opened_at=now,
-        )
-
-    async def _read(
-        self,
-        response: httpx.Response,
-        body: Examination,
-        limit: float,
-        *,
-        first_id: bool = False,
-    ) -> None:
-        """Examine what comes until time is up, or until an event brings an id.
-
-        Raises:
-          _Ended: it ended before.
-        """
-        unpacker = Unpacker(response.headers.get("content-encoding", "").strip().lower())
-        chunks = response.aiter_raw()
-        try:
-            with trio.move_on_after(limit):
-                async for chunk in chunks:
-                    at, size = trio.current_time(), len(chunk)
-                    body.feed(b"", at, size=size)
-                    for piece in unpacker.unpack(chunk):
-                        body.feed(piece, at, size=0)
-                        await trio.lowlevel.checkpoint()  # httpx has none where more is there
-                    if first_id and body.ids:
-                        return
-                raise _Ended(_how(response))
-        except httpx.TransportError as error:
-            raise _Ended(StreamEnd.TORN, reason_of(error)) from error
-        except ValueError as error:
-            raise _Ended(StreamEnd.TORN, f"what came is not compressed: {error}") from error
-        finally:
-            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await _close(response, chunks)
+async def _resume(
+    asker: Asker, headers: httpx.Headers, seen: Observation, last: str, expected: str | None
+) -> None:
+    """Ask again, with the id of an event, and see which one comes first."""
+    tried = seen.resumption = Resumption(last, expected)
+    again = httpx.Headers(headers)
+    if last_bytes := last.encode().strip(b" \t"):
+        again.update([(b"Last-Event-ID", last_bytes)])
+    again["Accept-Encoding"] = "identity"
+    limit = min(seen.hold, _RESUME)
+    began = trio.current_time()
+    body = Examination(began)
+    try:
+        response, answer = await asker.ask(again, limit, [])
+        tried.status = answer.status
+        if answer.is_stream and can_unpack(_coding(answer)):
+            await _read(response, body, limit, first_id=True)
+        else:
+            await close(response)
+    except NoAnswer as error:
+        tried.failure = str(error)
+    except _Ended:
+        pass
+    finally:
+        tried.first = body.first_id
+        tried.waited = trio.current_time() - began
+    tried.done = True
 
 
 class _Ended(Exception):
@@ -277,6 +153,50 @@ class _Ended(Exception):
         self.how: StreamEnd = how
 
 
+async def _read(
+    response: httpx.Response, body: Examination, limit: float, *, first_id: bool = False
+) -> None:
+    """Examine what comes until time is up, or until an event brings an id.
+
+    Raises:
+      _Ended: it ended before.
+    """
+    unpacker = Unpacker(response.headers.get("content-encoding", "").strip().lower())
+    chunks = response.aiter_raw()
+    try:
+        with trio.move_on_after(limit):
+            async for chunk in chunks:
+                at, size = trio.current_time(), len(chunk)
+                body.feed(b"", at, size=size)
+                for piece in unpacker.unpack(chunk):
+                    body.feed(piece, at, size=0)
+                    await trio.lowlevel.checkpoint()  # httpx has none where more is there
+                if first_id and body.first_id is not None:
+                    return
+            raise _Ended(_how(response))
+    except httpx.TransportError as error:
+        raise _Ended(StreamEnd.TORN, reason_of(error)) from error
+    except ValueError as error:
+        raise _Ended(StreamEnd.TORN, f"what came is not compressed: {error}") from error
+    finally:
+        with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await close(response)
+            await _finish(chunks)
+
+
+async def _finish(chunks: AsyncIterator[bytes]) -> None:
+    """End what httpx reads with: async generators, one in the other.
+
+    Cancelled where the innermost waits, each ends; only dropped, they would be left to the garbage
+    collector.
+    """
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        with suppress(httpx.TransportError, httpx.StreamError):
+            async for _ in chunks:
+                pass
+
+
 def _how(response: httpx.Response) -> StreamEnd:
     """Tell how a body ended that ended without an error."""
     framed = {"transfer-encoding", "content-length"} & {name.lower() for name in response.headers}
@@ -284,15 +204,5 @@ def _how(response: httpx.Response) -> StreamEnd:
     return StreamEnd.ENDED if whole else StreamEnd.CLOSED
 
 
-async def _close(response: httpx.Response, chunks: AsyncIterator[bytes] | None = None) -> None:
-    with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-        await response.aclose()
-    if chunks is None:
-        return
-    with trio.CancelScope(shield=True) as scope:
-        # httpx reads in async generators, one in the other. Cancelled where the innermost waits,
-        # each ends; only dropped, they would be left to the garbage collector.
-        scope.cancel()
-        with suppress(httpx.TransportError, httpx.StreamError):
-            async for _ in chunks:
-                pass
+def _coding(answer: Answer) -> str:
+    return answer.header("content-encoding").strip().lower()

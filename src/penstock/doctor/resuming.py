@@ -50,7 +50,7 @@ def resumed(seen: Observation, answer: Answer, body: Examination) -> Finding | N
     figures: dict[str, Figure] = {
         "sent": tried.sent,
         "expected": tried.expected,
-        "first": tried.ids[0] if tried.ids else None,
+        "first": tried.first,
         "status": tried.status,
     }
     mark, said, hints = _outcome(tried, body)
@@ -71,13 +71,12 @@ def _outcome(tried: Resumption, body: Examination) -> tuple[Mark, str, tuple[str
         if tried.status is None and not tried.done:
             return Mark.SKIP, "not waited for", ()
         return Mark.FAIL, f"asked to go on {asked}, {status}", _ANY_ID
-    if not tried.ids:
+    if (first := tried.first) is None:
         if tried.expected is None or not tried.done:
             waited = seconds(tried.waited)
             return Mark.SKIP, f"{asked} nothing came within {waited} to compare", ()
         said = f"{asked}, {quoted(tried.expected)} did not come again: what is missed is lost"
         return Mark.WARN, said, advice.RESUMING
-    first = tried.ids[0]
     if first == tried.expected:
         return Mark.OK, f"{asked} it went on with {quoted(first)}, as before", ()
     if first == tried.sent:

@@ -268,6 +268,7 @@ def _signs(body: Examination) -> str:
 def _pauses(body: Examination, seen: Observation) -> list[tuple[Burst, float]]:
     """Return the bursts after which nothing came for a while, and for how long."""
     pauses = [(burst, after.began - burst.ended) for burst, after in pairwise(body.bursts)]
-    if body.bursts and seen.end in (None, StreamEnd.HELD, StreamEnd.STOPPED):
-        pauses.append((body.bursts[-1], seen.ended_at - body.last_at))
+    last = body.last_burst
+    if last is not None and seen.end in (None, StreamEnd.HELD, StreamEnd.STOPPED):
+        pauses.append((last, seen.ended_at - body.last_at))
     return [(burst, pause) for burst, pause in pauses if pause >= _PAUSE]

@@ -1,0 +1,141 @@
+"""Ask for a URL as a browser does: redirects, deadlines, and why there was no answer."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum, auto
+from typing import Any, Final, final
+
+import httpx  # noqa: ASYNC127 - the release that the project depends on
+import trio
+
+from penstock.client.connection import CLOSE_TIMEOUT, reason_of
+from penstock.client.url import address_of
+from penstock.doctor.observation import Answer, Redirect
+
+__all__ = ["Asker", "NoAnswer", "Why", "client_like_a_browsers", "close"]
+
+# As Chromium and Firefox allow.
+_MAX_REDIRECTS: Final = 20
+
+
+class Why(Enum):
+    """Why there was no answer."""
+
+    UNREACHABLE = auto()
+    """There was nobody to ask, or no way to ask for it."""
+    SILENT = auto()
+    """Nothing came in time to what had been asked."""
+    LOOP = auto()
+    """There were redirects, and no end of them."""
+    BROKEN = auto()
+    """What came was no answer."""
+
+
+class NoAnswer(Exception):
+    """There was no answer; the message says why, for people."""
+
+    def __init__(self, why: Why, said: str) -> None:
+        super().__init__(said)
+        self.why: Why = why
+
+
+def client_like_a_browsers(cookies: httpx.Cookies | None = None) -> httpx.AsyncClient:
+    """Return a client that offers HTTP/2 over TLS, and leaves deadlines to its caller.
+
+    Raises:
+      NoAnswer: the environment does not let it: SSL_CERT_FILE, or the address of a proxy, is wrong.
+    """
+    try:
+        return httpx.AsyncClient(http2=True, timeout=None, cookies=cookies)
+    except (ImportError, OSError, ValueError) as error:
+        said = f"the environment is not as it should be: {reason_of(error)}"
+        raise NoAnswer(Why.UNREACHABLE, said) from error
+
+
+@final
+class Asker:
+    """Asks for one URL.
+
+    Attributes:
+      asked: whether the last request was sent; before that, nobody can be blamed for silence.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, url: httpx.URL) -> None:
+        self._client = client
+        self._url = url
+        self._sent_at = -math.inf
+        self.asked: bool = False
+
+    async def ask(
+        self, headers: httpx.Headers, limit: float, redirects: list[Redirect]
+    ) -> tuple[httpx.Response, Answer]:
+        """Return the answer that redirects lead to; what sent elsewhere is added to them.
+
+        Raises:
+          NoAnswer: there was none within so many seconds.
+
+        Cancellation:
+          A checkpoint. When it is cancelled, nothing is left open.
+        """
+        request = self._client.build_request("GET", self._url, headers=headers)
+        try:
+            with trio.move_on_after(limit):
+                response = await self._send(request)
+                while (following := response.next_request) is not None:
+                    await close(response)
+                    source, target = address_of(request.url), address_of(following.url)
+                    redirects.append(Redirect(response.status_code, source, target))
+                    if len(redirects) > _MAX_REDIRECTS:
+                        said = f"no answer, but more than {_MAX_REDIRECTS} redirects"
+                        raise NoAnswer(Why.LOOP, said)
+                    request = following
+                    response = await self._send(request)
+                return response, self._answer_of(response)
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            said = f"cannot connect to {address_of(request.url)}: {reason_of(error)}"
+            raise NoAnswer(Why.UNREACHABLE, said) from error
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, UnicodeError) as error:
+            said = f"{address_of(request.url)} cannot be asked for: {reason_of(error)}"
+            raise NoAnswer(Why.UNREACHABLE, said) from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            said = f"no answer from {address_of(request.url)}: {reason_of(error)}"
+            raise NoAnswer(Why.BROKEN, said) from error
+        if not self.asked:
+            said = f"cannot connect to {address_of(request.url)} within {limit:g} s"
+            raise NoAnswer(Why.UNREACHABLE, said)
+        said = f"no answer from {address_of(request.url)} within {limit:g} s"
+        raise NoAnswer(Why.SILENT, said)
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Ask, and follow no redirect: httpx would read its body, however long it is."""
+        request.extensions["trace"] = self._trace
+        self.asked = False
+        return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
+
+    async def _trace(self, event: str, _: dict[str, Any]) -> None:
+        if event.endswith(".send_request_headers.complete"):
+            self.asked, self._sent_at = True, trio.current_time()
+
+    def _answer_of(self, response: httpx.Response) -> Answer:
+        now = trio.current_time()
+        return Answer(
+            status=response.status_code,
+            phrase=response.reason_phrase or httpx.codes.get_reason_phrase(response.status_code),
+            headers={name.lower(): value for name, value in response.headers.items()},
+            version=response.http_version,
+            tls=response.url.scheme == "https",
+            address=address_of(response.url),
+            waited=now - self._sent_at,
+            opened_at=now,
+        )
+
+
+async def close(response: httpx.Response) -> None:
+    """Close an answer, whatever of it was read.
+
+    Cancellation:
+      It cannot be cancelled, and takes 2 seconds at most.
+    """
+    with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        await response.aclose()
