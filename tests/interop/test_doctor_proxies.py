@@ -183,7 +183,8 @@ def test_nginx_that_holds_the_header_back(demo: Server, tmp_path: Path) -> None:
 
 def test_nginx_that_compresses(plenty: Server, tmp_path: Path) -> None:
     """It compresses whatever the server says; the doctor says where that is turned off."""
-    settings = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any; gzip_http_version 1.0;"
+    gzip = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any; gzip_http_version 1.0;"
+    settings = f"proxy_buffering off; {gzip}"
     with proxied("nginx", tmp_path, plenty.port, settings) as url:
         for path in ("/events", "/events?plain"):
             said = doctor("--for", "1", f"{url}{path}")
