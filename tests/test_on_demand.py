@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from hub_fakes import Server, SlowHistory
+from hub_steps import Clock, hold, prompt_hub, publish, what_comes
 from penstock import EventStream, Hub, InvalidPublication, ServerSentEvent
-from test_hub import Clock, hold, prompt_hub, publish, what_comes
 
 Events = trio.abc.SendChannel[ServerSentEvent]
 

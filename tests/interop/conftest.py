@@ -27,6 +27,14 @@ def demo(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve the demonstration for tests that have topics of their own on it."""
+    folder = tmp_path_factory.mktemp("demo")
+    with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=folder) as server:
+        yield server
+
+
 @pytest.fixture
 def curl() -> Iterator[CurlFixture]:
     """Start a curl that is gone when the test is over."""

@@ -1,0 +1,272 @@
+"""`penstock publish` as a process: what is refused, what fails, signals, and a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+from uuid import uuid4
+
+import pytest
+import trio
+from cli_steps import end, lines_of, objects_of, publish, running, shown, terminal, topic
+from processes import PENSTOCK, Server
+from scripted import scripted
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[1]", 'it is no JSON object, such as {"data": "…"}: [1]'),
+        ("{", "it is no JSON: "),
+        ("", "it is no JSON: "),
+        ('{"data": 7}', "data must be text, not int"),
+        ('{"data": "a", "id": "1\\n2"}', "id must not contain a line end"),
+        ('{"data": "a", "topics": [""]}', "a topic must not be empty"),
+        ('{"data": "\\ud800"}', "lone surrogate"),
+        ('{"data": "a", "colour": 1}', "there is no field 'colour'"),
+        ('{"data": "' + "x" * 2**20 + '"}', "1,048,576"),
+        ('{"data": "' + "x" * 2**21 + '"}', "it is longer than 2097152 bytes"),
+        ("[" * 100_000, "it is no JSON"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1, 1201])
+def test_a_bad_line(shared_demo: Server, line: str, says: str, before: int) -> None:
+    """It is named by its number in the input, with the reason; of all others the fate is told."""
+    own = str(uuid4())
+    good = [json.dumps({"data": str(number)}) for number in range(before)]
+    stdin = "\n".join([*good, line, '{"data": "after"}']) + "\n"
+    told = publish(shared_demo, "-t", own, "--json", "-", stdin=stdin)
+    assert told.returncode == 1
+    assert told.stdout == ""
+    assert told.stderr.startswith(f"penstock: line {before + 1}: ")
+    assert says in told.stderr
+    assert told.stderr.count("\n") == 1
+    published = 0
+    if found := re.search(r"; lines? 1(?: to (\d+) were| was) published;", told.stderr):
+        published = int(found[1] or 1)
+        assert told.stderr.endswith("; nothing after that was\n")
+    else:
+        assert told.stderr.endswith("; nothing was published\n")
+    publish(shared_demo, "-t", own, "end")
+    with running("listen", "--json", topic(shared_demo, own)) as listener:
+        heard = [event["data"] for event in objects_of(listener, published + 1)]
+    assert heard == [*map(str, range(published)), "end"]
+
+
+def test_a_line_that_is_not_utf_8(shared_demo: Server) -> None:
+    """No event could carry it."""
+    told = publish(shared_demo, "-t", "a", "-", stdin=b"a\n\xff\nb\n")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr == (
+        "penstock: line 2: it is not UTF-8: invalid start byte at byte 1; "
+        "line 1 was published; nothing after that was\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["x"], "where to publish? Give a --topic"),
+        (["-t", "a", "--id", "1", "-"], "--id is the id of one event"),
+        (["-t", "a", "--id", "1\n2", "x"], "id must not contain a line end"),
+        (["-t", "a", "--event", "1\n2", "-"], "event must not contain a line end"),
+        (["-t", "a", "\udcff"], "lone surrogate"),
+        (["-t", "a", "--json", "\udcff"], "DATA: it is not UTF-8"),
+        (["-t", "a", "--json", "[]"], "DATA: it is no JSON object"),
+        (["-t", "a", "--header", "x", "x"], "'x' is not a header"),
+        (["-t", "a", "--header", "X: é", "x"], "printable ASCII"),
+        (["-t", "a", "--header", "X y: z", "x"], "is not a header"),
+    ],
+)
+def test_misuse_of_publish(arguments: list[str], says: str) -> None:
+    """One line that says what to do, and status 2, before anything is sent."""
+    command = [PENSTOCK, "publish", "http://127.0.0.1:1/publish", *arguments]
+    ran = subprocess.run(
+        [os.fsencode(each) for each in command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert says in ran.stderr.decode()
+    assert ran.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("stdin", [None, "a\nb\n"])
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("", "answered 405 Method Not Allowed"), ("/nowhere", "answered 404 Not Found")],
+)
+def test_where_nobody_publishes(
+    shared_demo: Server, stdin: str | None, path: str, says: str
+) -> None:
+    """The address and the status are named, and that nothing was published."""
+    url = f"{shared_demo.url}{path}"
+    ran = subprocess.run(
+        [PENSTOCK, "publish", url, "-t", "a", "x" if stdin is None else "-"],
+        input=stdin or "",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    shown = url if path else f"{url}/"
+    assert ran.stderr == f"penstock: {shown}: {says}; nothing was published\n"
+
+
+JSON_HEAD = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "one", "many"),
+    [
+        (
+            [],
+            "disconnected without sending a response; whether it was published is not known",
+            "whether lines 1 to 2 were published is not known; nothing after that was",
+        ),
+        (
+            [JSON_HEAD % 503, b'{"error": "the disk is full"}'],
+            "the disk is full; nothing was published",
+            "the disk is full; nothing was published",
+        ),
+        ([JSON_HEAD % 500, b"<p>"], "answered 500 X; whether it was published is not known", None),
+        ([JSON_HEAD % 400, b'{"error": "\x1b[2J\\nno"}'], "answered 400 X; nothing was", None),
+        (
+            [JSON_HEAD % 400, b'{"error": "\\u001b[2J\\nno", "line": 99}'],
+            "penstock: [2J no; nothing was published",
+            "penstock: [2J no; nothing was published",
+        ),
+        (
+            [JSON_HEAD % 200, b'{"ok": true}'],
+            "answered 200 X, without 1 id: is this where one publishes?; whether it was published",
+            "without 2 ids: is this where one publishes?; whether lines 1 to 2 were published is",
+        ),
+        ([JSON_HEAD % 200, b'{"ids": ["1"]}'], "without 1 id", "without 2 ids"),
+        (
+            [JSON_HEAD % 200, b'{"id": "1", "ids": ["1", "2"]' + b" " * 2_000_000 + b"}"],
+            "without 1 id",
+            "without 2 ids",
+        ),
+        (
+            [JSON_HEAD % 413, b'{"error": "line 2: too large", "line": 2}'],
+            "penstock: line 2: too large; nothing was published",
+            "penstock: line 2: too large; nothing was published",
+        ),
+    ],
+)
+async def test_answers_of_a_hub_in_trouble(answer: list[bytes], one: str, many: str | None) -> None:
+    """What it says is shown on one line; what is not certain is told as that."""
+    async with scripted(answer, answer) as server:
+        for arguments, says in ((["x"], one), (["-"], many)):
+            if says is not None:
+                ran = await trio.run_process(
+                    [PENSTOCK, "publish", server.url, "-t", "a", *arguments],
+                    stdin=b"a\nb\n",
+                    capture_stdout=True,
+                    capture_stderr=True,
+                    check=False,
+                )
+                assert (ran.returncode, ran.stdout) == (1, b"")
+                assert says in ran.stderr.decode()
+                assert ran.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_a_signal_ends_publish(demo: Server, number: signal.Signals, status: int) -> None:
+    """While it waits for a line; what was published is told."""
+    arguments = ("publish", f"{demo.url}/publish", "-t", "a", "-")
+    with (
+        running("listen", topic(demo)) as listener,
+        running(*arguments, stdin=subprocess.PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None
+        for line in ("x\n", "y\n"):
+            publisher.stdin.write(line)
+            publisher.stdin.flush()
+            lines_of(listener, 3)
+        # That y was sent tells that x was answered; whether y is by now, the publisher will say.
+        assert end(publisher, number) in (
+            "penstock: interrupted: lines 1 to 2 were published; nothing after that was\n",
+            "penstock: interrupted: line 1 was published; whether line 2 was published is not "
+            "known; nothing after that was\n",
+        )
+        assert publisher.returncode == status
+
+
+async def test_a_signal_while_the_answer_is_waited_for() -> None:
+    """What became of what was sent is not known, and that is said."""
+    async with scripted([30.0]) as server:
+        command = [PENSTOCK, "publish", server.url, "-t", "a", "-"]
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stderr is not None
+        async with process.stdin, process.stderr:
+            await process.stdin.send_all(b"a\n")
+            while not server.requests:  # noqa: ASYNC110 - what a process does has no event
+                await trio.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            status = await process.wait()
+            said = await process.stderr.receive_some()
+            assert status == 130, said
+            assert said == (
+                b"penstock: interrupted: whether line 1 was published is not known; "
+                b"nothing after that was\n"
+            )
+
+
+def test_publish_needs_something_to_publish() -> None:
+    """At a terminal it does not just wait: it says what to give, with status 2."""
+    with terminal() as (_, program):
+        with running("publish", "http://127.0.0.1:1/", "-t", "a", stdin=program) as publisher:
+            assert end(publisher, None) == (
+                "penstock: nothing to publish: give DATA, or - to type lines and end with Ctrl-D\n"
+            )
+            assert publisher.returncode == 2
+
+
+def test_lines_that_are_typed(demo: Server) -> None:
+    """Each goes off when it is ended; Ctrl-D ends it all."""
+    with terminal() as (person, program):
+        command = ("publish", f"{demo.url}/publish", "-t", "a", "-")
+        with (
+            running("listen", "--json", topic(demo)) as listener,
+            running(*command, stdin=program) as publisher,
+        ):
+            for word in ("one", "two"):
+                os.write(person, word.encode() + b"\n")
+                assert objects_of(listener, 1)[0]["data"] == word
+            os.write(person, b"\x04")
+            assert end(publisher, None) == "penstock: published 2\n"
+
+
+def test_progress_on_a_terminal(demo: Server) -> None:
+    """A number runs while lines are published; the line is left clean for the last word."""
+    with terminal() as (person, program):
+        publisher = subprocess.Popen(
+            [PENSTOCK, "publish", f"{demo.url}/publish", "-t", "a", "-"],
+            stdin=subprocess.PIPE,
+            stderr=program,
+        )
+        with publisher:
+            assert publisher.stdin is not None
+            count, text = 0, ""
+            while "published" not in text:
+                publisher.stdin.write(b"x\n")
+                publisher.stdin.flush()
+                count += 1
+                if select.select([person], [], [], 0.2)[0]:
+                    text += os.read(person, 65536).decode()
+            publisher.stdin.close()
+            text += shown(person, f"penstock: published {count}\r\n")
+    assert re.fullmatch(r"(\r\d+ published)+\r\x1b\[Kpenstock: published \d+\r\n", text)
