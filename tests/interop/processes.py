@@ -58,7 +58,7 @@ class Server:
             assert self.process.poll() is None, self.output + self.log
             return re.search(r"https?://[^\s/)]+", self.output + self.log)
 
-        return wait_until(said).group()
+        return wait_until(said, within=30).group()
 
     @property
     def port(self) -> int:

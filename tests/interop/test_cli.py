@@ -60,6 +60,7 @@ def modules(tmp_path: Path) -> Path:
             "'text.py' is a file, and MODULE:APP names a module: text:app",
         ),
         (["serve", ":app"], 2, "is not MODULE:APP"),
+        (["serve", "text.py"], 2, "'text.py' is not MODULE:APP, such as text:app"),
         (["serve", "1 2:app"], 2, "no module '1 2'"),
         (
             ["serve", "text:app"],
@@ -191,10 +192,14 @@ def test_an_application_that_does_not_start(modules: Path) -> None:
 def test_a_fault_in_the_application_is_for_its_author(
     module: str, error: str, modules: Path
 ) -> None:
-    """A failure inside the module is unexpected, and keeps its traceback."""
+    """Its traceback begins in the module, and the last line says what could not be done."""
     ran = run("serve", f"{module}:app", cwd=modules)
     assert ran.returncode == 1
-    assert ran.stderr.endswith(f"{error}\n")
+    first, where, *_, raised, last = ran.stderr.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert where.startswith(f'  File "{modules / module}.py", line ')
+    assert raised == error
+    assert last == f"penstock: {module!r} cannot be imported: {error}"
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_client_that_goes_is_seen_as_cancelled(demo: Server, page: Page) -> No
 def test_the_live_region_is_polite_and_can_be_switched_off(demo: Server, page: Page) -> None:
     """By its switch, and from the keyboard."""
     opened(page, demo)
-    words, switch = page.locator("#words"), page.get_by_role("switch", name="read out")
+    words, switch = page.locator("#words"), page.get_by_role("switch", name="tell screen readers")
     expect(words).to_have_attribute("aria-live", "polite")
     switch.focus()
     page.keyboard.press("Space")
@@ -119,6 +119,46 @@ def test_the_live_region_is_polite_and_can_be_switched_off(demo: Server, page: P
         expect(page.locator(f'[title="producer of /sse {address}"]')).to_be_visible()
     said = re.compile(f"cancelled: producer of /sse {address}", re.IGNORECASE)
     expect(words).to_have_text(said)  # it is still written
+
+
+# Gives the words of tasks that were opened together; with `forgotten`, of another process then.
+SAID = """
+async ([names, forgotten]) => {
+  const { Words } = await import("/static/words.js");
+  const said = document.createElement("p");
+  const words = new Words(said, document.createElement("input"));
+  const fresh = names.map((name, id) => ({ id, kind: "task", name }));
+  words.note({ fresh, gone: [], cancelled: new Set() }, { nodes: new Map() });
+  if (forgotten) words.forget();
+  await new Promise((resolve) => setTimeout(resolve, 2100));
+  return said.textContent;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["connection a"], "Opened: connection a."),
+        (["connection a", "connection b"], "Opened: 2 connections, such as the connection a."),
+        (["healthy client 1", "healthy client 2"], "such as the healthy client 1."),
+        (["healthy client 1", "healthy client 2"], "Opened: 2 tasks,"),
+        (["client a", "fate of b"], "Opened: 2 tasks, such as the client a."),
+        (["connection a", "producer p of a"], "Opened: producer p of a."),
+        (["what waits", "request GET /fates"], ""),
+    ],
+)
+def test_the_words(names: list[str], sentence: str, demo: Server, page: Page) -> None:
+    """One is named; of many, how many and one of them; and what works for no client is left out."""
+    page.goto(demo.url)
+    said = page.evaluate(SAID, [names, False])
+    assert sentence in said if sentence else said == ""
+
+
+def test_of_another_process_nothing_is_said(demo: Server, page: Page) -> None:
+    """What was about to be told is forgotten with it."""
+    page.goto(demo.url)
+    assert page.evaluate(SAID, [["connection a"], True]) == ""
 
 
 def test_tasks_that_are_no_clients_are_folded(demo: Server, page: Page) -> None:

@@ -208,3 +208,26 @@ def test_what_goes_wrong_stands_beside_the_buttons(demo: Server, page: Page) -> 
     button(page, "resets").click()
     expect(page.get_by_role("alert")).to_have_text("")
     expect(outcome(page, "resets")).to_be_visible()
+
+
+def test_a_button_that_gets_no_answer_gives_up(demo: Server, page: Page) -> None:
+    """What still waited in the browser would be done when nobody thinks of it any more."""
+    page.route("**/fates/closes", lambda route: None)
+    opened(page, demo)
+    with page.expect_event("requestfailed", timeout=10_000) as failed:
+        button(page, "closes").click()
+    assert failed.value.url.endswith("/fates/closes")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^Given up: .* six connections"))
+    assert "kept" not in page.inner_text("#outcomes")
+
+
+def test_a_server_that_is_back_is_not_said_to_be_away(demo: Server, page: Page) -> None:
+    """The sentence goes when the stream tells of the clients again."""
+    page.route("**/fates/closes", lambda route: route.abort())
+    opened(page, demo)
+    button(page, "closes").click()
+    expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("alert")).to_have_text("")

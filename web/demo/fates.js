@@ -29,9 +29,13 @@ import { capital, Outcomes } from "./outcomes.js";
  * @property {string | null} error
  */
 
-// Milliseconds after which a request that has had no answer is explained.
+// Milliseconds after which a request that has had no answer is given up, and that is explained: what
+// still waits in the browser would be done at some time when nobody thinks of it.
 const PATIENCE = 3000;
-const SIX = "Still waiting: over HTTP/1.1 a browser holds six connections to a host; close a tab.";
+const GIVEN_UP =
+  "Given up: no answer in 3 s. Over HTTP/1.1 a browser holds six connections to a host, in all its " +
+  "tabs: close one, and try again.";
+const UNREACHABLE = "The server cannot be reached.";
 
 const section = /** @type {HTMLElement} */ (document.querySelector("#hurt"));
 const wrong = /** @type {HTMLElement} */ (section.querySelector("#wrong"));
@@ -52,23 +56,21 @@ function one(selector) {
  */
 async function ask(path, body) {
   wrong.textContent = "";
-  const patience = setTimeout(() => (wrong.textContent = SIX), PATIENCE);
+  const patience = AbortSignal.timeout(PATIENCE);
   try {
     const response = await fetch(path, {
       method: "POST",
+      signal: patience,
       ...(body && {
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(body),
       }),
     });
-    wrong.textContent = "";
     if (response.ok) return true;
     const said = await response.json().catch(() => ({}));
     wrong.textContent = `${capital(said.error ?? `the server answered ${response.status}`)}.`;
   } catch {
-    wrong.textContent = "The server cannot be reached.";
-  } finally {
-    clearTimeout(patience);
+    wrong.textContent = patience.aborted ? GIVEN_UP : UNREACHABLE;
   }
   return false;
 }
@@ -144,6 +146,7 @@ export function offerFates() {
      */
     async fates(rows, now) {
       outcomes.show(rows, now);
+      if (wrong.textContent === UNREACHABLE) wrong.textContent = "";
       if (known) return;
       known = true;
       known = await show();

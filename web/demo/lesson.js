@@ -6,6 +6,10 @@ import { flash } from "./motion.js";
 
 /** Return what lights a line when there is news of it. */
 export function readAlong() {
+  for (const line of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".line"))) {
+    const [indentation] = /^ */.exec(line.textContent ?? "") ?? [""];
+    line.style.setProperty("--further", `${indentation.length + 4}ch`);
+  }
   const lines = [...document.querySelectorAll("#ping .line")];
   const where = /** @type {HTMLElement} */ (document.querySelector("#where"));
   const loop = lines.filter((line) => line.hasAttribute("data-loop"));

@@ -71,7 +71,8 @@ class Outcome {
     this.#verdict.textContent = verdict;
     this.#title.textContent = capital(row.title);
     this.#promise.textContent = `Promised: ${row.promise.text}.`;
-    const sent = `${row.sent} ${row.sent === 1 ? "event" : "events"} sent`;
+    const events = row.sent === 1 ? "1 event" : `${row.sent} events`;
+    const sent = row.sent ? `${events} sent` : "not one event got through";
     const heard = typeof row.heard === "number" ? `, ${row.heard} heard` : "";
     const happened = row.error ?? row.reason;
     this.#happened.textContent = happened ? `Happened: ${happened}; ${sent}${heard}.` : "";

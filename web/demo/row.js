@@ -77,7 +77,10 @@ export class Row {
   /** @param {number} now of the server's clock */
   tick(now) {
     const said = this.deadline === undefined ? "" : left(Math.max(0, this.deadline - now));
-    if (this.#deadline.textContent !== said) this.#deadline.textContent = said;
+    if (this.#deadline.textContent === said) return;
+    // The last word is for those who have room for it.
+    const [time] = said.split(/ (?=left$)/);
+    this.#deadline.replaceChildren(...(said ? [time, span("left", " left")] : []));
   }
 
   /** @param {boolean} cancelled whether a cancellation had reached it */

@@ -59,11 +59,12 @@ export function wire(card) {
   }
 
   function open() {
-    const asked = performance.now();
+    let since = performance.now();
+    let what = "it was asked for";
     source = new EventSource(/** @type {string} */ (card.dataset.url));
     source.onopen = () => {
       count(stream, "open");
-      note(stream, `onopen, ${Math.round(performance.now() - asked)} ms after it was asked for`);
+      note(stream, `onopen, ${Math.round(performance.now() - since)} ms after ${what}`);
       showState();
     };
     source.addEventListener("ping", (event) => {
@@ -76,6 +77,7 @@ export function wire(card) {
     };
     source.onerror = () => {
       count(stream, "error");
+      if (card.dataset.state === "open") [since, what] = [performance.now(), "it broke"];
       const closed = source?.readyState === EventSource.CLOSED;
       note(stream, closed ? "onerror: closed for good" : "onerror: the browser will reconnect");
       showState();

@@ -126,6 +126,7 @@ export function drawTree(readers) {
       ahead = snapshot.now - Date.now();
       if (of !== run) {
         branches.clear();
+        words.forget();
         picture = new Picture();
         run = of;
       }

@@ -7,24 +7,28 @@
 // Milliseconds from one sentence to the next, at least.
 const BREATH = 2000;
 
+// What names begin with that make a plural.
+const KINDS = new Set(["connection", "producer", "client"]);
+// What names begin with of those who work for a client, or are one.
+const WORTHY = /^(connection|producer|client|healthy client|fate|crowd) /;
+
 /**
  * Return one name, or how many there are and one of them.
  * @param {string[]} names
  */
 function some(names) {
   if (names.length === 1) return names[0];
-  const kinds = new Set(names.map((name) => name.split(" ")[0]));
-  const [kind] = kinds.size === 1 ? kinds : ["task"];
-  return `${names.length} ${kind}s, such as the ${names[0]}`;
+  const [first] = names[0].split(" ");
+  const alike = KINDS.has(first) && names.every((name) => name.startsWith(`${first} `));
+  return `${names.length} ${alike ? first : "task"}s, such as the ${names[0]}`;
 }
 
 /**
- * Whether a task is worth a word: Penstock's names for those that work for a client are of two
- * words or more, and requests without a producer come and go too fast.
+ * Whether a task is worth a word: one that works for a client or is one, but no request, since those
+ * without a producer come and go too fast.
  * @param {TreeNode} node
  */
-const worthy = ({ kind, name }) =>
-  kind === "task" && name.includes(" ") && !name.startsWith("request ");
+const worthy = ({ kind, name }) => kind === "task" && WORTHY.test(`${name} `);
 
 /** Says what was opened, cancelled and gone: a sentence every two seconds at most. */
 export class Words {
@@ -72,6 +76,18 @@ export class Words {
     setTimeout(() => this.#say(), BREATH);
   }
 
+  /** Forget what was said and what is to be said: it was of another process. */
+  forget() {
+    this.#forget();
+    this.said.textContent = "";
+  }
+
+  #forget() {
+    this.#opened.clear();
+    this.#cancelled = [];
+    this.#gone = [];
+  }
+
   #say() {
     const opened = [...this.#opened.values()];
     const producers = (/** @type {string[]} */ names) => {
@@ -87,9 +103,7 @@ export class Words {
       const sentence = parts.join("; ");
       this.said.textContent = `${sentence[0].toUpperCase()}${sentence.slice(1)}.`;
     }
-    this.#opened.clear();
-    this.#cancelled = [];
-    this.#gone = [];
+    this.#forget();
     this.#due = false;
   }
 }

@@ -19,7 +19,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
 
 from penstock.cli import Misuse
-from penstock.cli.loading import NoApplication, load_application
+from penstock.cli.loading import FaultyApplication, NoApplication, load_application
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.restart import Restart
@@ -136,6 +136,8 @@ def serve(
         app = load_application(application)
     except (NoApplication, InvalidSettings) as error:
         raise Misuse(str(error)) from error
+    except FaultyApplication as error:
+        raise click.ClickException(str(error)) from error
     config = _config(binds, certfile, keyfile, settings)
     restart = Restart(why_not=_NEW_PORT if any(port == 0 for _, port in binds) else None)
     if application == DEMO:

@@ -118,7 +118,7 @@ async def _meet(run: Run, where: Where) -> None:
         if stream is None:
             raise Unanswered("something else than this demonstration answered")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_suffer, run, client, name=f"what {run.fate.task} does")
+            nursery.start_soon(_suffer, run, client, name=f"fate of {run.fate.task}")
             with trio.move_on_after(run.patience) as waiting:
                 await stream.wait_closed()
                 run.stream_closed()
