@@ -121,44 +121,45 @@ def test_the_live_region_is_polite_and_can_be_switched_off(demo: Server, page: P
     expect(words).to_have_text(said)  # it is still written
 
 
-# Gives the words of tasks that were opened together; with `forgotten`, of another process then.
+# Gives what is said of tasks that were opened together, for each list of their names; with
+# `forgotten`, after it was told that they were another process's.
 SAID = """
-async ([names, forgotten]) => {
+async ([cases, forgotten]) => {
   const { Words } = await import("/static/words.js");
-  const said = document.createElement("p");
-  const words = new Words(said, document.createElement("input"));
-  const fresh = names.map((name, id) => ({ id, kind: "task", name }));
-  words.note({ fresh, gone: [], cancelled: new Set() }, { nodes: new Map() });
-  if (forgotten) words.forget();
+  const all = cases.map((names) => {
+    const said = document.createElement("p");
+    const words = new Words(said, document.createElement("input"));
+    const fresh = names.map((name, id) => ({ id, kind: "task", name }));
+    words.note({ fresh, gone: [], cancelled: new Set() }, { nodes: new Map() });
+    if (forgotten) words.forget();
+    return said;
+  });
   await new Promise((resolve) => setTimeout(resolve, 2100));
-  return said.textContent;
+  return all.map((said) => said.textContent);
 }
 """
 
+SENTENCES = {
+    ("connection a",): "Opened: connection a.",
+    ("connection a", "connection b"): "Opened: 2 connections, such as the connection a.",
+    ("healthy client 1", "healthy client 2"): "Opened: 2 tasks, such as the healthy client 1.",
+    ("client a", "fate of b"): "Opened: 2 tasks, such as the client a.",
+    ("connection a", "producer p of a"): "Opened: producer p of a.",
+    ("what waits", "request GET /fates"): "",
+}
 
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [
-        (["connection a"], "Opened: connection a."),
-        (["connection a", "connection b"], "Opened: 2 connections, such as the connection a."),
-        (["healthy client 1", "healthy client 2"], "such as the healthy client 1."),
-        (["healthy client 1", "healthy client 2"], "Opened: 2 tasks,"),
-        (["client a", "fate of b"], "Opened: 2 tasks, such as the client a."),
-        (["connection a", "producer p of a"], "Opened: producer p of a."),
-        (["what waits", "request GET /fates"], ""),
-    ],
-)
-def test_the_words(names: list[str], sentence: str, demo: Server, page: Page) -> None:
-    """One is named; of many, how many and one of them; and what works for no client is left out."""
+
+def test_the_words(demo: Server, page: Page) -> None:
+    """One is named; of many, how many and one of them; what works for no client is left out."""
     page.goto(demo.url)
-    said = page.evaluate(SAID, [names, False])
-    assert sentence in said if sentence else said == ""
+    said = page.evaluate(SAID, [list(SENTENCES), False])
+    assert dict(zip(SENTENCES, said, strict=True)) == SENTENCES
 
 
 def test_of_another_process_nothing_is_said(demo: Server, page: Page) -> None:
     """What was about to be told is forgotten with it."""
     page.goto(demo.url)
-    assert page.evaluate(SAID, [["connection a"], True]) == ""
+    assert page.evaluate(SAID, [[["connection a"]], True]) == [""]
 
 
 def test_tasks_that_are_no_clients_are_folded(demo: Server, page: Page) -> None:
