@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import nox
 
@@ -29,6 +33,28 @@ SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package as its users do, not as an editable tree, and the groups' tools."""
     session.install(".", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@contextmanager
+def beside(session: nox.Session, module: str, *arguments: str) -> Iterator[None]:
+    """Run a module while the block runs, then print what it said, and fail if it did.
+
+    If the block raises, it is ended.
+    """
+    with TemporaryFile("w+") as said:
+        command = [f"{session.bin}/python", "-m", module, *arguments]
+        env = os.environ | {"PATH": os.pathsep.join([session.bin, os.environ["PATH"]])}
+        with subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT) as process:
+            try:
+                yield
+                status = process.wait()
+            finally:
+                process.terminate()
+        said.seek(0)
+        session.log(f"{module} {' '.join(arguments)}, which ran beside it:")
+        print(said.read(), flush=True)
+        if status:
+            session.error(f"{module} {' '.join(arguments)} failed with status {status}")
 
 
 def check_page(session: nox.Session) -> None:
@@ -57,10 +83,13 @@ def serve(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, with real servers and Chromium where they are installed."""
     install(session, "test")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    if not session.posargs:
-        core = ",".join(f"*/penstock/{module}.py" for module in CORE)
-        session.run("coverage", "report", f"--include={core}", "--fail-under=95")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    with beside(session, "pytest", "-m", "beside"):
+        session.run("coverage", "run", "-m", "pytest", "-m", "not beside")
+    core = ",".join(f"*/penstock/{module}.py" for module in CORE)
+    session.run("coverage", "report", f"--include={core}", "--fail-under=95")
 
 
 @nox.session

@@ -17,6 +17,8 @@ from processes import PENSTOCK, Server, serving, wait_until
 
 from require import require
 
+pytestmark = pytest.mark.beside
+
 NGINX = """
 pid {folder}/pid;
 daemon off;

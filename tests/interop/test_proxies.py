@@ -21,6 +21,8 @@ from processes import Server, wait_until
 from proxied import FILES, KINDS, Edits, Proxy, free_port, proxied
 from proxied_clients import APP, DEMO, Fifty, One, client_of, listening, opened, penstock
 
+pytestmark = pytest.mark.beside
+
 NUMBERS = count()  # for names that no other test has
 
 # Seconds: what a client's leaving may take to be known behind a proxy, on a busy machine.

@@ -13,6 +13,8 @@ import pytest
 import trustme
 from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_until
 
+pytestmark = pytest.mark.beside
+
 
 def test_the_go_program_through_curl(demo: Server, curl: CurlFixture) -> None:
     """A comment at once, then id, event and data every 500 ms: 20 events in 9.8 to 10.3 s."""
