@@ -120,3 +120,16 @@ async def test_a_collection_is_cancelled(autojump_clock: Clock) -> None:
         await collect(partial(countdown, 9))
     assert scope.cancelled_caught
     assert trio.current_time() == 2.5
+
+
+async def test_a_farewell_is_not_counted(autojump_clock: Clock) -> None:
+    """What is sent from behind a shield, when there is enough, is no more than was asked for."""
+
+    async def polite(events: Events) -> None:
+        try:
+            await countdown(99, events)
+        finally:
+            with trio.CancelScope(shield=True):
+                await events.send(ServerSentEvent("goodbye"))
+
+    assert data(await collect(polite, 2)) == ["99", "98"]

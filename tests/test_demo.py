@@ -143,7 +143,7 @@ async def test_the_page_fetches_nothing_from_elsewhere() -> None:
     """The browser is told so, and no file names another host."""
     client = FakeClient(app, "/")
     await client.run()
-    assert client.headers["content-security-policy"] == "default-src 'self'"
+    assert client.headers["content-security-policy"] == "default-src 'self'; frame-ancestors 'none'"
     for path in ("/", "/static/page.css", "/static/page.js"):
         client = FakeClient(app, path)
         await client.run()

@@ -26,13 +26,13 @@ STEADY: Arrivals = [(0.0, b":\n\n")] + [
 
 def answered(status: int = 200, **changes: Any) -> Answer:
     """Return the head of an answer; underscores in names of fields stand for hyphens."""
-    known: dict[str, Any] = {"version": "HTTP/2", "tls": True, "waited": 0.01}
+    known: dict[str, Any] = {"version": "HTTP/2", "tls": True, "waited": 0.01, "phrase": ""}
     known.update({name: changes.pop(name) for name in list(known) if name in changes})
     headers: dict[str, str] = {
         **HEADERS,
         **{name.replace("_", "-"): text for name, text in changes.items()},
     }
-    return Answer(status, "", headers, address=ADDRESS, opened_at=100.0, **known)
+    return Answer(status, headers=headers, address=ADDRESS, opened_at=100.0, **known)
 
 
 def streamed(
@@ -163,6 +163,11 @@ ROWS: dict[str, Row] = {
         *("answer", lambda: with_head(content_type="text/event-stream;charset=latin1"), FAIL),
         *("“latin1”", "Content-Type: text/event-stream"),
     ),
+    "utf8": (
+        *("answer", lambda: with_head(content_type="text/event-stream; charset=utf8"), FAIL),
+        *("Chromium refuses it", "Content-Type: text/event-stream"),
+    ),
+    "a coloured phrase": ("answer", lambda: with_head(phrase="\x1b[31m"), OK, r"200 \x1b[31m", ""),
     # Redirects.
     "to another path": (
         *("redirects", lambda: streamed(redirects=hops(f"{ADDRESS}/")), OK, "1 redirect: 301", ""),
@@ -206,7 +211,12 @@ ROWS: dict[str, Row] = {
         *("caching", lambda: with_head(cache_control=""), WARN, "no Cache-Control", "no-store"),
     ),
     "was kept": ("caching", lambda: with_head(age="7"), FAIL, "out of a cache", "no-store"),
+    "passed on": ("caching", lambda: with_head(age="0"), OK, "no-cache", ""),
     # Compression.
+    "only compressed": (
+        *("compression", lambda: streamed(coding="br", failure="no answer"), FAIL),
+        *("asked for without: no answer", "gzip off"),
+    ),
     "plain": ("compression", streamed, OK, "none", ""),
     "gzip": ("compression", lambda: streamed(coding="gzip"), WARN, "“gzip”", "gzip off"),
     "held back by gzip": ("compression", stuck, FAIL, "10 bytes came, and nothing", "encode with"),
@@ -266,6 +276,11 @@ ROWS: dict[str, Row] = {
         "flush",
     ),
     "one of many that stops within": ("delivery", many, OK, "in 989 arrivals", ""),
+    "events that are not seen": (
+        "delivery",
+        lambda: streamed(each(7, b"x" * 70, 0.5), readable=False, coding="br"),
+        *(SKIP, "where events end is not seen", ""),
+    ),
     # Format.
     "well-formed": ("format", streamed, OK, "19 events, 1 comment", ""),
     "nothing came": ("format", lambda: streamed([]), SKIP, "nothing came", ""),

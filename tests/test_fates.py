@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from quart_trio import QuartTrio
 
 from hurting_fakes import answer_to
 from penstock.demo.fates import fates as fates_module
-from penstock.demo.fates.client import Where
+from penstock.demo.fates.client import Client, Where
 from penstock.demo.fates.crowds import Crowds, NoRoom
 from penstock.demo.fates.fates import LIMIT, Fates, TooMany
 from penstock.demo.fates.routes import add_fate_routes
@@ -220,6 +224,83 @@ async def test_nothing_reaches_the_application(
     (row,) = fates.rows()
     assert (row["state"], row["error"], row["kept"]) == ("ended", said, None)
     assert bool(caplog.records) == isinstance(error, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "kept"),
+    [("healthy", True, False), ("healthy", False, None), ("closes", True, False)],
+)
+async def test_what_came_between_may_break_the_promise(
+    name: str, broken: bool, kept: bool | None
+) -> None:
+    """A client that was to hear all, and one that was left, are not judged alike."""
+    run = Run(1, FATES[name], promise_of(FATES[name], Settings()))
+    run.error, run.broken = "something came between", broken
+    run.end()
+    assert run.row()["kept"] is kept
+
+
+class Connected:
+    """A client that has its stream, and meets no end by itself."""
+
+    def __init__(self, run: Run, stream: Any) -> None:
+        self.run, self.stream = run, stream
+
+    async def ask(self, path: str) -> None:
+        self.run.stream = self.stream
+
+    async def read_for(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    def close(self) -> None:
+        pass
+
+    reset = close
+
+
+class Lingering:
+    """A stream whose client is gone, and for which something still works."""
+
+    close_reason = CloseReason.DISCONNECTED
+
+    def statistics(self) -> Any:
+        return SimpleNamespace(events_sent=1)
+
+    async def wait_closed(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_what_works_on_for_who_is_gone_breaks_the_promise(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The stream knows why it is to end; that it has not is what the demonstration is to show."""
+    async with trio.open_nursery() as nursery:
+        fates = Fates(lambda: nursery)
+
+        @asynccontextmanager
+        async def connected(*_: Any, **__: Any) -> AsyncIterator[Connected]:
+            run = fates.claim(1)
+            assert run is not None
+            yield Connected(run, Lingering())
+
+        monkeypatch.setattr(Client, "connected", connected)
+        fates.start("closes", WHERE, Settings())
+    (row,) = fates.rows()
+    assert (row["reason"], row["kept"]) == ("disconnected", False)
+    assert row["error"] == "its stream has not ended in 60 s"
+
+
+async def test_a_crowd_that_cannot_start_reaches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, nothing else ends, and the next one is not refused."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    nurseries: list[trio.Nursery] = []
+    crowds = Crowds(nurseries.pop)
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            nurseries.append(nursery)
+            crowds.start(1, WHERE, None)
+        assert crowds.state()["wanted"] == 0
+        assert crowds.state()["error"].startswith("the clients' program did not start: [Errno 2]")
 
 
 @pytest.mark.parametrize("name", ["max_connections", "max_connections_per_address"])

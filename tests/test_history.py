@@ -131,6 +131,23 @@ class LocatesWhatLooksTheSame(Broken):
         return await self.inner.locate(id.encode(errors="replace").decode())
 
 
+class ForgetsIdsWhenItIsClosed(Broken):
+    def __init__(self, **bounds: Any) -> None:
+        super().__init__(**bounds)
+        self.ids: set[str] = set()
+
+    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+        self.ids.update(each.id for each in publications)
+        return self.inner.append_nowait(publications)
+
+    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+        return await self.inner.locate(id) if id in self.ids else None
+
+    async def aclose(self) -> None:
+        self.ids.clear()
+        await self.inner.aclose()
+
+
 class SaysNothingToOtherTopics(Broken):
     async def read(self, after: int, until: int, topics: Any, **limits: Any) -> Page:
         page = await self.inner.read(after, until, topics, **limits)
@@ -207,6 +224,11 @@ class HalfOfWhatIsCancelled(Broken):
             self.inner.append_nowait([publication])
             if len(publications) < 5:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_what_is_not_broken_is_not_found_to_be() -> None:
+    """So that what is found of those below is what they break."""
+    await check_history(Broken)
 
 
 @pytest.mark.parametrize("broken", Broken.__subclasses__())

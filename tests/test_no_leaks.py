@@ -263,3 +263,20 @@ def test_the_plugin_is_found_by_pytest() -> None:
     listed = re.findall(r"(?m)^(\w+).* -- ", ran.stdout)
     assert {"no_leaks", "virtual_clock"} <= set(listed)
     assert len(listed) == len(set(listed))
+
+
+OWN = """
+
+@pytest.fixture
+def no_leaks():
+    return "of this project"
+
+def test_own(no_leaks):
+    assert no_leaks == "of this project"
+"""
+
+
+def test_a_projects_own_fixture_is_its_own(tmp_path: Path) -> None:
+    """One that is called `no_leaks`, too, has nothing to do with Penstock's."""
+    found, said = outcomes(OWN, tmp_path)
+    assert found == {"test_own": "PASSED"}, said

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from quart import Response
 from quart import request as asked
 from quart_trio import QuartTrio
 
@@ -265,6 +266,28 @@ async def test_no_event_stream_is_answered(autojump_clock: Clock) -> None:
         assert client.status == 406
         with pytest.raises(AssertionError, match="no event stream, but 406"):
             await client.event()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(200, "text/html"), (201, "text/event-stream"), (200, "text/event-streams")],
+)
+async def test_a_body_that_only_looks_like_a_stream(
+    status: int, kind: str, autojump_clock: Clock
+) -> None:
+    """Every browser refuses it, whatever is in it; and a name of a type has no case."""
+    own = QuartTrio(__name__)
+
+    @own.get("/")
+    async def view() -> Response:
+        return Response("data: x\n\n", status, content_type=asked.args["type"])
+
+    async with open_client(own, f"/?type={kind}") as client:
+        with pytest.raises(AssertionError, match=f"no event stream, but {status} {kind}"):
+            await client.event()
+    async with open_client(own, "/?type=Text/Event-Stream%20;a=b") as client:
+        if status == 200:
+            assert (await client.event()).data == "x"
 
 
 async def test_what_cannot_be_decoded(autojump_clock: Clock) -> None:

@@ -22,7 +22,7 @@ from penstock.demo.tree.node import Kind, Node, applied, differences
 from penstock.demo.tree.record import Moment, Record
 from penstock.demo.tree.waits import PHRASES, words_for
 from penstock.demo.tree.walk import Walker
-from penstock.demo.tree.watch import FRAME, Watch
+from penstock.demo.tree.watch import FRAME, Watch, _Seen
 from penstock.event import ServerSentEvent
 
 NODES = st.builds(
@@ -92,7 +92,8 @@ def test_who_comes_back_is_told_the_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    "event_id", ["", "x", "-1", "0-1", "{run}-", "{run}-9", "{run}-\u0664", "{run}-1"]
+    "event_id",
+    ["", "x", "-1", "0-1", "{run}-", "{run}-9", "{run}-\u0664", "{run}-1", "{run}-" + "1" * 5000],
 )
 def test_an_id_that_is_not_known_is_answered_with_everything(event_id: str) -> None:
     """Of another process, of a moment long past or to come, or no id at all: a snapshot."""
@@ -288,6 +289,38 @@ async def test_what_scopes_say_is_drawn(autojump_clock: trio.testing.MockClock) 
         (node,) = [node for node in picture.values() if node.name == "the task"]
         assert node.shielded
         assert node.waits_for == "its cancellation"
+
+
+async def test_a_deadline_that_is_long_past_is_none(autojump_clock: trio.testing.MockClock) -> None:
+    """As that of Trio's own checkpoints is, for a moment, in a task that is cancelled."""
+
+    async def over() -> None:
+        with trio.CancelScope(deadline=-math.inf):
+            with trio.move_on_after(5, shield=True):  # so that it is there to be looked at
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(over, name="over")
+        await trio.testing.wait_all_tasks_blocked()
+        (node,) = [node for node in Walker().walk().values() if node.name == "over"]
+        assert node.deadline is None
+
+
+async def test_what_is_noted_while_nobody_asks_is_bounded() -> None:
+    """A watcher whose client reads nothing does not have who comes and goes remembered."""
+    seen = _Seen(lambda task: False)
+    trio.lowlevel.add_instrument(seen)
+    try:
+        for _ in range(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.checkpoint)
+                nursery.start_soon(trio.sleep_forever)
+                nursery.cancel_scope.cancel()
+    finally:
+        trio.lowlevel.remove_instrument(seen)
+    ran, exited = seen.taken()
+    assert len(ran) < 10
+    assert not exited
 
 
 async def test_what_trio_does_not_publish_is_still_there() -> None:

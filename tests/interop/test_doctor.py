@@ -323,6 +323,7 @@ async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
         (["--for", "x", "http://127.0.0.1/"], "'x' is no number of seconds"),
         (["--origin", "a.example", "http://127.0.0.1/"], "is not an origin, such as https://"),
         (["--origin", "https://a.example/x", "http://127.0.0.1/"], "is not an origin"),
+        (["--origin", "https://[::1", "http://127.0.0.1/"], "is not an origin: Invalid IPv6 URL"),
         (["--header", "a", "http://127.0.0.1/"], "'a' is not a header"),
     ],
 )

@@ -48,9 +48,12 @@ class _Origin(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the origin, as a browser writes it."""
-        parts = urlsplit(str(value))
         if value == "null":
             return str(value)
+        try:
+            parts = urlsplit(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not an origin: {error}")
         bare = parts.path in ("", "/") and not parts.query and not parts.fragment
         if not (bare and parts.scheme and _HOST.fullmatch(parts.netloc)):
             self.fail(f"{value!r} is not an origin, such as https://app.example.org")

@@ -94,6 +94,7 @@ add_tree_route(app, ping, hurting.facts)
 async def page() -> Response:
     """Show both streams, and what of them reaches which handler in the browser."""
     response = await app.send_static_file("index.html")
-    # Nothing is fetched from elsewhere; what was forgotten would not load.
-    response.headers["Content-Security-Policy"] = "default-src 'self'"
+    # Nothing is fetched from elsewhere; what was forgotten would not load. And no other page shows
+    # it in a frame, to have somebody click on what hurts.
+    response.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
     return response

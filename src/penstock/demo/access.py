@@ -19,7 +19,8 @@ __all__ = ["HURT", "is_of_the_page", "is_of_this_machine", "why_not_hurt"]
 # and has its page open.
 HURT: Final = "PENSTOCK_DEMO_HURT"
 
-# What a proxy adds to the requests of others. One that is told to add nothing cannot be recognised.
+# What proxies add to the requests of others. One that adds nothing cannot be recognised, and some
+# add nothing unless they are told to: nginx's bare `proxy_pass`, HAProxy without `forwardfor`.
 _OF_PROXIES: Final = frozenset({"forwarded", "via", "x-real-ip"})
 
 

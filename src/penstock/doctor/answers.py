@@ -77,7 +77,7 @@ def answered(seen: Observation) -> Finding:
             failure = f"{failure}, not even a header, as if something held it back"
             hints = ("the server: send the header, and a comment, at once", *advice.BUFFERING)
         return Finding("answer", Mark.FAIL if seen.failure else Mark.SKIP, failure, hints)
-    status = f"{answer.status} {answer.phrase}".rstrip()
+    status = f"{answer.status} {shown(answer.phrase)}".rstrip()
     figures: dict[str, Figure] = {
         "status": answer.status,
         "content_type": answer.header("content-type") or None,
@@ -93,7 +93,7 @@ def answered(seen: Observation) -> Finding:
         said = f"{status}, but {kind} in place of text/event-stream: {_GIVES_UP}"
         return Finding("answer", Mark.FAIL, said, _TYPE_ADVICE, figures)
     charset = _CHARSET.search(given)
-    if charset and charset[1].lower() not in ("utf-8", "utf8"):
+    if charset and charset[1].lower() != "utf-8":
         said = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
         return Finding(
             "answer", Mark.FAIL, f"{said}, and Chromium refuses it", _TYPE_ADVICE, figures
@@ -123,7 +123,7 @@ def cached(answer: Answer) -> Finding:
         "x_accel_buffering": accel or None,
         "age": answer.header("age") or None,
     }
-    if age := answer.header("age"):
+    if (age := answer.header("age")) and age.strip() != "0":  # some say 0 of what they pass on
         said = f"Age: {quoted(age)}: this came out of a cache"
         return Finding("caching", Mark.FAIL, said, advice.CACHE, figures)
     directives = {each.partition("=")[0].strip().lower() for each in control.split(",")}
@@ -149,6 +149,9 @@ def compressed(seen: Observation) -> Finding:
         said = "none, though gzip and br were offered"
         return Finding("compression", Mark.OK, said, (), {"content_encoding": None})
     figures: dict[str, Figure] = {"content_encoding": coding}
+    if seen.failure is not None:
+        said = f"{quoted(coding)}; and asked for without: {seen.failure}"
+        return Finding("compression", Mark.FAIL, said, advice.COMPRESSION, figures)
     body = seen.body
     if body is not None and body.size and not body.unpacked:
         said = f"{quoted(coding)}: {counted(body.size, 'byte')} came, and nothing comes out of them"

@@ -89,6 +89,9 @@ class Asker:
                     if len(redirects) > _MAX_REDIRECTS:
                         said = f"no answer, but more than {_MAX_REDIRECTS} redirects"
                         raise NoAnswer(Why.LOOP, said)
+                    own = request.headers.get("Cookie")
+                    if own and "Cookie" not in following.headers and _alike(request, following):
+                        following.headers["Cookie"] = own  # httpx takes it off at any redirect
                     request = following
                     response = await self._send(request)
                 return response, self._answer_of(response)
@@ -129,6 +132,11 @@ class Asker:
             waited=now - self._sent_at,
             opened_at=now,
         )
+
+
+def _alike(one: httpx.Request, other: httpx.Request) -> bool:
+    """Tell whether both are for the same origin."""
+    return (one.url.scheme, one.url.netloc) == (other.url.scheme, other.url.netloc)
 
 
 async def close(response: httpx.Response) -> None:

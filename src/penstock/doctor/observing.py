@@ -78,7 +78,7 @@ async def _hold(url: httpx.URL, headers: httpx.Headers, seen: Observation) -> ht
         seen.timed_out = error.why is Why.SILENT
         seen.too_many_redirects = error.why is Why.LOOP
         nobody = (asker is None or not asker.asked) and not seen.redirects
-        seen.unreachable = nobody and error.why is Why.UNREACHABLE
+        seen.unreachable = nobody and error.why is Why.UNREACHABLE and seen.answer is None
         return None
 
 

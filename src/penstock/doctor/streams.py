@@ -142,6 +142,9 @@ def delivered(seen: Observation, answer: Answer, body: Examination) -> Finding:
     if length := answer.header("content-length"):
         said = f"Content-Length: {shown(length)}: it was gathered whole, then sent"
         return Finding("delivery", Mark.FAIL, said, advice.BUFFERING, figures)
+    if not seen.readable:
+        said = f"compressed as {quoted(seen.coding)}, asked or not: where events end is not seen"
+        return Finding("delivery", Mark.SKIP, said, (), figures)
     if torn_apart:
         longest = max(pause for _, pause in torn_apart)
         size = max(burst.size for burst, _ in torn_apart)

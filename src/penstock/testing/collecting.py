@@ -74,6 +74,8 @@ class _Collector(trio.abc.SendChannel[ServerSentEvent]):
         if self._closed:
             raise trio.ClosedResourceError
         await trio.lowlevel.checkpoint()
+        if self.complete:  # a farewell, of one that is cancelled already
+            return
         self.events.append(value)
         self._put_off()
         if self.complete:

@@ -128,6 +128,7 @@ class EventStreamClient(FakeClient):
             await wait_until(decided, self._news, complaint)
         if len(self._events) < count:
             self._refuse(wanted)
+        self._check_kind()
         return [self._events.popleft() for _ in range(count)]
 
     async def end(self) -> CloseReason | None:
@@ -244,18 +245,22 @@ class EventStreamClient(FakeClient):
         self._check_application()
         if self._decode_error is not None:
             raise self._decode_error
-        kind = self.headers.get("content-type", "nothing").partition(";")[0]
-        if self.status != 200 or kind != "text/event-stream":
-            raise AssertionError(
-                f"{self._asked_for}: the answer is no event stream, but {self.status} {kind}: "
-                f"{self.body[:_EXCERPT]!r}"
-            )
+        self._check_kind()
         said = f"{self._asked_for}: there was to be {wanted}: {self._state()}"
         if self._gone:
             raise trio.ClosedResourceError(said)
         if self.close_reason is CloseReason.FAILED:
             said += "; what the producer raised is in the log of penstock.stream.producer"
         raise trio.EndOfChannel(said)
+
+    def _check_kind(self) -> None:
+        """Raise where a browser would give up, also when the body looks like a stream."""
+        kind = self.headers.get("content-type", "nothing").partition(";")[0].strip()
+        if self.status != 200 or kind.lower() != "text/event-stream":
+            raise AssertionError(
+                f"{self._asked_for}: the answer is no event stream, but {self.status} {kind}: "
+                f"{self.body[:_EXCERPT]!r}"
+            )
 
     def _check_application(self) -> None:
         if self._error is None:

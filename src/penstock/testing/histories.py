@@ -222,6 +222,8 @@ async def _check_reopened(maker: Callable[..., History]) -> None:
     async with opened(history):
         after = await read(history, 2), history.newest, history.statistics()
         equal(after, before, "what was kept is there when it is opened again")
+        found = await history.locate("id 5"), await history.locate("id 2")
+        equal(found, (5, None), "what was kept is found by its id when it is opened again")
         await append(history, numbered([6]))
         equal(history.newest, Newest(6, "id 6"), "positions are not used again")
         equal(await read(history, 3), ([4, 5, 6], False), "it goes on when it is opened again")

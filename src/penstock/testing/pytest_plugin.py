@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["no_leaks", "virtual_clock"]
 
+# Of a test that takes this `no_leaks`: a project may have a fixture of its own that is called so.
+_CHECKED = pytest.StashKey[bool]()
+
 
 @pytest.fixture
 def virtual_clock() -> trio.testing.MockClock:
@@ -47,12 +50,13 @@ def no_leaks(request: pytest.FixtureRequest) -> None:
             "`async with penstock.testing.no_leaks(): ...` in what Trio runs",
             pytrace=False,
         )
+    request.node.stash[_CHECKED] = True
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before those who run what they find in `item.obj`
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Have a test that takes `no_leaks` checked from within."""
-    if not isinstance(item, pytest.Function) or "no_leaks" not in item.fixturenames:
+    if not isinstance(item, pytest.Function) or not item.stash.get(_CHECKED, False):
         return (yield)
     test = item.obj
     item.obj = _checked(test)

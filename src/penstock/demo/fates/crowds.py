@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,8 @@ _OVER: Final = 3.0
 
 # File descriptors for all others.
 _RESERVED: Final = 256
+
+_logger = logging.getLogger(__name__)
 
 # Run as a file: as a module of this package, it would import the demonstration.
 _PROGRAM: Final = str(Path(__file__).with_name("crowd.py"))
@@ -76,8 +79,9 @@ class Crowds:
             raise NoRoom("there is a crowd already: switch it off, and wait until it has gone")
         if (why := _why_no_room(count, settings)) is not None:
             raise NoRoom(why)
-        self._scope, self._wanted, self._error = trio.CancelScope(), count, None
-        self._nursery().start_soon(self._run, self._scope, count, where, name=f"crowd of {count}")
+        scope = trio.CancelScope()
+        self._nursery().start_soon(self._run, scope, count, where, name=f"crowd of {count}")
+        self._scope, self._wanted, self._error = scope, count, None
 
     def stop(self) -> None:
         """Have it go. Synchronous: its process is ended soon after."""
@@ -100,8 +104,12 @@ class Crowds:
                     process = await nursery.start(partial(trio.run_process, command, **options))
                     async with process.stdin, process.stdout:
                         await self._listen(process.stdout)
-        except OSError as error:
-            self._error = f"the clients' program did not start: {error}"
+        # The nursery is the application's, in which its hub runs, too: nothing may reach it.
+        except* OSError as errors:
+            self._error = f"the clients' program did not start: {_first_of(errors)}"
+        except* Exception as errors:
+            _logger.error("the crowd: a fault of the demonstration", exc_info=errors)
+            self._error = f"a fault of the demonstration: {_first_of(errors)!r}"
         finally:
             self._scope, self._wanted, self._open = None, 0, 0
 
@@ -116,6 +124,12 @@ class Crowds:
                     self._open = int(said)
                 else:
                     self._error = said
+
+
+def _first_of(errors: BaseException) -> BaseException:
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors
 
 
 def _why_no_room(count: int, settings: Settings | None) -> str | None:

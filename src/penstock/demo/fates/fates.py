@@ -69,8 +69,8 @@ class Fates:
         fate = FATES[name]
         self._number += 1
         run = Run(self._number, fate, promise_of(fate, settings))
-        self._runs.append(run)
         self._nursery().start_soon(self._live, run, where, name=fate.task)
+        self._runs.append(run)
         return run.row()
 
     def claim(self, number: int) -> Run | None:
@@ -100,6 +100,7 @@ class Fates:
             run.error = str(errors.exceptions[0]) or f"no stream within {_BEGIN:g} s"
         except* (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as errors:
             run.error = f"the connection failed: {errors.exceptions[0]}"
+            run.broken = run.fate.name == "healthy" and run.stream is not None
         except* Exception as errors:
             _logger.error("%s: a fault of the demonstration", run.fate.task, exc_info=errors)
             run.error = f"a fault of the demonstration: {errors.exceptions[0]!r}"
@@ -124,6 +125,7 @@ async def _meet(run: Run, where: Where) -> None:
                 run.stream_closed()
             if waiting.cancelled_caught:
                 run.error = f"its stream has not ended in {run.patience:g} s"
+                run.broken = True
             if waiting.cancelled_caught or run.fate.name in _STALLED:
                 nursery.cancel_scope.cancel()
 
@@ -139,7 +141,11 @@ async def _suffer(run: Run, client: Client) -> None:
         case "byte-a-second":
             run.hurt()
             await client.sip()
+        case "vanishes":
+            await client.read_for(_BEFORE)
+            client.vanish()  # which a kernel may refuse, and then nothing was done to it
+            run.hurt()
         case leaving:
             await client.read_for(_BEFORE)
             run.hurt()
-            {"closes": client.close, "resets": client.reset, "vanishes": client.vanish}[leaving]()
+            {"closes": client.close, "resets": client.reset}[leaving]()

@@ -32,6 +32,7 @@ class Run:
       stream: its stream, once it has asked for it.
       heard: how many events it has heard, once it listens no more.
       error: what came between, in a sentence.
+      broken: whether that breaks the promise, and does not only keep one from telling.
     """
 
     def __init__(self, number: int, fate: Fate, promise: Promise) -> None:
@@ -43,11 +44,13 @@ class Run:
         self.stream: EventStream | None = None
         self.heard: int | None = None
         self.error: str | None = None
+        self.broken: bool = False
         self._since = _unix()
         self._hurt: int | None = None
         self._hurt_at: float | None = None
         self._took: float | None = None
         self._kept: bool | None = None
+        self._ended_as: CloseReason | None = None
         self._over = False
 
     def __repr__(self) -> str:
@@ -74,14 +77,14 @@ class Run:
 
     def end(self) -> None:
         """Note that it is over: compare what became of it with the promise."""
+        reason = self._ended_as = self._reason()
         self._over = True
-        reason = self._reason()
         if self.error is None:
             self._kept = self.promise.kept(reason, self._took)
             if self.fate.name == "healthy" and self._kept:
                 self._kept = self.heard == HEALTHY_EVENTS
-        elif self._hurt is not None and reason is None and self.promise.reasons:
-            self._kept = False  # it was to end, and has not
+        elif self.broken and self.promise.reasons and reason is not CloseReason.DRAINING:
+            self._kept = False
 
     def row(self) -> dict[str, Any]:
         """Return all of it, as JSON knows it."""
@@ -102,6 +105,8 @@ class Run:
         }
 
     def _reason(self) -> CloseReason | None:
+        if self._over:  # what comes later is not what was judged
+            return self._ended_as
         return None if self.stream is None else self.stream.close_reason
 
 

@@ -88,6 +88,8 @@ class Record:
         run, _, digits = (event_id or "").rpartition("-")
         if run != self._run or not (digits.isascii() and digits.isdecimal()):
             return None
+        if len(digits) > 20:  # more than there can be, and Python refuses to read too many
+            return None
         number = int(digits)
         return number if number in self._moments else None
 

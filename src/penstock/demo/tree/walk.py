@@ -111,6 +111,10 @@ class Walker:
             ):
                 yield number
 
+    def draws(self, task: _Task) -> bool:
+        """Tell whether a task was in the last picture."""
+        return task in self._numbers
+
     def _number(self, of: Any) -> int:
         number = self._numbers.get(of)
         return next(self._fresh) if number is None else number
@@ -118,8 +122,8 @@ class Walker:
     def _node(
         self, parent: int | None, kind: Kind, name: str, said: Scoped, waits_for: str = ""
     ) -> Node:
-        at = said.deadline
-        deadline = None if at == math.inf else round((at + self._offset) * 1000)
+        at = said.deadline  # -inf is Trio's own, for a moment, in who is cancelled already
+        deadline = round((at + self._offset) * 1000) if math.isfinite(at) else None
         return Node(parent, kind, name, waits_for, deadline, said.cancelled, said.shielded)
 
     def _crowd(self, nursery: trio.Nursery) -> _Crowd:

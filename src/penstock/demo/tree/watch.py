@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, final
 
 import trio
@@ -99,18 +99,21 @@ class Watch:
     def _watched(self) -> Iterator[None]:
         self._watchers += 1
         if self._seen is None:
-            self._seen = _Seen()
+            self._seen = _Seen(self._draws)
             trio.lowlevel.add_instrument(self._seen)
         try:
             yield
         finally:
             self._watchers -= 1
             if not self._watchers:
-                trio.lowlevel.remove_instrument(self._seen)
-                self._seen = None
-                self._frame = None
+                seen, self._seen, self._frame = self._seen, None, None
+                with suppress(KeyError):  # Trio drops one that has failed, and logs that
+                    trio.lowlevel.remove_instrument(seen)
                 if self._walker is not None:
                     self._walker.forget()
+
+    def _draws(self, task: _Task) -> bool:
+        return self._walker is not None and self._walker.draws(task)
 
     def _look(self, frame: int) -> None:
         """Note what there is to see, if that was not done for this frame."""
@@ -134,9 +137,14 @@ def _frame_of(moment: float) -> int:
 
 
 class _Seen(trio.abc.Instrument):
-    """Notes who runs, and who ends because of a cancellation."""
+    """Notes who runs, and who of those that are drawn ends because of a cancellation.
 
-    def __init__(self) -> None:
+    However long nobody asks, it holds no more than the tasks there are, and those there were in a
+    picture.
+    """
+
+    def __init__(self, draws: Callable[[_Task], bool]) -> None:
+        self._draws = draws
         self._ran: set[_Task] = set()
         self._exited: set[_Task] = set()
         # Looked up each time a task runs: one attribute fewer.
@@ -144,7 +152,8 @@ class _Seen(trio.abc.Instrument):
 
     def task_exited(self, task: _Task) -> None:
         """Note a task that a cancellation had reached; Trio calls this for each."""
-        if exited_cancelled(task):
+        self._ran.discard(task)
+        if self._draws(task) and exited_cancelled(task):
             self._exited.add(task)
 
     def taken(self) -> tuple[frozenset[_Task], frozenset[_Task]]:
