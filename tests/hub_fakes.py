@@ -10,6 +10,7 @@ from penstock.errors import HistoryError
 from penstock.event import ServerSentEvent
 from penstock.history import HistoryStatistics, Newest, Page
 from penstock.publication import Publication
+from penstock.selection import Selection
 from penstock.stores.memory import MemoryHistory
 from penstock.stream.transport import Chunk
 
@@ -49,6 +50,10 @@ class SlowHistory:
     def newest(self) -> Newest:
         return self.inner.newest
 
+    @property
+    def key(self) -> bytes:
+        return self.inner.key
+
     def append_nowait(self, publications: Sequence[Publication]) -> bool:
         if self.takes is not None:
             return False
@@ -63,17 +68,17 @@ class SlowHistory:
         self.inner.append_nowait(publications)
         self.appended_at.append(trio.current_time())
 
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
         await trio.sleep(self.reads)
         self._fail("locate")
-        return await self.inner.locate(id)
+        return await self.inner.locate(id, selection)
 
     async def read(
-        self, after: int, until: int, topics: frozenset[str] | None, *, count: int, size: int
+        self, after: int, until: int, selection: Selection, *, count: int, size: int
     ) -> Page:
         await trio.sleep(self.reads)
         self._fail("read")
-        return await self.inner.read(after, until, topics, count=count, size=size)
+        return await self.inner.read(after, until, selection, count=count, size=size)
 
     def statistics(self) -> HistoryStatistics:
         return self.inner.statistics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from penstock.errors import HistoryError
 from penstock.event import ServerSentEvent
 from penstock.publication import Publication
+from penstock.selection import EVERY_TOPIC
 from penstock.stores import SQLiteHistory
 
 
@@ -25,7 +27,7 @@ async def kept(path: Path, **options: Any) -> list[str]:
     """Return the ids that a file has."""
     history = SQLiteHistory(path, **options)
     await history.open()
-    page = await history.read(0, history.newest.position, None, count=10**6, size=10**9)
+    page = await history.read(0, history.newest.position, EVERY_TOPIC, count=10**6, size=10**9)
     await history.aclose()
     return [each.id for each in page.publications]
 
@@ -40,6 +42,10 @@ def remount(disk: Path, how: str) -> None:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {each.name: stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()}
 
 
 def open_files() -> set[str]:

@@ -13,6 +13,7 @@ import trio.testing
 from hub_fakes import Server
 from hub_steps import following
 from penstock import EventStream, Hub, ServerSentEvent, Subscription
+from penstock.position_ids import PositionIds
 
 T = TypeVar("T")
 
@@ -32,6 +33,11 @@ def strings(numbers: range) -> list[str]:
 
 async def following_ids(subscription: Subscription, count: int) -> list[str | None]:
     return [(await following(subscription)).id for _ in range(count)]
+
+
+def position_id(hub: Hub, position: int) -> str:
+    """Return the id that a client is given for a position of the hub's history."""
+    return PositionIds(hub.history.key).encode(position)
 
 
 def gap(last_event_id: str | None, goes_on: str | None = None) -> ServerSentEvent:

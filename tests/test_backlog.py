@@ -10,12 +10,12 @@ from penstock import Publication, ServerSentEvent, WhenSlow
 from penstock.hub.backlog import Backlog
 
 
-def publication(number: int, topic: str = "a", size: int = 30) -> Publication:
-    """Return a publication whose wire has exactly so many bytes."""
+def publication(number: int, topic: str = "a", size: int = 300) -> Publication:
+    """Return a publication that counts for exactly so many bytes."""
     event = ServerSentEvent("", id=f"{number:04}")
-    padding = "x" * (size - len(event.encode()))
+    padding = "x" * (size - Publication(event, [topic]).size)
     made = Publication(ServerSentEvent(padding, id=event.id), [topic])
-    assert len(made.wire) == size
+    assert made.size == size
     return made
 
 
@@ -24,7 +24,7 @@ def ids(backlog: Backlog) -> list[int]:
     return [int(each.id) for each in backlog.pop(2**30)]
 
 
-def filled(when_slow: WhenSlow, numbers: range, *, count: int = 3, size: int = 1000) -> Backlog:
+def filled(when_slow: WhenSlow, numbers: range, *, count: int = 3, size: int = 10_000) -> Backlog:
     backlog = Backlog(count=count, size=size, when_slow=when_slow)
     for number in numbers:
         assert backlog.add(publication(number))
@@ -35,20 +35,21 @@ def test_what_waits_is_taken_in_its_order() -> None:
     """First come, first served; nothing is left, and nothing counted."""
     backlog = filled(WhenSlow.DISCONNECT, range(3))
     assert len(backlog) == 3
-    assert backlog.size == 90
+    assert backlog.size == 900
     assert ids(backlog) == [0, 1, 2]
     assert len(backlog) == backlog.size == backlog.dropped == 0
 
 
 @pytest.mark.parametrize(
-    ("size", "taken"), [(1, 1), (29, 1), (30, 1), (31, 2), (60, 2), (61, 3), (10**6, 3)]
+    ("size", "taken"), [(1, 1), (42, 1), (43, 1), (44, 2), (86, 2), (87, 3), (10**6, 3)]
 )
 def test_so_many_bytes_are_taken_and_one_in_any_case(size: int, taken: int) -> None:
     """It stops at the first publication that reaches the size."""
     backlog = filled(WhenSlow.DISCONNECT, range(3))
+    assert len(publication(0).wire) == 43
     assert len(list(backlog.pop(size))) == taken
     assert len(backlog) == 3 - taken
-    assert backlog.size == 30 * (3 - taken)
+    assert backlog.size == 300 * (3 - taken)
 
 
 def test_disconnect_takes_no_more_than_the_count() -> None:
@@ -60,12 +61,12 @@ def test_disconnect_takes_no_more_than_the_count() -> None:
     assert backlog.add(publication(4))
 
 
-@pytest.mark.parametrize(("size", "taken"), [(89, False), (90, True), (91, True)])
+@pytest.mark.parametrize(("size", "taken"), [(899, False), (900, True), (901, True)])
 def test_disconnect_takes_no_more_than_the_bytes(size: int, taken: bool) -> None:
     """The limit may be reached, to the byte, and not passed."""
     backlog = filled(WhenSlow.DISCONNECT, range(2), size=size)
     assert backlog.add(publication(2)) is taken
-    assert backlog.size == (90 if taken else 60)
+    assert backlog.size == (900 if taken else 600)
 
 
 @pytest.mark.parametrize("when_slow", WhenSlow)
@@ -80,42 +81,56 @@ def test_drop_oldest_makes_room_by_count() -> None:
     """The newest are kept, in their order, and the others counted."""
     backlog = filled(WhenSlow.DROP_OLDEST, range(10))
     assert backlog.dropped == 7
-    assert backlog.size == 90
+    assert backlog.size == 900
     assert ids(backlog) == [7, 8, 9]
 
 
 def test_drop_oldest_makes_room_by_bytes() -> None:
     """As many go as have to, and no more."""
-    backlog = filled(WhenSlow.DROP_OLDEST, range(3), size=100)
-    assert backlog.add(publication(3, size=70))
+    backlog = filled(WhenSlow.DROP_OLDEST, range(3), size=1000)
+    assert backlog.add(publication(3, size=700))
     assert backlog.dropped == 2
-    assert backlog.size == 100
-    assert backlog.add(publication(4, size=101))
+    assert backlog.size == 1000
+    assert backlog.add(publication(4, size=1001))
     assert ids(backlog) == [4]
     assert backlog.dropped == 4
 
 
 def test_latest_keeps_the_newest_of_each_topic() -> None:
     """A newer one takes the older one's place, and comes last."""
-    backlog = Backlog(count=3, size=1000, when_slow=WhenSlow.LATEST)
+    backlog = Backlog(count=3, size=10_000, when_slow=WhenSlow.LATEST)
     for number, topic in enumerate("abcab"):
         assert backlog.add(publication(number, topic))
     assert backlog.dropped == 2
-    assert backlog.size == 90
+    assert backlog.size == 900
     assert ids(backlog) == [2, 3, 4]
 
 
-def test_latest_goes_by_the_canonical_topic() -> None:
-    """What has another first topic is another thing, whatever its alternates."""
-    backlog = Backlog(count=3, size=1000, when_slow=WhenSlow.LATEST)
-    for number, topics in enumerate([["a", "b"], ["b", "a"], ["a"]]):
+@pytest.mark.parametrize(
+    ("published", "left"),
+    [
+        ([["quotes", "AAPL"], ["quotes", "MSFT"]], [0, 1]),
+        ([["quotes", "AAPL"], ["quotes", "MSFT"], ["quotes", "AAPL"]], [1, 2]),
+        ([["a", "b"], ["b", "a"], ["a"]], [1, 2]),
+        ([["a", "b"], ["a"], ["b"]], [1, 2]),
+        ([["a"], ["b"], ["a", "b"]], [2]),
+        ([["a", "b"], ["c"], ["b", "a"]], [1, 2]),
+    ],
+)
+def test_latest_goes_by_every_topic(published: list[list[str]], left: list[int]) -> None:
+    """What waits is the newest on one of its topics, whichever place that has in its list."""
+    backlog = Backlog(count=9, size=10_000, when_slow=WhenSlow.LATEST)
+    for number, topics in enumerate(published):
         backlog.add(Publication(ServerSentEvent("", id=str(number)), topics))
-    assert ids(backlog) == [1, 2]
+    assert backlog.dropped == len(published) - len(left)
+    assert ids(backlog) == left
+    assert backlog.size == 0
+    assert not backlog._latest
 
 
 def test_latest_forgets_the_topic_that_was_silent_longest() -> None:
     """With more topics than the bound, those that spoke last are kept."""
-    backlog = Backlog(count=2, size=1000, when_slow=WhenSlow.LATEST)
+    backlog = Backlog(count=2, size=10_000, when_slow=WhenSlow.LATEST)
     for number, topic in enumerate("abac"):
         assert backlog.add(publication(number, topic))
     assert backlog.dropped == 2
@@ -132,14 +147,14 @@ def test_cleared_it_is_as_new() -> None:
     assert ids(backlog) == [9]
 
 
-added = st.tuples(st.sampled_from("abcd"), st.integers(25, 60))
+added = st.tuples(st.sampled_from("abcd"), st.integers(285, 360))
 
 
 @given(
     st.sampled_from(WhenSlow),
     st.integers(1, 4),
-    st.integers(1, 200),
-    st.lists(added | st.integers(1, 120), max_size=40),
+    st.integers(1, 1300),
+    st.lists(added | st.integers(1, 250), max_size=40),
 )
 def test_it_is_the_simple_list_that_it_says(
     when_slow: WhenSlow, count: int, size: int, steps: list[tuple[str, int] | int]
@@ -162,7 +177,7 @@ def test_it_is_the_simple_list_that_it_says(
                 model = kept
             within = model
             while within and (
-                len(within) + 1 > count or sum(len(each.wire) for each in [*within, new]) > size
+                len(within) + 1 > count or sum(each.size for each in [*within, new]) > size
             ):
                 within = within[1:]
             refused = when_slow is WhenSlow.DISCONNECT and within != model
@@ -171,6 +186,6 @@ def test_it_is_the_simple_list_that_it_says(
                 model = [*within, new]
             assert backlog.add(new) is not refused
         assert len(backlog) == len(model)
-        assert backlog.size == sum(len(each.wire) for each in model)
+        assert backlog.size == sum(each.size for each in model)
         assert backlog.dropped == dropped
     assert list(backlog.pop(2**30)) == model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ import trio
 from penstock.event import ServerSentEvent
 from penstock.history import Newest, Page
 from penstock.publication import Publication
+from penstock.selection import EVERY_TOPIC, Selection, select
 from penstock.stores import MemoryHistory, SQLiteHistory
 from penstock.testing import check_history
 
@@ -78,17 +80,17 @@ class StopsShort(Broken):
 
 class SaysNothingOfLosses(Broken):
     async def read(self, *args: Any, **limits: Any) -> Page:
-        return (await self.inner.read(*args, **limits))._replace(lost=False)
+        return (await self.inner.read(*args, **limits))._replace(discarded_until=0)
 
 
 class AlwaysLost(Broken):
     async def read(self, *args: Any, **limits: Any) -> Page:
-        return (await self.inner.read(*args, **limits))._replace(lost=True)
+        return (await self.inner.read(*args, **limits))._replace(discarded_until=10**9)
 
 
 class KnowsNoTopics(Broken):
-    async def read(self, after: int, until: int, topics: object, **limits: Any) -> Page:
-        return await self.inner.read(after, until, None, **limits)
+    async def read(self, after: int, until: int, selection: Selection, **limits: Any) -> Page:
+        return await self.inner.read(after, until, EVERY_TOPIC, **limits)
 
 
 class Twice(Broken):
@@ -98,15 +100,15 @@ class Twice(Broken):
 
 
 class LocatesTheLatest(Broken):
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
-        page = await self.inner.read(0, 10**9, None, count=10**9, size=10**9)
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        page = await self.inner.read(0, 10**9, EVERY_TOPIC, count=10**9, size=10**9)
         positions = [n for n, each in enumerate(page.publications, start=1) if each.id == id]
         return positions[-1] if positions else None
 
 
 class LocatesAnything(Broken):
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
-        return await self.inner.locate(id) or (1 if self.inner.newest.position else None)
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        return await self.inner.locate(id, selection) or (1 if self.inner.newest.position else None)
 
 
 class LocatesTheFirstEver(Broken):
@@ -121,14 +123,14 @@ class LocatesTheFirstEver(Broken):
             self.first.setdefault(each.id, position)
         return self.inner.append_nowait(publications)
 
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
-        position = await self.inner.locate(id)
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        position = await self.inner.locate(id, selection)
         return position if position == self.first.get(id) else None
 
 
 class LocatesWhatLooksTheSame(Broken):
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
-        return await self.inner.locate(id.encode(errors="replace").decode())
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        return await self.inner.locate(id.encode(errors="replace").decode(), selection)
 
 
 class ForgetsIdsWhenItIsClosed(Broken):
@@ -140,8 +142,8 @@ class ForgetsIdsWhenItIsClosed(Broken):
         self.ids.update(each.id for each in publications)
         return self.inner.append_nowait(publications)
 
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
-        return await self.inner.locate(id) if id in self.ids else None
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        return await self.inner.locate(id, selection) if id in self.ids else None
 
     async def aclose(self) -> None:
         self.ids.clear()
@@ -149,16 +151,55 @@ class ForgetsIdsWhenItIsClosed(Broken):
 
 
 class SaysNothingToOtherTopics(Broken):
-    async def read(self, after: int, until: int, topics: Any, **limits: Any) -> Page:
-        page = await self.inner.read(after, until, topics, **limits)
-        return page._replace(lost=page.lost and topics != {"quiet"})
+    async def read(self, after: int, until: int, selection: Selection, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, selection, **limits)
+        return page._replace(discarded_until=0) if selection == select(["quiet"]) else page
 
 
 class TellsEverybody(Broken):
-    async def read(self, after: int, until: int, topics: Any, **limits: Any) -> Page:
-        page = await self.inner.read(after, until, topics, **limits)
-        everything = await self.inner.read(after, until, None, **limits)
-        return page._replace(lost=everything.lost)
+    async def read(self, after: int, until: int, selection: Selection, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, selection, **limits)
+        everything = await self.inner.read(after, until, EVERY_TOPIC, **limits)
+        return page._replace(discarded_until=everything.discarded_until)
+
+
+class LocatesIdsOfOtherTopics(Broken):
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        return await self.inner.locate(id, EVERY_TOPIC)
+
+
+class ForgetsTheNewestThatWasDiscarded(Broken):
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        position = await self.inner.locate(id, selection)
+        if position is None:
+            return None
+        page = await self.inner.read(position - 1, position, selection, count=1, size=1)
+        return position if page.publications else None
+
+
+class LosesWhatOthersLost(Broken):
+    """The floor of all topics is the floor of each."""
+
+    async def read(self, after: int, until: int, selection: Selection, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, selection, **limits)
+        rest = await self.inner.read(0, 10**9, EVERY_TOPIC, count=1, size=1)
+        floor = rest.until - 1 if rest.publications else 0
+        return page._replace(discarded_until=max(page.discarded_until, floor))
+
+
+class CountsEventsOnly(Broken):
+    def __init__(self, **bounds: Any) -> None:
+        super().__init__(**{**bounds, "size": None})
+
+
+class ChangesItsKey(Broken):
+    @property
+    def key(self) -> bytes:
+        return secrets.token_bytes(16)
+
+
+class HasACommonKey(Broken):
+    key = bytes(16)
 
 
 class ForgetsAnOldNewest(Broken):
@@ -171,9 +212,9 @@ class ForgetsAnOldNewest(Broken):
         self.appended = trio.current_time()
         return self.inner.append_nowait(publications)
 
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
         too_old = self.appended < trio.current_time() - self.age
-        return None if too_old else await self.inner.locate(id)
+        return None if too_old else await self.inner.locate(id, selection)
 
 
 class ForgetsGapsWhenClosed(Broken):
@@ -182,9 +223,9 @@ class ForgetsGapsWhenClosed(Broken):
     async def aclose(self) -> None:
         self.closed = True
 
-    async def read(self, after: int, until: int, topics: Any, **limits: Any) -> Page:
-        page = await self.inner.read(after, until, topics, **limits)
-        return page._replace(lost=page.lost and not (self.closed and topics))
+    async def read(self, after: int, until: int, selection: Selection, **limits: Any) -> Page:
+        page = await self.inner.read(after, until, selection, **limits)
+        return page._replace(discarded_until=0) if self.closed and selection.topics else page
 
 
 class NewestIsTheFirst(Broken):
@@ -238,16 +279,24 @@ async def test_a_broken_one_is_found_out(broken: type[Broken]) -> None:
         await check_history(broken)
 
 
-async def test_marks_are_bounded() -> None:
-    """Of topics that have nothing left it forgets the oldest: they may have lost something."""
-    history = MemoryHistory(per_topic=10)
+async def test_what_is_remembered_of_topics_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest silent topics are forgotten: they may have lost something."""
+    monkeypatch.setattr("penstock.stores.memory._REMEMBERED_SIZE", 1000 * 320)
+    history = MemoryHistory(count=10)
     for number in range(10_000):
         event = ServerSentEvent(str(number), id=f"id {number}")
         history.append_nowait([Publication(event, ["all", f"topic {number}"])])
-    assert len(history._marks) < 3000
-    for topic in ("topic 0", "topic 5000", "topic 9980"):
-        assert (await history.read(0, 10_000, frozenset([topic]), count=1, size=1)).lost
-    for topic in ("topic 9995", "topic 9980", "topic 0"):
-        assert not (await history.read(9990, 10_000, frozenset([topic]), count=1, size=1)).lost
+    assert len(history._remembered) < 1100
+
+    async def discarded_until(topic: str) -> int:
+        page = await history.read(0, 10_000, select([topic]), count=1, size=1)
+        return page.discarded_until
+
+    forgotten = await discarded_until("topic 0")
+    assert 9000 <= forgotten < 9100
+    assert await discarded_until("topic 5000") == await discarded_until("new") == forgotten
+    assert await discarded_until("topic 9980") == 9981
+    assert await history.locate("id 9980", select(["topic 9980"])) == 9981
+    assert await history.locate("id 5000", select(["topic 5000"])) is None
     history.append_nowait([Publication(ServerSentEvent("x", id="x"), ["topic 0"])])
-    assert (await history.read(0, 10_001, frozenset(["topic 0"]), count=1, size=1)).lost
+    assert await discarded_until("topic 0") == forgotten

@@ -8,7 +8,7 @@ import trio.testing
 
 from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, hold, prompt_hub, publish, what_comes
-from penstock import CloseReason, EventStream, HistoryError, Hub, ServerSentEvent
+from penstock import EVERY_TOPIC, CloseReason, EventStream, HistoryError, Hub, ServerSentEvent
 
 
 async def test_from_close_on_nothing_is_taken(autojump_clock: Clock) -> None:
@@ -142,7 +142,7 @@ async def test_its_end_leaves_nothing(autojump_clock: Clock) -> None:
     async with prompt_hub() as hub, trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(EventStream(hub.subscription(["a", "b"])).run, Server())
-            nursery.start_soon(EventStream(hub.subscription(["*"])).run, Server())
+            nursery.start_soon(EventStream(hub.subscription(EVERY_TOPIC)).run, Server())
             await nursery.start(hold, hub.subscription(["a"]))
         await publish(hub, "1", "2")
         await trio.sleep(1)

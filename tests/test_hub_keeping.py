@@ -120,8 +120,8 @@ async def test_an_outage_of_the_history_is_logged_once(
         await publish(hub, "3")
         await publish(hub, "4")
     assert [record.getMessage() for record in caplog.records] == [
-        "Nothing can be published: append fails",
-        "What is published is kept again",
+        "History write failed, publishing suspended: append fails",
+        "History recovered, publishing resumed",
     ]
 
 

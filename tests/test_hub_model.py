@@ -6,14 +6,17 @@ queue. Pages of the history are small, and the dispatcher yields after each memb
 seams are everywhere.
 
 The model is a list of all that the history was given, and which of that its bounds have discarded.
-What a subscriber has then follows from what it asked for, whom it hears, and its policy.
+What a subscriber has then follows from what it asked for, its selection, and its policy: no gap
+that is not reported, no duplicate, no event and no id of another topic, no report without a loss,
+and no more reports than losses. Histories are slow and fail, keep-alives and lifetimes expire while
+they are read, and publishing goes on meanwhile.
 """
 
 from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from typing import Any
 
 import outcome
@@ -25,13 +28,29 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hub_fakes import Server, SlowHistory
-from penstock import CloseReason, EventStream, Hub, Publication, ServerSentEvent, WhenSlow, open_hub
+from penstock import (
+    EVERY_TOPIC,
+    CloseReason,
+    EventStream,
+    HistoryError,
+    Hub,
+    Publication,
+    Selection,
+    ServerSentEvent,
+    WhenSlow,
+    open_hub,
+)
+from penstock.history import Page
+from penstock.hub import cursor as cursor_module
 from penstock.hub import dispatcher as dispatcher_module
-from penstock.hub import replay as replay_module
+from penstock.position_ids import PositionIds
 from penstock.stores.memory import MemoryHistory
 
 TOPICS = "abc"
 PAGE = 3
+
+# Seconds of virtual time in which nothing but keep-alives happens: all is done then.
+QUIET = 0.05
 
 
 class ModelHistory(SlowHistory):
@@ -40,6 +59,9 @@ class ModelHistory(SlowHistory):
     Attributes:
       log: every publication, in order; the first one's position is 1.
       discarded: the positions of those that the bounds have discarded.
+      known_losses: up to where a reader of a selection knows that something was discarded.
+      calls: how many calls have begun and ended.
+      failed_reads: how many calls of `read` have failed; and `failed_locates` of `locate`.
     """
 
     def __init__(
@@ -55,6 +77,8 @@ class ModelHistory(SlowHistory):
         super().__init__(takes, reads=reads, inner=inner)
         self.log: list[Publication] = []
         self.discarded: set[int] = set()
+        self.known_losses: dict[Selection, int] = {}
+        self.calls = self.failed_reads = self.failed_locates = 0
         self._at: list[float] = []
         self._count, self._per_topic, self._age = count, per_topic, age
 
@@ -65,9 +89,37 @@ class ModelHistory(SlowHistory):
 
     async def append(self, publications: Sequence[Publication]) -> None:
         assert self.takes is not None
+        self.calls += 1
         await trio.sleep(self.takes)
+        self.calls += 1
+        self._fail("append")
         self._note(publications)
         self.inner.append_nowait(publications)
+
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+        self.calls += 1
+        try:
+            return await super().locate(id, selection)
+        except HistoryError:
+            self.failed_locates += 1
+            raise
+        finally:
+            self.calls += 1
+
+    async def read(
+        self, after: int, until: int, selection: Selection, *, count: int, size: int
+    ) -> Page:
+        self.calls += 1
+        try:
+            page = await super().read(after, until, selection, count=count, size=size)
+            known = max(self.known_losses.get(selection, 0), page.discarded_until)
+            self.known_losses[selection] = known
+            return page
+        except HistoryError:
+            self.failed_reads += 1
+            raise
+        finally:
+            self.calls += 1
 
     def kept(self, topic: str | None = None) -> list[int]:
         """Return the positions that are left, on a topic."""
@@ -110,6 +162,8 @@ class Subscriber:
         buffer: int,
         requested: str | None,
         way: str,
+        keep_alive: float | None,
+        max_lifetime: float | None,
     ) -> None:
         self.history = history
         self.topics = topics
@@ -117,20 +171,29 @@ class Subscriber:
         self.buffer = buffer
         self.requested = requested or None
         self.subscription = hub.subscription(
-            list(topics), when_slow=when_slow, buffer=buffer, last_event_id=requested
+            EVERY_TOPIC if topics == "*" else list(topics),
+            when_slow=when_slow,
+            buffer=buffer,
+            last_event_id=requested,
         )
         self.server = None if way == "iterated" else Server()
-        self.stream = (
-            None if self.server is None else EventStream(self.subscription, keep_alive=None)
-        )
+        self.stream = None
+        if self.server is not None:
+            self.stream = EventStream(
+                self.subscription, keep_alive=keep_alive, max_lifetime=max_lifetime
+            )
         self.through = self.server if way == "written through" else None
         self.stalled = way == "iterated"
         self.scope = trio.CancelScope()
-        self.slow = False
+        self.slow = self.expired = False
         self.last_id = requested
         # The model:
         self.last = 0  # the position of what it has had last, or begins behind
-        self.told = 0  # behind how many more events something may be missing: it was told
+        self.told = 0  # up to which position something may be missing: it was told
+        self.losses: set[int] = set()  # positions that it has missed, or may have
+        self.gaps = 0
+        self.failed_before = history.failed_reads
+        self.unread = False  # a read has failed: what comes before the next event may be missing
         self.excused: set[int] = set()  # what was gone before it asked for all there is
         self.heard = 0  # how many events were checked
         self.skipped = self.dropped = 0  # how many it has not had, and how many of them untold
@@ -138,13 +201,18 @@ class Subscriber:
         self.backlog: list[int] = []
         self.absorbed = 0
 
-    async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Be connected until the scope is cancelled."""
+    async def run(
+        self, first: Callable[[], Awaitable[None]] | None, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Do something first, and be connected until the scope is cancelled."""
+        if first is not None:
+            await first()
         self.history.grow_old()
         if self.requested is None:
             self.last = len(self.history.log)
         elif self.requested != "earliest":
             self.last = self.position_of(self.requested)
+        self.began = self.last
         with self.scope:
             if self.stream is not None and self.server is not None:
                 self.scope.shield = False
@@ -157,10 +225,13 @@ class Subscriber:
 
     @property
     def open(self) -> bool:
-        return not self.slow and not self.scope.cancel_called
+        return not self.slow and not self.expired and not self.scope.cancel_called
 
     def position_of(self, id_: str) -> int:
         """Return the position of an id, or 0."""
+        position = PositionIds(self.history.key).decode(id_)
+        if position is not None:
+            return position
         for position, publication in enumerate(self.history.log, start=1):
             if publication.id == id_:
                 return position
@@ -171,8 +242,18 @@ class Subscriber:
         return [
             position
             for position, publication in enumerate(self.history.log[after:], start=after + 1)
-            if "*" in self.topics or set(self.topics) & set(publication.topics)
+            if self.selects(publication)
         ]
+
+    def selects(self, publication: Publication) -> bool:
+        return self.topics == "*" or bool(set(self.topics) & set(publication.topics))
+
+    def check_id(self, id_: str | None) -> None:
+        """Check that an id which the client was given is of its own, or a position's."""
+        if id_ is None or id_ == self.requested:
+            return
+        if PositionIds(self.history.key).decode(id_) is None:
+            assert self.selects(self.history.log[self.position_of(id_) - 1]), f"{id_} is not its"
 
     def absorb(self) -> None:
         """Have the model's backlog take what was published."""
@@ -180,12 +261,16 @@ class Subscriber:
             return
         for position in self.expected(self.absorbed):
             self.absorbed = position
-            topic = self.history.log[position - 1].topics[0]
             if self.when_slow is WhenSlow.LATEST:
-                for earlier in self.backlog:
-                    if self.history.log[earlier - 1].topics[0] == topic:
-                        self.backlog.remove(earlier)
-                        break
+                newer = [*self.backlog, position]
+                self.backlog = [
+                    each
+                    for index, each in enumerate(self.backlog)
+                    if any(
+                        all(topic not in self.history.log[n - 1].topics for n in newer[index + 1 :])
+                        for topic in self.history.log[each - 1].topics
+                    )
+                ]
             if len(self.backlog) == self.buffer:
                 if self.when_slow is WhenSlow.DISCONNECT:
                     self.slow = True
@@ -204,6 +289,13 @@ class Subscriber:
     def hear(self, event: ServerSentEvent) -> None:
         """Check the next event that the client has."""
         self.heard += 1
+        self.check_id(event.id)
+        if self.heard == 1 and self.requested not in (None, "earliest"):
+            position = self.position_of(self.requested or "")
+            known = PositionIds(self.history.key).decode(self.requested or "") is not None or (
+                position and self.selects(self.history.log[position - 1])
+            )
+            assert known or event.event == "gap", f"{self.requested} is not its"
         if event.id is not None:
             self.last_id = event.id
         if event.event == "gap":
@@ -214,7 +306,7 @@ class Subscriber:
         assert event == self.history.log[position - 1].event
         assert position in self.expected(self.last), f"{event} comes twice, late, or is not for it"
         self.skip([each for each in self.expected(self.last) if each < position])
-        self.last, self.told = position, max(0, self.told - 1)
+        self.last, self.unread = position, False
 
     def hear_gap(self, gap: ServerSentEvent) -> None:
         told = json.loads(gap.data or "")["last_event_id"]
@@ -222,18 +314,24 @@ class Subscriber:
             assert self.heard == 1, "the id that it asked for is the first thing to tell of"
             assert told == self.requested
             position = self.position_of(told)
-            assert not position or position in self.history.discarded
-            self.last = self.position_of(gap.id)
+            known = position and self.selects(self.history.log[position - 1])
+            if known and position not in self.history.discarded:
+                assert self.history.failed_locates, f"{told} is known"
+            self.last = self.began = self.position_of(gap.id)
             return
-        nowhere = "earliest" if self.last_id == "earliest" else None
-        assert told == (self.history.log[self.last - 1].id if self.last else nowhere)
-        assert max(self.history.discarded, default=0) > self.last, "nothing is missing there"
-        self.told = PAGE + 1  # a gap comes before the page in which something is missing
+        assert self.position_of(told) == self.last or told == "earliest"
+        self.gaps += 1
+        self.losses.update(set(self.expected(self.last)) & self.history.discarded)
+        lost = self.gaps <= len(self.losses)
+        self.unread = self.history.failed_reads > self.failed_before
+        self.failed_before += self.unread and not lost
+        assert lost or self.unread, "there are more gaps than losses"
+        self.told = self.history.known_losses.get(self.subscription.selection, 0)
 
     def skip(self, positions: list[int]) -> None:
         """Note that it will never have these."""
         for position in positions:
-            told = self.told and position in self.history.discarded
+            told = self.unread or (position <= self.told and position in self.history.discarded)
             self.skipped += 1
             if not told and position not in self.excused:
                 self.dropped += 1
@@ -242,7 +340,7 @@ class Subscriber:
     def is_quiet(self) -> None:
         """Check that it has had all there is to have."""
         rest = self.expected(self.last)
-        if self.when_slow is not WhenSlow.DISCONNECT and rest:
+        if self.when_slow is not WhenSlow.DISCONNECT and rest and not self.unread:
             assert rest[-1] in self.history.discarded, "the newest is not dropped"
         self.skip(rest)
         assert self.dropped <= self.subscription.dropped <= self.skipped, vars(self)
@@ -258,9 +356,9 @@ class Machine(RuleBasedStateMachine):
         seconds = iter(range(10**9))
         self.patch.setattr(dispatcher_module, "perf_counter", lambda: float(next(seconds)))
         self.patch.setattr(dispatcher_module, "_LOOK", 1)
-        self.patch.setattr(replay_module, "_PAGE", PAGE)
+        self.patch.setattr(cursor_module, "_PAGE", PAGE)
         self.subscribers: list[Subscriber] = []
-        self.published = 0
+        self.published = self.refused = self.publishing = 0
         self.acknowledged: list[str] = []
         self.clock = trio.testing.MockClock()
         self.loop: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -294,6 +392,7 @@ class Machine(RuleBasedStateMachine):
                 async for command in self.commands:
                     self.result = await outcome.acapture(command)
                 self.nursery.cancel_scope.cancel()
+            self.clock.autojump_threshold = 0  # for what the hub has still to do
         figures = self.hub.statistics()
         assert (figures.subscriptions_open, figures.audiences, figures.waiting) == (0, 0, 0)
         assert sum(figures.subscriptions_closed.values()) == len(self.subscribers)
@@ -311,18 +410,32 @@ class Machine(RuleBasedStateMachine):
         if self.result is not None:
             self.result.unwrap()
 
-    async def settle(self) -> None:
-        """Let everybody do what they can, and time pass where they wait for it."""
+    async def pass_time(self, heard: Sized = ()) -> None:
+        """Let time pass until nothing happens but keep-alives."""
+        progress, since = (-1, -1, -1), trio.current_time()
         while True:
             await trio.testing.wait_all_tasks_blocked()
             pause = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            if pause == float("inf"):
-                break
+            done = self.history.calls, len(self.history.log), len(heard)
+            if done != progress:
+                progress, since = done, trio.current_time()
+            quiet = trio.current_time() - since > QUIET and not self.publishing
+            if pause == float("inf") or quiet:
+                return
             self.clock.jump(max(pause, 0))
+
+    async def settle(self) -> None:
+        """Let everybody do what they can, and time pass where they wait for it."""
+        await self.pass_time()
         self.history.grow_old()
         for each in self.subscribers:
             if each.server is not None:
                 each.hear_all(each.server.events[each.heard :])
+                for line in each.server.wire.decode().splitlines():
+                    if line.startswith("id: "):
+                        each.check_id(line.removeprefix("id: "))
+                if each.open and each.subscription.close_reason is CloseReason.EXPIRED:
+                    each.expired = True
                 if each.open and each.subscription.close_reason is CloseReason.SLOW:
                     each.slow = True
                     assert each.when_slow is WhenSlow.DISCONNECT
@@ -341,10 +454,10 @@ class Machine(RuleBasedStateMachine):
     # What can be done
 
     @initialize(
-        takes=st.sampled_from([None, 0.01]),
-        reads=st.sampled_from([0, 0.01]),
+        takes=st.sampled_from([None, None, 0.01]),
+        reads=st.sampled_from([0, 0.01, 0.01, 0.01]),
         count=st.sampled_from([None, 1, 5, 20]),
-        per_topic=st.sampled_from([None, None, 1, 4]),
+        per_topic=st.sampled_from([None, None, 1, 4, 12]),
         age=st.sampled_from([None, None, 5]),
     )
     def open(
@@ -362,23 +475,15 @@ class Machine(RuleBasedStateMachine):
         topics=st.lists(st.lists(st.sampled_from(TOPICS), min_size=1, max_size=3), max_size=8),
         batch=st.booleans(),
         turns=st.none() | st.integers(0, 5),
+        after=st.sampled_from([0, 0, 0.005, 0.01, 0.02]),
     )
-    def publish(self, topics: list[list[str]], batch: bool, turns: int | None) -> None:
+    def publish(
+        self, topics: list[list[str]], batch: bool, turns: int | None, after: float
+    ) -> None:
         """Publish events one by one or at once, and let all be done, or some turns pass."""
-        events = []
-        for each in topics:
-            self.published += 1
-            events.append((ServerSentEvent("x", id=f"{self.published}"), each))
-
-        async def publisher() -> None:
-            if batch:
-                self.acknowledged += await self.hub.publish_batch(events)
-            else:
-                for event, on in events:
-                    self.acknowledged.append(await self.hub.publish(event, on))
 
         async def command() -> None:
-            self.nursery.start_soon(publisher)
+            self.start_publisher(topics, batch, after)
             if turns is None:
                 await self.settle()
             else:
@@ -387,14 +492,88 @@ class Machine(RuleBasedStateMachine):
 
         self.do(command)
 
+    async def publish_now(self, topics: list[list[str]], batch: bool) -> None:
+        events = []
+        for each in topics:
+            self.published += 1
+            events.append((ServerSentEvent("x", id=f"{self.published}"), each))
+        for some in [events] if batch else [[one] for one in events]:
+            try:
+                self.acknowledged += await self.hub.publish_batch(some)
+            except HistoryError:
+                self.refused += len(some)
+
+    def start_publisher(self, topics: list[list[str]], batch: bool, after: float) -> None:
+        """Start a task that publishes on these topics, so many seconds from now."""
+
+        async def publisher() -> None:
+            await trio.sleep(after)
+            await self.publish_now(topics, batch)
+            self.publishing -= 1
+
+        self.publishing += 1
+        self.nursery.start_soon(publisher)
+
     @rule(
-        topics=st.sampled_from(["a", "b", "ab", "bc", "abc", "*", "*a"]),
+        topics=st.sampled_from(["a", "ab", "*"]),
+        way=st.sampled_from(["written through", "pulled"]),
+        back=st.none() | st.integers(0, 12),
+        just_before=st.lists(st.sampled_from([["a"], ["b"]]), max_size=5),
+        meanwhile=st.lists(
+            st.tuples(
+                st.sampled_from([0, 0.005, 0.01, 0.015, 0.02, 0.03]),
+                st.lists(st.sampled_from([["a"], ["b"], ["a", "c"]]), min_size=1, max_size=5),
+            ),
+            min_size=1,
+            max_size=5,
+        ),
+        keep_alive=st.sampled_from([None, 0.005, 0.01, 0.02]),
+        max_lifetime=st.sampled_from([None, 0.005, 0.01, 0.02, 0.04]),
+    )
+    def resume_meanwhile(
+        self,
+        topics: str,
+        way: str,
+        back: int | None,
+        just_before: list[list[str]],
+        meanwhile: list[tuple[float, list[list[str]]]],
+        keep_alive: float | None,
+        max_lifetime: float | None,
+    ) -> None:
+        """Subscribe, or resume some way back, while the head moves and lags behind the history."""
+
+        async def publish() -> None:
+            for after, each in meanwhile:
+                self.start_publisher(each, True, after)
+            if self.history.takes is None:  # else it would wait for time to pass
+                await self.publish_now(just_before, True)
+
+        log = self.history.log
+        requested = "earliest" if back is not None else None
+        if log and back is not None:
+            requested = log[-1 - back % len(log)].id
+        self.connect(
+            topics,
+            WhenSlow.DISCONNECT,
+            1000,
+            requested,
+            way,
+            True,
+            keep_alive,
+            max_lifetime,
+            publish,
+        )
+
+    @rule(
+        topics=st.sampled_from(["a", "b", "ab", "bc", "abc", "*"]),
         when_slow=st.sampled_from([WhenSlow.DISCONNECT, *WhenSlow]),
         buffer=st.sampled_from([1, 2, 5, 1000]),
         way=st.sampled_from(["iterated", "written through", "pulled"]),
         begins=st.sampled_from(["now", "earliest", "somewhere", "unknown"]),
         where=st.integers(0, 30),
         settles=st.booleans(),
+        keep_alive=st.sampled_from([None, None, 0.005, 0.01, 0.02]),
+        max_lifetime=st.sampled_from([None, None, 0.005, 0.01, 0.02, 0.04]),
     )
     def subscribe(
         self,
@@ -405,12 +584,14 @@ class Machine(RuleBasedStateMachine):
         begins: str,
         where: int,
         settles: bool,
+        keep_alive: float | None,
+        max_lifetime: float | None,
     ) -> None:
         """Subscribe, from now on, or from anywhere in the past."""
         requested = {"now": None, "earliest": "earliest", "unknown": "who knows"}.get(begins)
         if begins == "somewhere" and self.history.log:
             requested = self.history.log[-1 - where % len(self.history.log)].id
-        self.connect(topics, when_slow, buffer, requested, way, settles)
+        self.connect(topics, when_slow, buffer, requested, way, settles, keep_alive, max_lifetime)
 
     def connect(
         self,
@@ -420,13 +601,24 @@ class Machine(RuleBasedStateMachine):
         requested: str | None,
         way: str,
         settles: bool,
+        keep_alive: float | None = None,
+        max_lifetime: float | None = None,
+        first: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         async def command() -> None:
             subscriber = Subscriber(
-                self.hub, self.history, topics, when_slow, buffer, requested, way
+                self.hub,
+                self.history,
+                topics,
+                when_slow,
+                buffer,
+                requested,
+                way,
+                keep_alive,
+                max_lifetime,
             )
             self.subscribers.append(subscriber)
-            await self.nursery.start(subscriber.run)
+            await self.nursery.start(subscriber.run, first)
             if settles:
                 await self.settle()
 
@@ -463,14 +655,7 @@ class Machine(RuleBasedStateMachine):
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reader)
-            while len(events) < many and not broken:
-                before = len(events)
-                await trio.testing.wait_all_tasks_blocked()
-                pause = trio.lowlevel.current_statistics().seconds_to_next_deadline
-                if pause == float("inf") and len(events) == before:
-                    break
-                if pause < float("inf"):
-                    self.clock.jump(max(pause, 0))
+            await self.pass_time(events)
             nursery.cancel_scope.cancel()
         self.history.grow_old()
         if subscriber.live:
@@ -519,11 +704,15 @@ class Machine(RuleBasedStateMachine):
         if comes_back:
             self.resume(subscriber, turns is None)
 
-    @precondition(lambda self: any(each.slow for each in self.subscribers))
+    @precondition(lambda self: any(each.slow or each.expired for each in self.subscribers))
     @rule(which=st.integers(0, 99))
     def come_back(self, which: int) -> None:
-        """Have a client that was too slow come back."""
-        slow = [each for each in self.subscribers if each.slow and not each.scope.cancel_called]
+        """Have a client that was too slow, or whose stream has expired, come back."""
+        slow = [
+            each
+            for each in self.subscribers
+            if (each.slow or each.expired) and not each.scope.cancel_called
+        ]
         if slow:
             subscriber = slow[which % len(slow)]
             subscriber.scope.cancel()
@@ -545,6 +734,11 @@ class Machine(RuleBasedStateMachine):
             way,
             settles,
         )
+
+    @rule(failing=st.sampled_from([None, "append", "locate", "read"]))
+    def fail(self, failing: str | None) -> None:
+        """Have a method of the history fail from now on, or none."""
+        self.history.failing = failing
 
     @rule(seconds=st.sampled_from([1, 3, 6]))
     def wait(self, seconds: float) -> None:
@@ -581,17 +775,18 @@ class Machine(RuleBasedStateMachine):
 
     async def finish(self) -> None:
         """Have everybody read all there is, and look at the figures."""
+        self.history.failing = None
         await self.settle()
         for subscriber in [each for each in self.subscribers if each.open]:
             if subscriber.server is None:
                 await self.iterate(subscriber, 10**6)
             else:
                 await self.read_on(subscriber)
-        assert len(self.acknowledged) == len(self.history.log) == self.published
+        assert len(self.acknowledged) == len(self.history.log) == self.published - self.refused
         assert sorted(self.acknowledged) == sorted(each.id for each in self.history.log)
-        await self.history.inner.locate("")  # which discards what is too old
+        await self.history.inner.locate("", EVERY_TOPIC)  # which discards what is too old
         figures = self.hub.statistics()
-        assert figures.published == self.published
+        assert figures.published == len(self.history.log)
         assert figures.waiting == 0
         assert figures.subscriptions_open == sum(each.open for each in self.subscribers)
         assert figures.history.publications == len(self.history.kept())
@@ -600,5 +795,5 @@ class Machine(RuleBasedStateMachine):
 
 TestModel = Machine.TestCase
 TestModel.settings = settings(
-    derandomize=True, deadline=None, max_examples=150, stateful_step_count=30
+    derandomize=True, deadline=None, max_examples=200, stateful_step_count=30
 )

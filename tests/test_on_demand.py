@@ -13,7 +13,7 @@ import trio.testing
 
 from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, hold, prompt_hub, publish, what_comes
-from penstock import EventStream, Hub, InvalidPublication, ServerSentEvent
+from penstock import EVERY_TOPIC, EventStream, Hub, InvalidPublication, ServerSentEvent
 
 Events = trio.abc.SendChannel[ServerSentEvent]
 
@@ -63,7 +63,7 @@ async def hub_with(
 
 
 async def subscribe_for(hub: Hub, seconds: float, topic: str = "a") -> None:
-    async with hub.subscribe([topic]):
+    async with hub.subscribe(EVERY_TOPIC if topic == "*" else [topic]):
         await trio.sleep(seconds)
 
 
@@ -95,7 +95,7 @@ async def test_other_topics_are_not_its_business(autojump_clock: Clock) -> None:
 
 
 async def test_who_subscribes_to_all_topics_starts_it(autojump_clock: Clock) -> None:
-    """`*` is a subscription to its topic, too."""
+    """A subscription to every topic is one to its topic, too."""
     produce = Produce()
     async with hub_with(produce, linger=0) as hub:
         await subscribe_for(hub, 5, "*")
@@ -346,7 +346,7 @@ async def test_a_history_that_fails_is_its_error_and_it_is_started_again(
         ({"restart_after": -1}, ValueError, "linger and restart_after must be"),
         ({"producer": "x"}, TypeError, "producer must be an async function"),
         ({"topic": "taken"}, ValueError, "the topic 'taken' has a producer already"),
-        ({"topic": "*"}, InvalidPublication, "stands for every topic"),
+        ({"topic": "*"}, InvalidPublication, "is reserved"),
         ({"topic": ""}, InvalidPublication, "must not be empty"),
     ],
 )

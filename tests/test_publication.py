@@ -7,11 +7,20 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from penstock import InvalidEvent, InvalidPublication, Publication, ServerSentEvent
-from penstock.publication import MAX_TOPIC_SIZE, check_topics, select_topics
+from penstock import (
+    EVERY_TOPIC,
+    InvalidEvent,
+    InvalidPublication,
+    InvalidSubscription,
+    Publication,
+    Selection,
+    ServerSentEvent,
+)
+from penstock.position_ids import PositionIds
+from penstock.selection import MAX_TOPIC_SIZE, check_topics, select
 
 EVENT = ServerSentEvent("x")
 
@@ -33,6 +42,7 @@ BAD_TOPICS: list[tuple[Any, str]] = [
     (b"a", "must be text, not bytes"),
     (1, "must be text, not int"),
     (None, "must be text, not NoneType"),
+    ("*", "subscribe to all of them with EVERY_TOPIC"),
     (["a"], "must be text, not list"),
     ({"a": 1}, "must be text, not dict"),
 ]
@@ -54,11 +64,12 @@ GOOD_TOPICS = [
 @pytest.mark.parametrize(("topic", "said"), BAD_TOPICS)
 def test_a_bad_topic_is_refused(topic: Any, said: str) -> None:
     """Each kind of topic that cannot be says what is wrong, also behind a good one."""
-    for refuse in (check_topics, select_topics, lambda topics: Publication(EVENT, topics)):
-        with pytest.raises(InvalidPublication, match=said):
+    for refuse in (check_topics, select, lambda topics: Publication(EVENT, topics)):
+        error = InvalidSubscription if refuse is select else InvalidPublication
+        with pytest.raises(error, match=said):
             refuse([topic])
-        with pytest.raises(InvalidPublication, match=said):
-            refuse(["good", "*" if refuse is select_topics else "better", topic])
+        with pytest.raises(error, match=said):
+            refuse(["good", topic])
 
 
 @pytest.mark.parametrize("topic", GOOD_TOPICS)
@@ -66,7 +77,7 @@ def test_any_other_topic_is_taken(topic: str) -> None:
     """A topic is any text up to the limit, to the byte."""
     assert check_topics([topic]) == (topic,)
     assert Publication(EVENT, [topic]).topics == (topic,)
-    assert select_topics([topic]) == frozenset([topic])
+    assert select([topic]) == Selection(frozenset([topic]))
 
 
 @given(st.text() | st.text(st.characters(max_codepoint=0xA0)))
@@ -80,7 +91,7 @@ def test_a_topic_is_taken_exactly_when_it_can_be(topic: str) -> None:
     except InvalidPublication:
         taken = False
     fits = not surrogate and len(topic.encode()) <= MAX_TOPIC_SIZE
-    assert taken == (bool(topic) and not control and fits)
+    assert taken == (topic not in ("", "*") and not control and fits)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +102,13 @@ def test_a_topic_is_taken_exactly_when_it_can_be(topic: str) -> None:
         ([], "must be at least one topic"),
         (iter(()), "must be at least one topic"),
         (b"ab", "must be text, not int"),
+        (None, "must be a list of text, not NoneType"),
     ],
 )
 def test_topics_are_a_list(topics: Any, said: str) -> None:
     """A text instead of a list, which would be its letters, and an empty list are refused."""
-    for refuse in (check_topics, select_topics, lambda topics: Publication(EVENT, topics)):
-        with pytest.raises(InvalidPublication, match=said):
+    for refuse in (check_topics, select, lambda topics: Publication(EVENT, topics)):
+        with pytest.raises((InvalidPublication, InvalidSubscription), match=said):
             refuse(topics)
 
 
@@ -114,12 +126,25 @@ def test_a_topic_may_be_a_name_that_is_text() -> None:
     assert Publication(EVENT, [Topic.PRICES, "prices"]).topics == ("prices",)
 
 
-def test_every_topic_is_subscribed_to_and_never_published_on() -> None:
-    """``*`` selects all, whatever is beside it, and is no place to publish."""
-    assert select_topics(["*"]) is None
-    assert select_topics(["a", "*"]) is None
-    with pytest.raises(InvalidPublication, match="publish on real ones"):
-        Publication(EVENT, ["a", "*"])
+def test_every_topic_is_selected_by_an_object_that_no_url_can_give() -> None:
+    """A selection is a value, and matches the topics of a publication."""
+    assert select(EVERY_TOPIC) is EVERY_TOPIC
+    assert EVERY_TOPIC.matches(["a"])
+    assert (repr(EVERY_TOPIC), str(EVERY_TOPIC)) == ("EVERY_TOPIC", "every topic")
+    selection = select(["b", "a", "b"])
+    assert selection == select(["a", "b"]) != EVERY_TOPIC
+    assert hash(selection) == hash(select(["a", "b"]))
+    assert selection.matches(("c", "b"))
+    assert not selection.matches(("c", "A"))
+    assert repr(selection) == "Selection(['a', 'b'])"
+    assert selection != frozenset(["a", "b"])
+
+
+def test_the_name_of_the_gap_event_is_reserved() -> None:
+    """Nobody but the hub can say that something is missing."""
+    with pytest.raises(InvalidPublication, match='"gap" is reserved'):
+        Publication(ServerSentEvent("x", event="gap"), ["a"])
+    assert Publication(ServerSentEvent("x", event="Gap"), ["a"]).event.event == "Gap"
 
 
 def test_an_event_without_an_id_is_given_a_uuid_of_version_7() -> None:
@@ -151,6 +176,7 @@ def test_an_own_id_is_kept() -> None:
     [
         ("", "leave it out"),
         ("earliest", "the beginning of the history"),
+        (PositionIds(b"key").encode(7), "must not begin with urn:penstock:position:: it is"),
         (" a", "begin or end with space"),
         ("a\xa0", "begin or end with space"),
         ("\u2003", "begin or end with space"),
@@ -191,12 +217,15 @@ def test_what_was_restored_is_what_was_published(
         event = ServerSentEvent(data, event=name, retry=retry, comment=comment)
     except InvalidEvent:
         return
+    assume(name != "gap")
     publication = Publication(event, ["a", "b"])
     restored = Publication.restored(publication.id, publication.topics, publication.wire)
     assert restored == publication
     assert hash(restored) == hash(publication)
     assert restored.event == publication.event
     assert restored.event is restored.event
+    assert restored.size == publication.size
+    assert restored.dispatched is publication.dispatched is (data is not None)
 
 
 def test_publications_are_equal_by_topics_and_bytes() -> None:

@@ -14,10 +14,16 @@ from quart_trio import QuartTrio
 from hub_fakes import SlowHistory
 from penstock import CloseReason, Hub, ServerSentEvent, StreamGroup
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
+from penstock.stream.feed import COMMENT
 from penstock.stream.group import STREAM_GROUP
 from penstock.testing import FakeClient
+from subscription_steps import position_id
 
 Clock = trio.testing.MockClock
+
+
+def at(hub: Hub, position: int) -> bytes:
+    return position_id(hub, position).encode()
 
 
 def app_with_hub(history: Any = None) -> tuple[QuartTrio, Hub]:
@@ -72,10 +78,10 @@ async def test_the_hub_is_open_while_the_application_is_served(autojump_clock: C
             "lifespan.shutdown.complete",
         ]
         data = b"id: %d\ndata: x\n\n" % number
-        before = b"id: earliest\n\n"
+        before = b"id: %b\n\n" % at(hub, 0)
         if number:
             before = b"id: %d waits\ndata: waits\n\n" % (number - 1)
-        assert client.body == b":\n\n" + before + data
+        assert client.body == COMMENT + before + data
         assert history.newest.id == f"{number} waits"
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         assert hub.statistics().subscriptions_open == 0
@@ -106,11 +112,11 @@ async def test_the_header_tells_where_the_stream_goes_on(autojump_clock: Clock) 
             await hub.publish(ServerSentEvent(str(number), id=id_), ["a"])
         await trio.sleep(1)
         for asked, told, data in (
-            (None, "3", []),
+            (None, at(hub, 3).decode(), []),
             ("1", "1", ["data: 1", "data: 2"]),
             ("é\u20ac", "é\u20ac", ["data: 2"]),
-            ("unknown", "3", ['data: {"last_event_id":"unknown"}']),
-            ("earliest", "earliest", ["data: 0", "data: 1", "data: 2"]),
+            ("unknown", at(hub, 3).decode(), ['data: {"last_event_id":"unknown"}']),
+            ("earliest", None, ["data: 0", "data: 1", "data: 2"]),
         ):
             client = FakeClient(app)
             if asked:
@@ -118,12 +124,12 @@ async def test_the_header_tells_where_the_stream_goes_on(autojump_clock: Clock) 
             nursery.start_soon(client.run)
             await trio.sleep(1)
             client.disconnect()
-            assert client.headers["last-event-id"] == told
+            assert client.headers.get("last-event-id") == told
             lines = client.body.decode().splitlines()
             assert [line for line in lines if line.startswith("data")] == data
         client = FakeClient(app, method="HEAD")
         await client.run()
-        assert client.headers["last-event-id"] == "3"
+        assert client.headers["last-event-id"] == at(hub, 3).decode()
         assert client.body == b""
         await trio.sleep(1)
         figures = hub.statistics()
@@ -131,16 +137,16 @@ async def test_the_header_tells_where_the_stream_goes_on(autojump_clock: Clock) 
         assert figures.subscriptions_closed == {CloseReason.DISCONNECTED: 5}
 
 
-async def test_an_empty_hub_goes_on_with_the_earliest(autojump_clock: Clock) -> None:
+async def test_an_empty_hub_has_a_position(autojump_clock: Clock) -> None:
     """Who loses the connection before the first event that there ever was gets that, too."""
-    app, _ = app_with_hub()
+    app, hub = app_with_hub()
     async with served(app), trio.open_nursery() as nursery:
         client = FakeClient(app)
         nursery.start_soon(client.run)
         await trio.sleep(1)
         client.disconnect()
-        assert client.headers["last-event-id"] == "earliest"
-        assert client.body == b":\n\nid: earliest\n\n"
+        assert client.headers["last-event-id"] == at(hub, 0).decode()
+        assert client.body == COMMENT + b"id: %b\n\n" % at(hub, 0)
 
 
 async def test_what_is_published_between_head_and_body_is_not_lost(autojump_clock: Clock) -> None:
@@ -161,8 +167,9 @@ async def test_what_is_published_between_head_and_body_is_not_lost(autojump_cloc
         await hub.publish(ServerSentEvent("1", id="1"), ["a"])
         await trio.sleep(2)
         client.disconnect()
-        here = client.headers["last-event-id"]
-        assert client.body.endswith({"0": b"id: 0\n\nid: 1\ndata: 1\n\n", "1": b"id: 1\n\n"}[here])
+        here = client.headers["last-event-id"].encode()
+        after = {at(hub, 1): b"id: 1\ndata: 1\n\n", at(hub, 2): b""}
+        assert client.body.endswith(b"id: %b\n\n%b" % (here, after[here]))
 
 
 async def test_the_server_stops_its_streams_first(autojump_clock: Clock) -> None:
@@ -193,9 +200,9 @@ async def test_the_hub_closed_under_way_ends_its_streams(autojump_clock: Clock) 
             await trio.sleep(1)
             await hub.publish(ServerSentEvent("last", id="1"), ["a"])
             hub.close()
-        assert client.body == b":\n\nid: earliest\n\nid: 1\ndata: last\n\n"
+        assert client.body == COMMENT + b"id: %b\n\nid: 1\ndata: last\n\n" % at(hub, 0)
         late = FakeClient(app)
         await late.run()
-        assert (late.status, late.body, late.ended) == (200, b":\n\n", True)
+        assert (late.status, late.body, late.ended) == (200, COMMENT, True)
     assert said[1]["type"] == "lifespan.shutdown.complete"
     assert hub.statistics().subscriptions_open == 0

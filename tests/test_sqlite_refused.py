@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from penstock.errors import HistoryError
+from penstock.selection import EVERY_TOPIC
 from penstock.stores import SQLiteHistory
 from sqlite_steps import kept, made, names_in, publications, refusal
 
@@ -78,8 +79,8 @@ async def test_damage_that_is_met_later(tmp_path: Path) -> None:
     path.write_bytes(pages[:place] + b"\xff" * 4096 + pages[place + 4096 :])
     await history.open()
     with pytest.raises(HistoryError, match="it is damaged: restore a copy, or move it away"):
-        await history.read(0, 2000, None, count=2000, size=10**9)
-    page = await history.read(1990, 2000, None, count=20, size=10**9)
+        await history.read(0, 2000, EVERY_TOPIC, count=2000, size=10**9)
+    page = await history.read(1990, 2000, EVERY_TOPIC, count=20, size=10**9)
     assert [each.id for each in page.publications] == [f"id {n}" for n in range(1991, 2001)]
     await history.append(publications(2001))
     assert history.newest.position == 2001
@@ -102,7 +103,7 @@ async def test_a_strange_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         await history.open()
         monkeypatch.chdir(tmp_path / "elsewhere")
         await history.append(publications(1))
-        assert await history.locate("id 1") == 1
+        assert await history.locate("id 1", EVERY_TOPIC) == 1
         await history.aclose()
         monkeypatch.chdir(tmp_path)
         assert await kept(tmp_path / name) == ["id 1"]
@@ -143,6 +144,13 @@ async def test_two_hubs(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="another hub is using it"):
         await by_its_other_name.open()
     await by_its_other_name.aclose()
+    hard_link = tmp_path / "hard.db"
+    hard_link.hardlink_to(path)
+    by_its_inode = SQLiteHistory(hard_link)
+    with pytest.raises(HistoryError, match="another hub is using it"):
+        await by_its_inode.open()
+    await by_its_inode.aclose()
+    hard_link.unlink()
     await history.append(publications(1))
     await history.aclose()
     assert await kept(path) == ["id 1"]
@@ -158,7 +166,7 @@ async def test_another_program_writes(tmp_path: Path) -> None:
     other.execute("BEGIN IMMEDIATE")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(history.append, publications(2))
-        page = await history.read(0, 1, None, count=10, size=1000)
+        page = await history.read(0, 1, EVERY_TOPIC, count=10, size=1000)
         assert [each.id for each in page.publications] == ["id 1"]
         assert history.newest.position == 1
         other.execute("ROLLBACK")

@@ -13,7 +13,7 @@ from hub_fakes import SlowHistory
 from hub_steps import Clock, following, prompt_hub, what_comes
 from penstock import Hub, ServerSentEvent
 from penstock.stores.memory import MemoryHistory
-from subscription_steps import gap, numbers, strings
+from subscription_steps import gap, numbers, position_id, strings
 
 
 @pytest.mark.parametrize("last_event_id", [None, ""])
@@ -92,16 +92,16 @@ async def test_an_id_of_any_shape_that_is_not_there_is_a_gap(
             await numbers(hub, range(3, 6))
             told = await following(subscription)
             assert told.event == "gap"
-            assert told.id == "2"
+            assert told.id == position_id(hub, 3)
             assert json.loads(told.data or "") == {"last_event_id": last_event_id}
-            assert subscription.last_event_id == "2"
+            assert subscription.last_event_id == position_id(hub, 3)
             assert await what_comes(subscription) == ["3", "4", "5"]
 
 
 async def test_an_id_where_there_is_nothing_at_all(autojump_clock: Clock) -> None:
-    """In a history that has never had anything, what comes next is the earliest."""
+    """In a history that has never had anything, there is a position, too."""
     async with prompt_hub() as hub, hub.subscribe(["a"], last_event_id="x") as subscription:
-        assert await following(subscription) == gap("x", "earliest")
+        assert await following(subscription) == gap("x", position_id(hub, 0))
 
 
 @pytest.mark.parametrize("last_event_id", [5, b"5", True, ["5"]])
@@ -135,26 +135,78 @@ async def test_where_several_have_an_id_it_is_the_first(autojump_clock: Clock) -
             assert await what_comes(subscription) == ["2", "3"]
 
 
-async def test_the_id_may_be_of_another_topic(autojump_clock: Clock) -> None:
-    """The order of the history is one for all topics."""
+async def test_an_id_of_another_topic_is_unknown(autojump_clock: Clock) -> None:
+    """Nobody can probe which ids others have: such an id is answered as one that never was."""
     async with prompt_hub() as hub:
         await numbers(hub, range(3))
         await numbers(hub, range(3, 4), ("b",))
         await numbers(hub, range(4, 6))
-        async with hub.subscribe(["a"], last_event_id="3") as subscription:
-            assert await what_comes(subscription) == ["4", "5"]
+        await trio.sleep(1)
+        for probe in ("3", "never"):
+            async with hub.subscribe(["a"], last_event_id=probe) as subscription:
+                assert await following(subscription) == gap(probe, position_id(hub, 6))
+                assert await what_comes(subscription) == []
+
+
+async def test_an_id_is_remembered_longer_than_its_event(autojump_clock: Clock) -> None:
+    """A quiet topic has no gap because others were busy; it has one where something was lost."""
+    async with prompt_hub(MemoryHistory(count=10)) as hub:
+        await numbers(hub, range(2))
+        begins = position_id(hub, 2)
+        await numbers(hub, range(100, 200), ("b",))
+        await trio.sleep(1)
+        for seen in ("1", begins):
+            async with hub.subscribe(["a"], last_event_id=seen) as subscription:
+                assert await what_comes(subscription) == []
+        async with hub.subscribe(["a"], last_event_id=position_id(hub, 1)) as subscription:
+            assert await following(subscription) == gap(position_id(hub, 1))
+            assert await what_comes(subscription) == []
+        await numbers(hub, range(2, 3))
+        await trio.sleep(1)
+        async with hub.subscribe(["a"], last_event_id="1") as subscription:
+            assert await what_comes(subscription) == ["2"]
+
+
+@pytest.mark.parametrize("bound", [{"count": 3}, {"age": 1}])
+async def test_what_was_lost_since_an_empty_hub_is_a_gap(
+    bound: dict[str, Any], autojump_clock: Clock
+) -> None:
+    """A client that was there before the first event has a position, which is no wish."""
+    async with prompt_hub(MemoryHistory(**bound)) as hub:
+        async with hub.subscribe(["a"]) as subscription:
+            begins = subscription.last_event_id
+        assert begins == position_id(hub, 0)
+        await numbers(hub, range(5))
+        await trio.sleep(5)
+        await numbers(hub, range(5, 6))
+        async with hub.subscribe(["a"], last_event_id=begins) as subscription:
+            assert await following(subscription) == gap(begins)
+            assert (await what_comes(subscription))[-1] == "5"
+
+
+async def test_a_position_of_another_history_is_unknown(autojump_clock: Clock) -> None:
+    """After a restart that forgot everything, a position of before is a gap."""
+    async with prompt_hub() as hub:
+        await numbers(hub, range(5))
+        before = position_id(hub, 3)
+    async with prompt_hub() as hub:
+        await numbers(hub, range(5))
+        await trio.sleep(1)
+        for unknown in (before, position_id(hub, 6), "urn:penstock:position:" + "0" * 32):
+            async with hub.subscribe(["a"], last_event_id=unknown) as subscription:
+                assert await following(subscription) == gap(unknown, position_id(hub, 5))
 
 
 async def test_locate_tells_where_it_goes_on(autojump_clock: Clock) -> None:
     """Before anything is sent it is known whether all that was asked for will come."""
     async with prompt_hub(SlowHistory(None, reads=1)) as hub:
-        assert await hub.subscription(["a"]).locate() == "earliest"
+        assert await hub.subscription(["a"]).locate() == position_id(hub, 0)
         await numbers(hub, range(3))
         await trio.sleep(1)
-        assert await hub.subscription(["a"]).locate() == "2"
+        assert await hub.subscription(["a"]).locate() == position_id(hub, 3)
         assert await hub.subscription(["a"], last_event_id="1").locate() == "1"
-        assert await hub.subscription(["a"], last_event_id="x").locate() == "2"
-        assert await hub.subscription(["a"], last_event_id="earliest").locate() == "earliest"
+        assert await hub.subscription(["a"], last_event_id="x").locate() == position_id(hub, 3)
+        assert await hub.subscription(["a"], last_event_id="earliest").locate() is None
         subscription = hub.subscription(["a"], last_event_id="1")
         with trio.move_on_after(0.5):
             await subscription.locate()
@@ -170,7 +222,7 @@ async def test_it_begins_where_it_was_located(autojump_clock: Clock) -> None:
         for requested in (None, "x", "1"):
             subscription = hub.subscription(["a"], last_event_id=requested)
             located = await subscription.locate()
-            newest = int(located or 0)
+            newest = hub.history.newest.position - 1 if requested != "1" else int(located or "")
             await numbers(hub, range(newest + 1, newest + 4))
             await trio.sleep(1)
             async with subscription.open():

@@ -10,9 +10,11 @@ from hub_fakes import SlowHistory
 from hub_steps import Clock, following, prompt_hub, what_comes
 from penstock import (
     Hub,
+    ServerSentEvent,
+    Subscription,
 )
 from penstock.stores.memory import MemoryHistory
-from subscription_steps import following_ids, gap, numbers, strings
+from subscription_steps import following_ids, gap, numbers, position_id, strings
 
 
 async def test_replay_while_publishing_goes_on(autojump_clock: Clock) -> None:
@@ -45,7 +47,7 @@ async def test_replay_joins_one_audience_once(autojump_clock: Clock) -> None:
             for _ in range(3):
                 with trio.move_on_after(0.5):
                     await following(subscription)
-            assert hub.statistics().audiences == 1
+            assert hub.statistics().audiences == 0
             await numbers(hub, range(10, 12))
             assert [(await following(subscription)).id for _ in range(8)] == strings(range(4, 12))
         assert hub.statistics().audiences == 0
@@ -82,11 +84,39 @@ async def test_what_went_with_another_topic_is_a_gap(autojump_clock: Clock) -> N
         await numbers(hub, range(1), ("c",))
         await numbers(hub, range(1, 2), ("a", "b"))
         await numbers(hub, range(2, 3), ("a",))
-        async with hub.subscribe(["b"], last_event_id="0") as subscription:
-            assert await following(subscription) == gap("0")
+        first = position_id(hub, 1)
+        async with hub.subscribe(["b"], last_event_id=first) as subscription:
+            assert await following(subscription) == gap(first)
             assert await what_comes(subscription) == []
         async with hub.subscribe(["c"], last_event_id="0") as subscription:
             assert await what_comes(subscription) == []
+
+
+async def test_one_loss_is_one_gap(autojump_clock: Clock) -> None:
+    """However many pages a replay has, it reports what was discarded once."""
+    async with prompt_hub(MemoryHistory(per_topic=600, count=None)) as hub:
+        await numbers(hub, range(1), ("a", "b"))
+        for number in range(1, 700):
+            await hub.publish(ServerSentEvent(str(number), id=str(number)), ["ac"[number % 2]])
+        await numbers(hub, range(700, 701), ("b", "d"))
+        await numbers(hub, range(800, 1400), ("d",))
+        await numbers(hub, range(1400, 1401), ("a",))
+        async with hub.subscribe(["a", "b", "c"], last_event_id="0") as subscription:
+            events = await all_events(subscription)
+        assert [event.id for event in events if event.event != "gap"] == [
+            *strings(range(1, 700)),
+            "1400",
+        ]
+        assert len([event for event in events if event.event == "gap"]) == 1
+
+
+async def all_events(subscription: Subscription) -> list[ServerSentEvent]:
+    """Return what a subscription has now."""
+    events = []
+    with trio.move_on_after(1):
+        while True:
+            events.append(await anext(subscription))
+    return events
 
 
 async def test_an_outage_of_the_history_while_it_is_located(
@@ -100,13 +130,13 @@ async def test_an_outage_of_the_history_while_it_is_located(
         history.failing = "locate"
         async with hub.subscribe(["a"], last_event_id="0") as subscription:
             await numbers(hub, range(3, 4))
-            assert await following(subscription) == gap("0", "2")
+            assert await following(subscription) == gap("0", position_id(hub, 3))
             assert await what_comes(subscription) == ["3"]
         history.failing = None
         async with hub.subscribe(["a"], last_event_id="0") as subscription:
             assert await what_comes(subscription) == ["1", "2", "3"]
     (record,) = caplog.records
-    assert record.getMessage() == "Nothing can be resumed: locate fails"
+    assert record.getMessage() == "History lookup failed, resuming with a gap: locate fails"
 
 
 async def test_an_outage_of_the_history_in_the_middle_of_a_replay(
@@ -125,7 +155,7 @@ async def test_an_outage_of_the_history_in_the_middle_of_a_replay(
             await numbers(hub, range(1000, 1003))
             assert await what_comes(subscription) == ["1000", "1001", "1002"]
     (record,) = caplog.records
-    assert record.getMessage() == "Nothing can be replayed: read fails"
+    assert record.getMessage() == "History read failed, replaying with a gap: read fails"
 
 
 async def test_many_bytes_are_replayed_in_small_pages(autojump_clock: Clock) -> None:
@@ -142,9 +172,9 @@ async def test_many_bytes_are_replayed_in_small_pages(autojump_clock: Clock) -> 
 
 
 async def test_who_fell_behind_before_its_first_event_can_go_on(autojump_clock: Clock) -> None:
-    """With the id after which it began; in a hub that was empty, with the earliest."""
+    """With the id of the position at which it began, in a hub that was empty, too."""
     async with prompt_hub() as hub:
-        for before in ("earliest", "2"):
+        for before in (0, 3):
             async with hub.subscribe(["a"], buffer=2) as subscription:
                 await trio.sleep(1)
                 await numbers(hub, range(3))
@@ -152,6 +182,6 @@ async def test_who_fell_behind_before_its_first_event_can_go_on(autojump_clock: 
                 with pytest.raises(trio.BrokenResourceError):
                     await following(subscription)
                 goes_on = subscription.last_event_id
-                assert goes_on == before
+                assert goes_on == position_id(hub, before)
             async with hub.subscribe(["a"], last_event_id=goes_on) as subscription:
                 assert await what_comes(subscription) == ["0", "1", "2"]

@@ -10,10 +10,10 @@ import trio.testing
 
 from hub_fakes import Server, SlowHistory, events_of
 from hub_steps import Clock, prompt_hub
-from penstock import CloseReason, EventStream
+from penstock import CloseReason, EventStream, ServerSentEvent
 from penstock.stores.memory import MemoryHistory
 from penstock.stream.feed import COMMENT
-from subscription_steps import gap, interrupted, numbers, streaming, strings
+from subscription_steps import gap, interrupted, numbers, position_id, streaming, strings
 
 
 async def test_a_stream_begins_with_where_to_go_on(autojump_clock: Clock) -> None:
@@ -22,13 +22,14 @@ async def test_a_stream_begins_with_where_to_go_on(autojump_clock: Clock) -> Non
         server = Server()
         async with streaming(hub, server, retry=5000):
             await trio.sleep(1)
-            assert server.wire == COMMENT + b"retry: 5000\n\nid: earliest\n\n"
+            retry, position = ServerSentEvent(retry=5000), ServerSentEvent(id=position_id(hub, 0))
+            assert server.wire == COMMENT + retry.encode() + position.encode()
         await numbers(hub, range(3))
         await trio.sleep(1)
         for requested, begins in (
-            (None, COMMENT + b"id: 2\n\n"),
+            (None, COMMENT + f"id: {position_id(hub, 3)}\n\n".encode()),
             ("0", COMMENT + b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n"),
-            ("x", COMMENT + b'id: 2\nevent: gap\ndata: {"last_event_id":"x"}\n\n'),
+            ("x", COMMENT + gap("x", position_id(hub, 3)).encode()),
             ("earliest", COMMENT + b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(3))),
         ):
             server = Server()
@@ -158,7 +159,7 @@ async def test_keep_alive_after_silence(autojump_clock: Clock) -> None:
             await trio.sleep(9)
             await numbers(hub, range(1))
             await trio.sleep(9.5)
-            begins = COMMENT + b"id: earliest\n\n" + b"id: 0\ndata: 0\n\n"
+            begins = COMMENT + f"id: {position_id(hub, 0)}\n\n".encode() + b"id: 0\ndata: 0\n\n"
             assert server.wire == begins
             await trio.sleep(1)
             assert server.wire == begins + COMMENT
@@ -173,7 +174,7 @@ async def test_no_keep_alive(autojump_clock: Clock) -> None:
         server = Server()
         async with streaming(hub, server, keep_alive=None):
             await trio.sleep(10_000)
-            assert server.wire == COMMENT + b"id: earliest\n\n"
+            assert server.wire == COMMENT + f"id: {position_id(hub, 0)}\n\n".encode()
 
 
 async def test_a_stream_that_replays_is_written_page_by_page(autojump_clock: Clock) -> None:
@@ -270,5 +271,5 @@ async def test_a_slow_history_keeps_nothing_from_the_stream(
             _,
         ):
             await trio.sleep(100)
-            assert server.wire == COMMENT * (1 + (3 if ends else 6))
+            assert server.wire == COMMENT * 3  # at 0, 15 and 45: each has twice the time
             assert (stream.close_reason is CloseReason.EXPIRED) == ends

@@ -11,7 +11,7 @@ import trio.testing
 
 from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, hold, prompt_hub, publish
-from penstock import CloseReason, EventStream, Hub, ServerSentEvent, StreamGroup
+from penstock import EVERY_TOPIC, CloseReason, EventStream, Hub, ServerSentEvent, StreamGroup
 from penstock.stream.feed import COMMENT
 from subscription_steps import numbers, streaming
 
@@ -166,7 +166,7 @@ async def test_many_come_and_go(autojump_clock: Clock) -> None:
     """After any coming and going nobody subscribes, and the tasks are as many as before."""
     make: list[Callable[[Hub], Any]] = [
         lambda hub: hold(hub.subscription(["a"])),
-        lambda hub: hold(hub.subscription(["*"], last_event_id="earliest")),
+        lambda hub: hold(hub.subscription(EVERY_TOPIC, last_event_id="earliest")),
         lambda hub: EventStream(hub.subscription(["a", "b"])).run(Server()),
         lambda hub: EventStream(hub.subscription(["b"], last_event_id="x")).run(Server()),
     ]

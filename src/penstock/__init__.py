@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         InvalidEvent,
         InvalidPublication,
         InvalidSettings,
+        InvalidSubscription,
         PenstockError,
         StreamingUnsupported,
     )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.hub.subscription import Subscription
     from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
     from penstock.publication import Publication
+    from penstock.selection import EVERY_TOPIC, Selection
     from penstock.stream.event_stream import EventStream
     from penstock.stream.group import StreamGroup, StreamGroupStatistics
     from penstock.stream.producer import Producer
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from penstock.stream.transport import ASGITransport, Transport, WriteThrough
 
 __all__ = [
+    "EVERY_TOPIC",
     "ASGITransport",
     "CloseReason",
     "ConnectionFailed",
@@ -53,10 +56,12 @@ __all__ = [
     "InvalidEvent",
     "InvalidPublication",
     "InvalidSettings",
+    "InvalidSubscription",
     "PenstockError",
     "Producer",
     "ProducerState",
     "Publication",
+    "Selection",
     "ServerSentEvent",
     "StreamGroup",
     "StreamGroupStatistics",
@@ -73,6 +78,7 @@ _HOMES = (
     *("event", "errors", "decode", "outcome", "stream.producer", "stream", "stream.transport"),
     *("stream.group", "stream.ticker", "hub.backlog", "history", "hub", "publication"),
     "hub.subscription",
+    "selection",
 )
 
 

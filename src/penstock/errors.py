@@ -3,6 +3,7 @@
     PenstockError
     ├── InvalidEvent (ValueError)             your event cannot be sent as it is
     ├── InvalidPublication (ValueError)       this cannot be published, or not on these topics
+    ├── InvalidSubscription (ValueError)      this cannot be subscribed to
     ├── InvalidSettings (ValueError)          the server cannot be set up like this
     ├── ConnectionFailed                      their event stream cannot be had, now or later
     ├── DecodeError                           their event stream cannot be read further
@@ -22,6 +23,7 @@ __all__ = [
     "InvalidEvent",
     "InvalidPublication",
     "InvalidSettings",
+    "InvalidSubscription",
     "PenstockError",
     "StreamingUnsupported",
 ]
@@ -36,15 +38,22 @@ class InvalidEvent(PenstockError, ValueError):
 
 
 class InvalidPublication(PenstockError, ValueError):
-    """A publication or subscription was asked for that a hub does not take; nothing was published.
+    """A hub does not accept this publication; nothing was published.
 
     Attributes:
-      index: which of a batch it was, from 0; None where there was no batch.
+      index: the publication's place in its batch, from 0; None where there was no batch.
     """
 
     def __init__(self, message: str, *, index: int | None = None) -> None:
         super().__init__(message)
         self.index: int | None = index
+
+
+class InvalidSubscription(PenstockError, ValueError):
+    """A hub does not accept a subscription to these topics.
+
+    Topics mostly come from a URL: an application with `penstock.quart.add_hub` answers 400.
+    """
 
 
 class InvalidSettings(PenstockError, ValueError):

@@ -1,10 +1,14 @@
-"""What a hub remembers, so that who was away can go on where they were.
+"""Event history, so that reconnecting clients can resume.
 
 Rule 1: what `History.append` has returned for is kept, in its order, until a bound discards it.
 
-Rule 2: nothing is discarded silently. A `Page` says when something that it should have had is gone.
+Rule 2: nothing is discarded silently. A `Page` says up to where something that was asked for may
+have been discarded; per topic, so that a quiet topic has no gap because others are busy.
 
 Rule 3: a resume costs the publications it returns, not the size of the history.
+
+Rule 4: an id outlives its event while nothing newer on the topic was discarded: whoever has seen
+that event has missed nothing.
 
 `penstock.testing.check_history` is this contract as an executable suite.
 """
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from penstock.publication import Publication
+from penstock.selection import Selection
 
 __all__ = ["Bounds", "History", "HistoryStatistics", "Newest", "Page"]
 
@@ -33,12 +38,13 @@ class Page(NamedTuple):
     """A part of a history, in its order."""
 
     publications: Sequence[Publication]
-    """What there is on the topics that were asked for."""
+    """The publications that were asked for."""
     until: int
-    """The position up to which this is everything: where the next page goes on."""
-    lost: bool
-    """Whether, of what was asked for and comes before the end of this page, anything may have been
-    discarded."""
+    """The position up to which this is everything: where the next page begins."""
+    discarded_until: int
+    """The position of the newest publication of this selection that was discarded, whether or not
+    it is on this page; 0 if none was. It may be higher where the history no longer knows, which
+    then says that something may be missing, and never lower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class HistoryStatistics:
     publications: int
     """Publications that it has."""
     bytes: int
-    """Bytes of their events, as they go over the wire."""
+    """Bytes that they count for: `Publication.size`."""
     newest: Newest
     """The newest it has ever taken."""
 
@@ -59,7 +65,7 @@ class Bounds:
 
     Args:
       count: publications.
-      size: bytes of their events, as they go over the wire.
+      size: bytes, of which each publication counts for its `Publication.size`.
       age: seconds. What is older is no longer returned.
       per_topic: publications on one topic, of which each counts for every topic that it is on.
 
@@ -118,6 +124,15 @@ class History(Protocol):
         """The newest publication it has ever taken; known without waiting."""
         ...
 
+    @property
+    def key(self) -> bytes:
+        """16 random bytes for `penstock.position_ids.PositionIds`; known without waiting.
+
+        They are the same as long as positions mean the same: in storage that outlives the process,
+        they are stored with the publications.
+        """
+        ...
+
     def append_nowait(self, publications: Sequence[Publication]) -> bool:
         """Append like `append`, if this history never waits for that; else return False.
 
@@ -140,13 +155,16 @@ class History(Protocol):
         """
         ...
 
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - it is called so everywhere
-        """Return the position of the publication with this id, or None if there is none (any more).
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as usual
+        """Return the position of the publication with this id, or None if it is not known.
 
-        Where several had the same id, it is the earliest of those that are left.
+        It is known if it is kept, or is the newest that was discarded on one of the topics (or of
+        all publications, where every topic is selected), and the selection matches it: ids of other
+        topics are unknown. Where several have the id, it is the earliest of those that are kept.
 
         Args:
           id: any text at all, of any length.
+          selection: what is to be resumed.
 
         Raises:
           HistoryError: it cannot be read now.
@@ -157,14 +175,14 @@ class History(Protocol):
         ...
 
     async def read(
-        self, after: int, until: int, topics: frozenset[str] | None, *, count: int, size: int
+        self, after: int, until: int, selection: Selection, *, count: int, size: int
     ) -> Page:
-        """Return the publications on any of these topics between two positions, or the first part.
+        """Return the selected publications between two positions, or the first part of them.
 
         Args:
           after: the position after which to begin; 0 is before all.
           until: the last position to look at: `newest`'s, or an earlier one.
-          topics: None means every topic.
+          selection: what to return.
           count: the most publications to return.
           size: bytes of events after which to stop; one is returned in any case.
 

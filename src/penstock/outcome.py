@@ -24,7 +24,7 @@ class CloseReason(StrEnum):
     KICKED = "kicked"
     """The application ended it."""
     FAILED = "failed"
-    """Its producer raised an error, which was logged."""
+    """Its producer, or delivery to its client, raised an error, which was logged."""
 
 
 class ProducerState(StrEnum):

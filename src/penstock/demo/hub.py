@@ -18,9 +18,10 @@ from werkzeug.exceptions import HTTPException
 from penstock.demo.access import is_of_this_machine
 from penstock.demo.answers import answer
 from penstock.demo.publishing import BadBatch, events_of_batch, publication_of
-from penstock.errors import HistoryError, InvalidPublication
+from penstock.errors import HistoryError, InvalidPublication, InvalidSubscription
 from penstock.hub.hub import Hub
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
+from penstock.selection import EVERY_TOPIC
 from penstock.stores import MemoryHistory, SQLiteHistory
 
 __all__ = ["HISTORY", "add_hub_routes"]
@@ -47,11 +48,15 @@ def add_hub_routes(app: QuartTrio) -> Hub:
         if (refusal := _refusal()) is not None:
             return refusal
         after = last_event_id() or request.args.get("last_event_id")
+        topics = request.args.getlist("topic")
         try:
             subscription = hub.subscription(
-                request.args.getlist("topic"), last_event_id=after, retry=_RETRY
+                # Whoever may subscribe here may subscribe to everything.
+                EVERY_TOPIC if "*" in topics else topics,
+                last_event_id=after,
+                retry=_RETRY,
             )
-        except InvalidPublication as error:
+        except InvalidSubscription as error:
             return answer(400, error=f"topic: {error}")
         return EventSourceResponse(subscription)
 

@@ -20,8 +20,8 @@ class WhenSlow(StrEnum):
     DROP_OLDEST = "drop_oldest"
     """The oldest publications that wait make room for the new one."""
     LATEST = "latest"
-    """Of each topic, the newest waits only, from the first publication that has to wait on; beyond
-    the bounds the topic that was silent longest goes."""
+    """A publication waits while it is the newest on any of its topics, from the first one that has
+    to wait; beyond the bounds the oldest makes room."""
 
 
 @final
@@ -30,7 +30,7 @@ class Backlog:
 
     Args:
       count: the most publications.
-      size: the most bytes of events; one publication may wait whatever its size.
+      size: the most bytes (`Publication.size`); one publication may wait whatever its size.
       when_slow: what becomes of what is too much.
     """
 
@@ -42,11 +42,12 @@ class Backlog:
         self._count = count
         self._size = size
         self._when_slow = when_slow
-        self._latest = when_slow is WhenSlow.LATEST
-        # In the order of their coming, by canonical topic or by a number. In a plain dict, taking
-        # the first one is slow when many before it were taken.
-        self._waiting: OrderedDict[str | int, Publication] = OrderedDict()
+        # In the order of their coming. In a plain dict, taking the first one is slow when many
+        # before it were taken.
+        self._waiting: OrderedDict[int, Publication] = OrderedDict()
         self._next = 0
+        # By topic, the number of the newest that waits.
+        self._latest: dict[str, int] | None = {} if when_slow is WhenSlow.LATEST else None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -56,26 +57,28 @@ class Backlog:
 
         Then, with `WhenSlow.DISCONNECT`, it was not taken.
         """
-        key: str | int
-        if self._latest:
-            key = publication.topics[0]
-            earlier = self._waiting.pop(key, None)
-            if earlier is not None:
-                self.size -= len(earlier.wire)
-                self.dropped += 1
-        else:
-            key = self._next = self._next + 1
-        size = len(publication.wire)
+        self._next += 1
+        if self._latest is not None:
+            self._supersede(publication, self._latest)
         while self._waiting and (
-            len(self._waiting) >= self._count or self.size + size > self._size
+            len(self._waiting) >= self._count or self.size + publication.size > self._size
         ):
             if self._when_slow is WhenSlow.DISCONNECT:
                 return False
-            self._pop()
+            self._remove(next(iter(self._waiting)))
             self.dropped += 1
-        self._waiting[key] = publication
-        self.size += size
+        self._waiting[self._next] = publication
+        self.size += publication.size
         return True
+
+    def _supersede(self, publication: Publication, latest: dict[str, int]) -> None:
+        """Make this the newest on its topics, and drop those that no longer are on any."""
+        earlier = {latest[topic] for topic in publication.topics if topic in latest}
+        latest.update(dict.fromkeys(publication.topics, self._next))
+        for number in sorted(earlier):
+            if all(latest[topic] != number for topic in self._waiting[number].topics):
+                self._remove(number)
+                self.dropped += 1
 
     def pop(self, size: int) -> Iterator[Publication]:
         """Take the oldest publications, one in any case, others until there are so many bytes."""
@@ -85,11 +88,20 @@ class Backlog:
             yield publication
 
     def clear(self) -> None:
-        """Forget all that waits."""
+        """Drop all that waits."""
         self._waiting.clear()
         self.size = 0
+        if self._latest is not None:
+            self._latest.clear()
 
     def _pop(self) -> Publication:
-        _, publication = self._waiting.popitem(last=False)
-        self.size -= len(publication.wire)
+        return self._remove(next(iter(self._waiting)))
+
+    def _remove(self, number: int) -> Publication:
+        publication = self._waiting.pop(number)
+        self.size -= publication.size
+        if self._latest is not None:
+            for topic in publication.topics:
+                if self._latest.get(topic) == number:
+                    del self._latest[topic]
         return publication

@@ -1,4 +1,4 @@
-"""A subscription as the feed of one client's stream: bytes, silence, and past the writer."""
+"""A subscription as the feed of one client's stream: bytes, keep-alive and direct writes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class SubscriptionFeed:
     """
 
     __slots__ = (
-        *("_conclude", "_deadline", "_keep_alive", "_max_lifetime", "_subscription", "_through"),
-        *("expired", "farewell", "greeting", "written"),
+        *("_conclude", "_deadline", "_interrupted", "_keep_alive", "_max_lifetime"),
+        *("_subscription", "_through", "expired", "farewell", "greeting", "written"),
     )
 
     state: Final = None
@@ -50,11 +50,12 @@ class SubscriptionFeed:
         self._max_lifetime = max_lifetime
         self._deadline = math.inf
         self._through: WriteThrough | None = None
+        self._interrupted = 0  # how often, in a row, a keep-alive has interrupted the history
         self._conclude: Conclude
         self.expired: bool = False
         self.farewell: bytes | None = None
         self.greeting: bytes = COMMENT
-        self.written: Tally = subscription.written
+        self.written: Tally = subscription.cursor.written
 
     @property
     def waiting(self) -> int:
@@ -70,7 +71,7 @@ class SubscriptionFeed:
         self._deadline = trio.current_time() + self._max_lifetime
         self._subscription.conclude = self._conclude
         self._subscription.begin()
-        self.greeting = self._subscription.greeting
+        self.greeting = self._subscription.preamble
 
     async def __aexit__(
         self,
@@ -96,18 +97,20 @@ class SubscriptionFeed:
 
     async def take(self, tally: Tally) -> bytes:
         """Return what is to be written next; see `Feed.take`."""
-        subscription = self._subscription
+        subscription, cursor = self._subscription, self._subscription.cursor
         began = trio.current_time()
         waited = False
         while True:
             if self._deadline <= trio.current_time():
                 self.end()
-            silent_since = max(began, subscription.silent_since)
-            deadline = min(silent_since + self._keep_alive, self._deadline)
+            silent_since = max(began, cursor.silent_since)
+            # A history that is slower than the keep-alive is given twice as long each time.
+            patience = self._keep_alive * 2**self._interrupted
             ready = False
-            with trio.CancelScope(deadline=deadline):  # reading the history may take long
-                ready = await subscription.ready()
+            with trio.CancelScope(deadline=min(silent_since + patience, self._deadline)) as reading:
+                ready = await cursor.ready()
             if ready:
+                self._interrupted = 0
                 if waited:
                     return self._taken(tally)
                 await trio.lowlevel.checkpoint()  # whatever waits, others have their turn
@@ -115,26 +118,26 @@ class SubscriptionFeed:
                 continue
             if subscription.close_reason is not None:
                 return self._last(tally)
-            if silent_since + self._keep_alive <= trio.current_time():
+            if reading.cancelled_caught and self._deadline <= trio.current_time():
+                continue
+            if reading.cancelled_caught or silent_since + self._keep_alive <= trio.current_time():
+                self._interrupted += reading.cancelled_caught
                 tally.keep_alives = 1
                 tally.bytes = len(COMMENT)
                 return COMMENT
-            subscription.through = self._through
-            with trio.CancelScope(deadline=deadline):
-                try:
-                    await subscription.wait()
-                finally:
-                    subscription.through = None
+            with trio.CancelScope(deadline=min(silent_since + self._keep_alive, self._deadline)):
+                await cursor.wait(self._through)
             waited = True
 
     def _taken(self, tally: Tally) -> bytes:
         chunks = []
-        for item in self._subscription.pop(_CHUNK):
+        for item in self._subscription.cursor.take(_CHUNK):
             if isinstance(item, ServerSentEvent):
                 chunks.append(item.encode())
+                tally.events += 1
             else:
                 chunks.append(item.wire)
-            tally.events += 1
+                tally.events += item.dispatched
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         tally.bytes = len(chunk)
         return chunk

@@ -22,14 +22,22 @@ from penstock.hub.on_demand import DEFAULT_LINGER, DEFAULT_RESTART_AFTER, Produc
 from penstock.hub.statistics import HubStatistics
 from penstock.hub.subscribers import Subscribers
 from penstock.hub.subscription import DEFAULT_BUFFER, DEFAULT_BUFFER_SIZE, Subscription
-from penstock.publication import publications_of
+from penstock.publication import Publication
+from penstock.selection import Selection
 from penstock.stores.memory import MemoryHistory
 from penstock.stream.producer import Producer
 
-__all__ = ["DEFAULT_MAX_EVENT_SIZE", "Hub"]
+__all__ = ["DEFAULT_MAX_EVENT_SIZE", "MAX_BATCH", "MAX_BATCH_SIZE", "Hub"]
 
 # Bytes: what Mercure hubs accept as one publication.
 DEFAULT_MAX_EVENT_SIZE: Final = 2**20
+
+# A batch is appended and committed in one step: some 50 ms of the loop, and memory of this size.
+MAX_BATCH: Final = 10_000
+MAX_BATCH_SIZE: Final = 2**24  # bytes
+
+# Publications that are checked and encoded before others get their turn, at some 5 µs each.
+_PER_TURN: Final = 256
 
 
 @final
@@ -75,6 +83,7 @@ class Hub:
         self._state = "new"
         self._running = False
         self._run_ended = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None  # of the Trio run that it is open in
 
     def __repr__(self) -> str:
         return f"<Hub {self._state}, {len(self.subscribers)} subscriptions>"
@@ -98,16 +107,16 @@ class Hub:
           InvalidPublication: it cannot be published: see the message. Nothing was.
           HistoryError: the history could not keep it, so it was not published. A later one may be.
           trio.ClosedResourceError: the hub is not open (any more).
+          RuntimeError: the hub is open in another Trio run, or this task is not Trio's. From a
+            thread, call ``trio.from_thread.run(hub.publish, event, topics, trio_token=token)``.
 
         Cancellation:
           A checkpoint. Cancelled while it waits for the history, it is published all the same.
         """
-        try:
-            (id_,) = await self.publish_batch([(event, topics)])
-        except InvalidPublication as error:
-            error.index = None  # there was no batch
-            raise
-        return id_
+        self.check_open()
+        publication = self._publication(event, topics)
+        await self.dispatcher.publish([publication])
+        return publication.id
 
     async def publish_batch(
         self, batch: Iterable[tuple[ServerSentEvent, Iterable[str]]]
@@ -115,25 +124,58 @@ class Hub:
         """Publish events, all of them or none, in their order; return their ids.
 
         Args:
-          batch: each event with its topics.
+          batch: each event with its topics; 10,000 at most, and together 16 MiB
+            (`Publication.size`).
 
         Raises:
-          InvalidPublication: one cannot be published; its ``index`` says which. Nothing was.
+          InvalidPublication: one cannot be published, and its ``index`` says which; or there are
+            too many. None was.
           HistoryError: as in `publish`.
           trio.ClosedResourceError: as in `publish`.
+          RuntimeError: as in `publish`.
 
         Cancellation:
-          As in `publish`.
+          As in `publish`; cancelled while a large batch is checked, nothing is published.
         """
-        publications = publications_of(batch, max_event_size=self._max_event_size)
         self.check_open()
+        publications: list[Publication] = []
+        size = 0
+        for index, (event, topics) in enumerate(batch):
+            if index == MAX_BATCH:
+                raise InvalidPublication(
+                    f"a batch must not have more than {MAX_BATCH:,} events: publish it in parts",
+                    index=index,
+                )
+            try:
+                publication = self._publication(event, topics)
+            except InvalidPublication as error:
+                raise InvalidPublication(str(error), index=index) from None
+            size += publication.size
+            if publications and size > MAX_BATCH_SIZE:
+                raise InvalidPublication(
+                    f"a batch must not be larger than {MAX_BATCH_SIZE:,} bytes, its topics "
+                    "included: publish it in parts",
+                    index=index,
+                )
+            publications.append(publication)
+            if not len(publications) % _PER_TURN:
+                await trio.lowlevel.checkpoint()
         if publications:
             await self.dispatcher.publish(publications)
         return [publication.id for publication in publications]
 
+    def _publication(self, event: ServerSentEvent, topics: Iterable[str]) -> Publication:
+        publication = Publication(event, topics)
+        if (size := len(publication.wire)) > self._max_event_size:
+            raise InvalidPublication(
+                f"an event must not be larger than {self._max_event_size:,} bytes: "
+                f"this one has {size:,}"
+            )
+        return publication
+
     def subscription(
         self,
-        topics: Iterable[str],
+        topics: Iterable[str] | Selection,
         *,
         last_event_id: str | None = None,
         when_slow: WhenSlow | str = WhenSlow.DISCONNECT,
@@ -158,7 +200,7 @@ class Hub:
         )
 
     def subscribe(
-        self, topics: Iterable[str], **options: Any
+        self, topics: Iterable[str] | Selection, **options: Any
     ) -> AbstractAsyncContextManager[Subscription]:
         """Subscribe while a block runs, and iterate the events in it.
 
@@ -194,7 +236,7 @@ class Hub:
         return HubStatistics(
             subscriptions_open=len(self.subscribers),
             subscriptions_closed=dict(self.subscribers.ended),
-            audiences=len(self.subscribers.audiences),
+            audiences=len(self.dispatcher.audiences),
             published=self.dispatcher.published,
             waiting=self.dispatcher.waiting,
             delivered=self.dispatcher.delivered,
@@ -226,7 +268,7 @@ class Hub:
 
         Raises:
           HistoryError: the history cannot be opened.
-          RuntimeError: it is running.
+          RuntimeError: it is running, or this task is not Trio's.
 
         Cancellation:
           Checkpoints throughout. Cancelled, it drops what the history has not kept yet, and tells
@@ -234,7 +276,9 @@ class Hub:
         """
         if self._running:
             raise RuntimeError("the hub is running already: run another one")
+        check_trio("a hub runs")
         self._running = True
+        self._token = trio.lowlevel.current_trio_token()
         self._state = "opening"
         self._run_ended = trio.Event()
         self.subscribers.closed = False
@@ -263,11 +307,38 @@ class Hub:
 
         Raises:
           trio.ClosedResourceError: it is not.
+          RuntimeError: it is, but not in this Trio run.
         """
+        if self._state == "open" and self._token is not _current_token():
+            raise RuntimeError(
+                "the hub is open in another Trio run: from a thread, call trio.from_thread.run("
+                "hub.publish, event, topics, trio_token=token), with the token that "
+                "trio.lowlevel.current_trio_token() returned where the hub is open"
+            )
         if self._state != "open":
             raise trio.ClosedResourceError(
                 "the hub is closed" if self.closed else "the hub is not open yet"
             )
 
     def _new_dispatcher(self) -> Dispatcher:
-        return Dispatcher(self.history, self.subscribers.audiences, self._gather)
+        return Dispatcher(self.history, self._gather)
+
+
+def check_trio(what: str) -> None:
+    """Refuse to go on where the current task is not Trio's.
+
+    Raises:
+      RuntimeError: it is not; the message begins with what needs Trio.
+    """
+    if _current_token() is None:
+        raise RuntimeError(
+            f"{what} on Trio, and this is no task of Trio's: start the program with trio.run(main),"
+            " and serve applications with `penstock serve` or `hypercorn -k trio`"
+        )
+
+
+def _current_token() -> trio.lowlevel.TrioToken | None:
+    try:
+        return trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return None

@@ -47,7 +47,7 @@ class Kept:
         """Have publications wait. Synchronous."""
         self._publications += publications
         for publication in publications:
-            self._size += len(publication.wire) + _OVERHEAD
+            self._size += publication.size + _OVERHEAD
         self._called.set()
 
     def complete(self) -> None:
@@ -89,7 +89,7 @@ class _Group:
     def __init__(self) -> None:
         self.publications: list[Publication] = []
         self.done = trio.Event()
-        self.error: str | None = "the hub was closed: this may not have been published"
+        self.error: str | None = "the hub was closed: this may or may not have been published"
         self.raises: type[Exception] = trio.ClosedResourceError
 
 
@@ -183,7 +183,7 @@ class Keeping:
         except HistoryError as error:
             group.error, group.raises = str(error), HistoryError
             if not self._failing:
-                _logger.error("Nothing can be published: %s", error)
+                _logger.error("History write failed, publishing suspended: %s", error)
             self._failing = True
         except Exception as error:
             _logger.exception("The history failed")
@@ -191,7 +191,7 @@ class Keeping:
         else:
             group.error = None
             if self._failing:
-                _logger.info("What is published is kept again")
+                _logger.info("History recovered, publishing resumed")
             self._failing = False
             self._note_kept(group.publications)
 

@@ -15,9 +15,8 @@ from typing import Final, TypeAlias, final
 
 import trio
 
-from penstock.errors import InvalidPublication
 from penstock.event import ServerSentEvent
-from penstock.publication import EVERY_TOPIC, check_topics
+from penstock.selection import Selection, check_topics
 from penstock.stream.producer import Producer, check_producer, log_failure, start_producer
 
 __all__ = ["DEFAULT_LINGER", "DEFAULT_RESTART_AFTER", "ProducersOnDemand"]
@@ -80,8 +79,6 @@ class ProducersOnDemand:
           What it raises is logged, with its traceback, to the logger ``penstock.stream.producer``.
         """
         (topic,) = check_topics([topic])
-        if topic == EVERY_TOPIC:
-            raise InvalidPublication('the topic "*" stands for every topic: name a real one')
         check_producer(producer)
         if topic in self._producers:
             raise ValueError(f"the topic {topic!r} has a producer already")
@@ -108,27 +105,27 @@ class ProducersOnDemand:
             each.stopped = True
             each.scope.cancel()
 
-    def come(self, topics: frozenset[str] | None) -> None:
-        """Note that there is a subscription more to these topics; None means every topic."""
-        for each in self._of(topics):
+    def come(self, selection: Selection) -> None:
+        """Note that there is a subscription more with this selection."""
+        for each in self._of(selection):
             each.subscribers += 1
             each.scope.deadline = math.inf
             if each.subscribers == 1:
                 self._start(each)
 
-    def go(self, topics: frozenset[str] | None) -> None:
+    def go(self, selection: Selection) -> None:
         """Note that there is one less."""
-        for each in self._of(topics):
+        for each in self._of(selection):
             each.subscribers -= 1
             if not each.subscribers:
                 each.scope.deadline = trio.current_time() + each.linger
 
-    def _of(self, topics: frozenset[str] | None) -> list[_OnDemand]:
+    def _of(self, selection: Selection) -> list[_OnDemand]:
         if not self._producers:
             return []
-        if topics is None:
+        if selection.topics is None:
             return list(self._producers.values())
-        return [self._producers[topic] for topic in topics if topic in self._producers]
+        return [self._producers[topic] for topic in selection.topics if topic in self._producers]
 
     def _start(self, each: _OnDemand) -> None:
         if self._nursery is not None and not each.running:

@@ -9,7 +9,7 @@ import trio
 
 from penstock.history import History
 from penstock.hub.dispatcher import DEFAULT_GATHER
-from penstock.hub.hub import DEFAULT_MAX_EVENT_SIZE, Hub
+from penstock.hub.hub import DEFAULT_MAX_EVENT_SIZE, Hub, check_trio
 
 __all__ = ["open_hub"]
 
@@ -30,6 +30,7 @@ async def open_hub(
 
     Raises:
       HistoryError: the history cannot be opened; as all that leaves the block, in a group.
+      RuntimeError: this task is not Trio's.
 
     Cancellation:
       Entering is a checkpoint. Leaving waits until what was published is kept and delivered; the
@@ -39,6 +40,7 @@ async def open_hub(
       When the block has been left, no task and no subscription of the hub is left, and the history
       is closed.
     """
+    check_trio("a hub runs")
     hub = Hub(history=history, max_event_size=max_event_size, gather=gather)
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)

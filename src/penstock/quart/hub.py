@@ -6,9 +6,10 @@ import logging
 from functools import partial
 from typing import Any
 
+from quart import Response
 from quart_trio import QuartTrio
 
-from penstock.errors import HistoryError
+from penstock.errors import HistoryError, InvalidSubscription
 from penstock.history import History
 from penstock.hub.dispatcher import DEFAULT_GATHER
 from penstock.hub.hub import DEFAULT_MAX_EVENT_SIZE, Hub
@@ -30,6 +31,9 @@ def add_hub(
 
     It is opened before the first request. A server that stops ends the streams of its subscribers
     first, as it does all streams; then the hub is closed, when what was published is kept.
+
+    A view may pass topics from its URL to `penstock.hub.Hub.subscription`: what is no topic is
+    answered with status 400 and a sentence that says why.
 
     Args:
       app: the application, which is not served yet.
@@ -57,7 +61,12 @@ def add_hub(
         hub.close()
         await hub.wait_closed()
 
+    app.register_error_handler(InvalidSubscription, _refuse)
     return hub
+
+
+async def _refuse(error: Any) -> Response:
+    return Response(f"{error}\n", 400, content_type="text/plain; charset=utf-8")
 
 
 def _tells_another(error: HistoryError, record: logging.LogRecord) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import secrets
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import trio
 
 from penstock.history import Bounds, HistoryStatistics, Newest, Page
+from penstock.position_ids import KEY_SIZE
 from penstock.publication import Publication
+from penstock.selection import Selection
 
 __all__ = ["MemoryHistory"]
 
@@ -21,8 +24,10 @@ DEFAULT_SIZE: Final = 64 * 1024 * 1024
 # Entries of a trail that may be empty beside as many that are not, before it is made anew.
 _SPARE: Final = 64
 
-# Topics without publications whose marks are kept.
-_EMPTY_TOPICS: Final = 1000
+# Bytes of what is remembered of topics of which nothing is kept: some 40,000 of them. A topic that
+# is forgotten may be told of a gap that it does not have.
+_REMEMBERED_SIZE: Final = 16 * 1024 * 1024
+_REMEMBERED_OVERHEAD: Final = 300  # of each, beside its text and an id
 
 
 @final
@@ -31,8 +36,8 @@ class MemoryHistory:
 
     Args:
       count: how many publications it keeps, or None.
-      size: how many bytes of events, as they go over the wire, or None. In memory each takes some
-        500 bytes more.
+      size: how many bytes it keeps, or None: each publication counts for its `Publication.size`,
+        and takes some 500 bytes more.
       age: for how many seconds it keeps them, or None.
       per_topic: how many on each topic, or None.
 
@@ -49,15 +54,16 @@ class MemoryHistory:
         per_topic: int | None = None,
     ) -> None:
         self._bounds = Bounds(count=count, size=size, age=age, per_topic=per_topic)
+        self._key = secrets.token_bytes(KEY_SIZE)
         self._newest = Newest()
         self._all = _Trail()
         self._size = 0
-        self._topics: dict[str, _Trail] = {}
+        self._topics: dict[str, _Trail] = {}  # of which something is kept
         self._ids: dict[str, int | list[int]] = {}  # a list where several have the id
-        self._floor = 0  # what comes up to here was discarded, whatever its topics
-        self._marks: dict[str, int] = {}  # what `per_topic` discarded of a topic goes up to here
-        self._marked = 0  # the highest mark that there ever was
-        self._forgotten = 0  # the highest mark of a topic whose mark is no longer kept
+        # Topics of which nothing is kept, with what was discarded last; the longest silent first.
+        self._remembered: dict[str, _Discarded] = {}
+        self._remembered_size = 0
+        self._forgotten = 0  # the highest position that was discarded on a topic since forgotten
 
     def __repr__(self) -> str:
         return f"<MemoryHistory {self._all.kept} publications, {self._size} bytes>"
@@ -73,6 +79,11 @@ class MemoryHistory:
         """The newest publication it has ever taken."""
         return self._newest
 
+    @property
+    def key(self) -> bytes:
+        """The key of its position ids; see `History.key`."""
+        return self._key
+
     async def append(self, publications: Sequence[Publication]) -> None:
         """Keep publications; not a checkpoint. See `History.append`."""
         self.append_nowait(publications)
@@ -84,33 +95,39 @@ class MemoryHistory:
             entry = _Entry(self._newest.position + 1, now, publication)
             self._newest = Newest(entry.position, publication.id)
             self._all.append(entry)
-            self._size += len(publication.wire)
+            self._size += publication.size
             self._add_id(publication.id, entry.position)
             for topic in publication.topics:
                 trail = self._topics.get(topic)
                 if trail is None:
-                    trail = self._topics[topic] = _Trail()
-                    if self._forgotten > self._floor:  # it may be one whose mark was forgotten
-                        self._marks.setdefault(topic, self._forgotten)
+                    trail = self._topics[topic] = _Trail(self._recall(topic))
                 trail.append(entry)
                 if trail.kept > (self._bounds.per_topic or trail.kept):
-                    self._discard_of_topic(trail.first())
+                    self._discard(trail.first())  # which is gone on its other topics, too
         self._trim(now)
         return True
 
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
         """Return the position of an id; not a checkpoint. See `History.locate`."""
         self._trim(trio.current_time())
-        position = self._ids.get(id)
-        return position[0] if isinstance(position, list) else position
+        known = self._ids.get(id)
+        for position in known if isinstance(known, list) else () if known is None else (known,):
+            entry = next(self._all.after(position - 1))
+            assert entry.publication is not None
+            if selection.matches(entry.publication.topics):
+                return position
+        for discarded in self._discarded(selection):
+            if discarded.id == id:
+                return discarded.position
+        return None
 
     async def read(
-        self, after: int, until: int, topics: frozenset[str] | None, *, count: int, size: int
+        self, after: int, until: int, selection: Selection, *, count: int, size: int
     ) -> Page:
         """Return a part of the history; not a checkpoint. See `History.read`."""
         self._trim(trio.current_time())
         publications: list[Publication] = []
-        for entry in self._entries(after, topics):
+        for entry in self._entries(after, selection.topics):
             if entry.position > until:
                 break
             if entry.publication is None:
@@ -121,7 +138,8 @@ class MemoryHistory:
             if count <= 0 or size <= 0:
                 until = entry.position
                 break
-        return Page(publications, until, self._is_lost(after, topics))
+        newest = max(discarded.position for discarded in self._discarded(selection))
+        return Page(publications, until, newest)
 
     def statistics(self) -> HistoryStatistics:
         """Return its figures as they are now."""
@@ -135,13 +153,17 @@ class MemoryHistory:
             return trails[0].after(after)
         return _merged([trail.after(after) for trail in trails])
 
-    def _is_lost(self, after: int, topics: frozenset[str] | None) -> bool:
-        if topics is None:
-            return after < max(self._floor, self._marked)
-        return after < self._floor or any(self._mark(topic) > after for topic in topics)
-
-    def _mark(self, topic: str) -> int:
-        return self._marks.get(topic, 0 if topic in self._topics else self._forgotten)
+    def _discarded(self, selection: Selection) -> Iterator[_Discarded]:
+        """Iterate what was discarded last, on each of the selected topics or of all."""
+        if selection.topics is None:
+            yield self._all.discarded
+            return
+        for topic in selection.topics:
+            trail = self._topics.get(topic)
+            if trail is not None:
+                yield trail.discarded
+            else:
+                yield self._remembered.get(topic) or _Discarded(self._forgotten, None)
 
     def _trim(self, now: float) -> None:
         """Discard the oldest until all is within the bounds."""
@@ -152,44 +174,37 @@ class MemoryHistory:
             or (bounds.size is not None and self._size > bounds.size)
             or (bounds.age is not None and trail.first().at < now - bounds.age)
         ):
-            oldest = trail.first()
-            self._floor = oldest.position
-            self._discard(oldest)
-        if len(self._marks) > 2 * (len(self._topics) + _EMPTY_TOPICS):
-            self._forget_marks()
-
-    def _forget_marks(self) -> None:
-        """Forget marks that the floor covers, and the oldest of topics that have nothing else."""
-        marks = {topic: mark for topic, mark in self._marks.items() if mark > self._floor}
-        empty = sorted(mark for topic, mark in marks.items() if topic not in self._topics)
-        if len(empty) > _EMPTY_TOPICS:
-            forgotten = self._forgotten = max(self._forgotten, empty[-_EMPTY_TOPICS - 1])
-            marks = {
-                topic: mark
-                for topic, mark in marks.items()
-                if topic in self._topics or mark > forgotten
-            }
-        self._marks = marks
-
-    def _discard_of_topic(self, entry: _Entry) -> None:
-        """Discard an entry that is too many on one of its topics: then it is gone on all."""
-        assert entry.publication is not None
-        for topic in entry.publication.topics:
-            self._marks[topic] = max(self._marks.get(topic, 0), entry.position)
-        self._marked = max(self._marked, entry.position)
-        self._discard(entry)
+            self._discard(trail.first())
 
     def _discard(self, entry: _Entry) -> None:
         publication, entry.publication = entry.publication, None
         assert publication is not None
-        self._size -= len(publication.wire)
-        self._all.discarded()
+        discarded = _Discarded(entry.position, publication.id)
+        self._size -= publication.size
+        self._all.discard(discarded)
         for topic in publication.topics:
             trail = self._topics[topic]
-            trail.discarded()
+            trail.discard(discarded)
             if not trail.kept:
                 del self._topics[topic]
+                self._remember(topic, trail.discarded)
         self._remove_id(publication.id, entry.position)
+
+    def _remember(self, topic: str, discarded: _Discarded) -> None:
+        """Remember a topic of which nothing is kept, and forget the longest silent ones."""
+        self._remembered[topic] = discarded
+        self._remembered_size += _size_of(topic, discarded)
+        while self._remembered_size > _REMEMBERED_SIZE:
+            silent = next(iter(self._remembered))
+            self._forgotten = max(self._forgotten, self._recall(silent).position)
+
+    def _recall(self, topic: str) -> _Discarded:
+        """Return what was discarded last on a topic of which nothing is kept, and forget it."""
+        discarded = self._remembered.pop(topic, None)
+        if discarded is None:
+            return _Discarded(self._forgotten, None)  # the topic is new, or was forgotten
+        self._remembered_size -= _size_of(topic, discarded)
+        return discarded
 
     def _add_id(self, id_: str, position: int) -> None:
         earlier = self._ids.get(id_)
@@ -208,6 +223,20 @@ class MemoryHistory:
             del self._ids[id_]
 
 
+class _Discarded(NamedTuple):
+    """The newest publication that was discarded of a topic, or of all."""
+
+    position: int
+    id: str | None
+
+
+_NOTHING: Final = _Discarded(0, None)
+
+
+def _size_of(topic: str, discarded: _Discarded) -> int:
+    return len(topic) + len(discarded.id or "") + _REMEMBERED_OVERHEAD
+
+
 @final
 class _Entry:
     """A place in the history; its publication is None once it was discarded."""
@@ -224,9 +253,10 @@ class _Entry:
 class _Trail:
     """Entries in their order, of which the oldest go; `after` finds its place by halving."""
 
-    __slots__ = ("_entries", "_start", "kept")
+    __slots__ = ("_entries", "_start", "discarded", "kept")
 
-    def __init__(self) -> None:
+    def __init__(self, discarded: _Discarded = _NOTHING) -> None:
+        self.discarded = discarded
         self.kept = 0
         self._entries: list[_Entry] = []
         self._start = 0  # what comes before it is empty
@@ -241,8 +271,10 @@ class _Trail:
             self._start += 1
         return self._entries[self._start]
 
-    def discarded(self) -> None:
-        """Note that one of the entries was; when most are empty, the list is made anew."""
+    def discard(self, discarded: _Discarded) -> None:
+        """Note that one of the entries is gone; when most are empty, the list is made anew."""
+        if discarded.position > self.discarded.position:
+            self.discarded = discarded
         self.kept -= 1
         if len(self._entries) > 2 * self.kept + _SPARE:
             self._entries = [each for each in self._entries if each.publication is not None]

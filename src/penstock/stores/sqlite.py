@@ -22,7 +22,9 @@ from typing import Final, TypeVar, final
 import trio
 
 from penstock.history import Bounds, HistoryStatistics, Newest, Page
+from penstock.position_ids import KEY_SIZE
 from penstock.publication import Publication
+from penstock.selection import Selection
 from penstock.stores import sqlite_reader
 from penstock.stores.sqlite_file import HistoryFile, told
 from penstock.stores.sqlite_writer import Writer
@@ -44,10 +46,11 @@ class SQLiteHistory:
     """A `penstock.history.History` in a file.
 
     Args:
-      path: the file, which is made if there is none; beside it come ``-wal``, ``-shm`` and
-        ``-lock``. One hub uses it at a time.
+      path: the file, which is made if there is none; beside it come ``-wal`` and ``-shm``.
+        One hub uses it at a time. It is created for its owner only.
       count: how many publications it keeps, or None.
-      size: how many bytes of events, as they go over the wire, or None. The file is larger.
+      size: how many bytes it keeps, or None: each publication counts for its `Publication.size`.
+        The file is somewhat larger.
       age: for how many seconds it keeps them, or None. What is older is no longer returned, and
         leaves the file when more is published.
       per_topic: how many on each topic, or None.
@@ -80,6 +83,7 @@ class SQLiteHistory:
         self._closing = trio.Lock()
         self._readers: list[sqlite3.Connection] = []  # that nobody uses now
         self._statistics = HistoryStatistics(0, 0, Newest())
+        self._key = bytes(KEY_SIZE)  # until the file is open
 
     def __repr__(self) -> str:
         return f"<SQLiteHistory {str(self._file.path)!r} {self._statistics.publications}>"
@@ -106,6 +110,11 @@ class SQLiteHistory:
         """The newest publication it has ever taken."""
         return self._statistics.newest
 
+    @property
+    def key(self) -> bytes:
+        """The key of its position ids, which is stored in the file; see `History.key`."""
+        return self._key
+
     def append_nowait(self, publications: Sequence[Publication]) -> bool:
         """Return False: the disk has to be waited for."""
         return False
@@ -115,22 +124,25 @@ class SQLiteHistory:
 
         def append() -> HistoryStatistics:
             assert self._writer is not None
-            return self._writer.append(publications, self._clock())
+            self._file.check_in_place()
+            statistics = self._writer.append(publications, self._clock())
+            self._file.check_in_place()
+            return statistics
 
         if publications:
             self._statistics = await self._in_thread(append, self._writing)
 
-    async def locate(self, id: str) -> int | None:  # noqa: A002 - as in the contract
+    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
         """Return the position of an id; see `History.locate`."""
 
         def locate() -> int | None:
             with self._reader() as reader:
-                return sqlite_reader.locate(reader, id, self._oldest_time())
+                return sqlite_reader.locate(reader, id, selection, self._oldest_time())
 
         return await self._in_thread(locate, self._reading)
 
     async def read(
-        self, after: int, until: int, topics: frozenset[str] | None, *, count: int, size: int
+        self, after: int, until: int, selection: Selection, *, count: int, size: int
     ) -> Page:
         """Return a part of the history; see `History.read`."""
 
@@ -138,7 +150,7 @@ class SQLiteHistory:
             with self._reader() as reader:
                 oldest = self._oldest_time()
                 return sqlite_reader.read(
-                    reader, after, until, topics, count=count, size=size, oldest=oldest
+                    reader, after, until, selection, count=count, size=size, oldest=oldest
                 )
 
         return await self._in_thread(read, self._reading)
@@ -150,6 +162,7 @@ class SQLiteHistory:
     def _open(self) -> None:
         connection = self._file.open()
         self._writer = Writer(connection, self._bounds)
+        self._key = self._writer.key
         self._statistics = self._writer.statistics()
 
     def _close(self) -> None:

@@ -12,19 +12,26 @@ from typing import Final
 
 from penstock.history import Page
 from penstock.publication import Publication
+from penstock.selection import Selection
 
 __all__ = ["gone_until", "locate", "read"]
 
 _ROWS: Final = "SELECT position, id, topics, wire FROM publications WHERE"
 _ORDER: Final = "ORDER BY position"
+_NEWEST_ON_TOPIC: Final = (
+    "position = (SELECT max(position) FROM on_topic WHERE number = ? AND position <= ?)"
+)
 
 
-def locate(connection: sqlite3.Connection, id_: str, oldest: float) -> int | None:
-    """Return the position of the earliest publication with this id that is left.
+def locate(
+    connection: sqlite3.Connection, id_: str, selection: Selection, oldest: float
+) -> int | None:
+    """Return the position of an id; see `History.locate`.
 
     Args:
       connection: to the file.
       id_: any text.
+      selection: what is to be resumed.
       oldest: the time before which all is too old.
     """
     try:
@@ -32,18 +39,24 @@ def locate(connection: sqlite3.Connection, id_: str, oldest: float) -> int | Non
     except UnicodeEncodeError:  # no publication has such an id, and SQLite takes no such text
         return None
     floor, newest = connection.execute("SELECT floor, newest FROM state").fetchone()
-    row: tuple[int] | None = connection.execute(
-        "SELECT position FROM publications WHERE id = ? AND position > ? ORDER BY position LIMIT 1",
-        (id_, gone_until(connection, floor, newest, oldest)),
-    ).fetchone()
-    return None if row is None else row[0]
+    gone = gone_until(connection, floor, newest, oldest)
+    for position, topics in connection.execute(
+        "SELECT position, topics FROM publications WHERE id = ? AND position > ? ORDER BY position",
+        (id_, gone),
+    ):
+        if selection.matches(topics.split("\n")):
+            return int(position)
+    for position, discarded_id in _discarded(connection, selection, gone):
+        if discarded_id == id_:
+            return position
+    return None
 
 
 def read(
     connection: sqlite3.Connection,
     after: int,
     until: int,
-    topics: frozenset[str] | None,
+    selection: Selection,
     *,
     count: int,
     size: int,
@@ -55,26 +68,22 @@ def read(
       connection: to the file.
       after: as there.
       until: as there.
-      topics: as there.
+      selection: as there.
       count: as there.
       size: as there.
       oldest: the time before which all is too old.
     """
-    floor, newest, mark, forgotten = connection.execute(
-        "SELECT floor, newest, marked, forgotten FROM state"
-    ).fetchone()
+    floor, newest = connection.execute("SELECT floor, newest FROM state").fetchone()
     gone = gone_until(connection, floor, newest, oldest)
+    discarded_until = max(position for position, _ in _discarded(connection, selection, gone))
     first = max(after, gone)
-    if topics is None:
+    if selection.topics is None:
         rows = connection.execute(
             f"{_ROWS} position > ? AND position <= ? {_ORDER}", (first, until)
         )
     else:
-        known = [each for topic in topics if (each := _topic(connection, topic)) is not None]
-        mark = max((each[1] for each in known), default=0)
-        if len(known) < len(topics):
-            mark = max(mark, forgotten)
-        found = _merged([_on_topic(connection, number, first, until) for number, _ in known])
+        numbers = [row[0] for topic in selection.topics if (row := _topic(connection, topic))]
+        found = _merged([_on_topic(connection, number, first, until) for number in numbers])
         positions = list(islice(found, count))
         chosen = "position IN (SELECT value FROM json_each(?))"
         rows = connection.execute(f"{_ROWS} {chosen} {_ORDER}", (json.dumps(positions),))
@@ -85,7 +94,7 @@ def read(
         if len(publications) >= count or size <= 0:
             until = position
             break
-    return Page(publications, until, after < gone or after < mark)
+    return Page(publications, until, discarded_until)
 
 
 def gone_until(connection: sqlite3.Connection, floor: int, newest: int, oldest: float) -> int:
@@ -118,10 +127,52 @@ def gone_until(connection: sqlite3.Connection, floor: int, newest: int, oldest: 
     return low
 
 
-def _topic(connection: sqlite3.Connection, topic: str) -> tuple[int, int] | None:
-    """Return a topic's number and mark, if the history knows it."""
-    row: tuple[int, int] | None = connection.execute(
-        "SELECT number, mark FROM topics WHERE topic = ?", (topic,)
+def _discarded(
+    connection: sqlite3.Connection, selection: Selection, gone: int
+) -> Iterator[tuple[int, str | None]]:
+    """Iterate position and id of what was discarded last, on each selected topic or of all.
+
+    Args:
+      connection: to the file.
+      selection: which topics.
+      gone: the position up to which all is discarded, or is in the file and too old.
+    """
+    discarded, discarded_id, forgotten = connection.execute(
+        "SELECT discarded, discarded_id, forgotten FROM state"
+    ).fetchone()
+    too_old: tuple[int, str | None]
+    if selection.topics is None:
+        too_old = _newest_of(connection, "position <= ?", (gone,))
+        yield max((discarded, discarded_id), too_old, key=_position)
+        return
+    for topic in selection.topics:
+        row = _topic(connection, topic)
+        if row is None:
+            yield forgotten, None
+            continue
+        number, position, id_ = row
+        too_old = _newest_of(connection, _NEWEST_ON_TOPIC, (number, gone))
+        yield max((position, id_), too_old, key=_position)
+
+
+def _newest_of(
+    connection: sqlite3.Connection, where: str, values: tuple[int, ...]
+) -> tuple[int, str | None]:
+    row: tuple[int, str | None] | None = connection.execute(
+        f"SELECT position, id FROM publications WHERE {where} ORDER BY position DESC LIMIT 1",
+        values,
+    ).fetchone()
+    return row or (0, None)
+
+
+def _position(discarded: tuple[int, str | None]) -> int:
+    return discarded[0]
+
+
+def _topic(connection: sqlite3.Connection, topic: str) -> tuple[int, int, str | None] | None:
+    """Return a topic's number, and what was discarded of it last, if the history knows it."""
+    row: tuple[int, int, str | None] | None = connection.execute(
+        "SELECT number, discarded, discarded_id FROM topics WHERE topic = ?", (topic,)
     ).fetchone()
     return row
 

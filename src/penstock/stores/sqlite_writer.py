@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, final
 
 from penstock.history import Bounds, HistoryStatistics, Newest
 from penstock.publication import Publication
+from penstock.stores.sqlite_file import SIZE
 from penstock.stores.sqlite_reader import gone_until
 
 __all__ = ["Writer"]
@@ -17,8 +18,9 @@ __all__ = ["Writer"]
 # Topics whose numbers are known without asking.
 _KNOWN_TOPICS: Final = 10_000
 
-# Topics without publications whose marks are kept.
-_EMPTY_TOPICS: Final = 10_000
+# Topics of which nothing is kept, and what was discarded last is remembered. A topic that is
+# forgotten may be told of a gap that it does not have.
+_EMPTY_TOPICS: Final = 100_000
 
 # Publications that go with one append, beside twice as many as came: what is more, because nothing
 # was published for long or the bounds are new, goes with the next ones. It takes a tenth of a
@@ -34,8 +36,10 @@ class _State(NamedTuple):
     size: int
     newest: int
     newest_id: str | None
-    marked: int
+    discarded: int
+    discarded_id: str | None
     forgotten: int
+    key: bytes
 
 
 @final
@@ -51,8 +55,15 @@ class Writer:
         self._connection = connection
         self._bounds = bounds
         self._numbers: dict[str, int] = {}
-        self._emptied = 0  # the most topics that may have lost their last one for another's sake
+        (self._empty,) = connection.execute(  # topics of which nothing is kept, or more
+            "SELECT count(*) FROM topics WHERE kept = 0"
+        ).fetchone()
         self._state = _State(*connection.execute("SELECT * FROM state").fetchone())
+
+    @property
+    def key(self) -> bytes:
+        """The key of the history's position ids."""
+        return self._state.key
 
     def statistics(self) -> HistoryStatistics:
         """Return the figures after the last transaction."""
@@ -72,12 +83,12 @@ class Writer:
             self._insert(publications, now)
             if self._bounds.per_topic is not None:
                 self._trim_topics(publications, self._bounds.per_topic)
-                self._forget_marks()
             self._trim(now, 2 * len(publications) + _AT_ONCE)
+            self._forget_topics()
             self._connection.execute(
                 "UPDATE state SET floor = ?, kept = ?, size = ?, newest = ?, newest_id = ?, "
-                "marked = ?, forgotten = ?",
-                self._state,
+                "discarded = ?, discarded_id = ?, forgotten = ?",
+                self._state[:-1],
             )
             self._connection.execute("COMMIT")
         except BaseException:
@@ -97,7 +108,7 @@ class Writer:
             topics = "\n".join(publication.topics)
             rows.append((position, publication.id, now, topics, publication.wire))
             on_topic += [(self._number(topic), position) for topic in publication.topics]
-            size += len(publication.wire)
+            size += publication.size
         self._connection.executemany("INSERT INTO publications VALUES (?, ?, ?, ?, ?)", rows)
         self._connection.executemany("INSERT INTO on_topic VALUES (?, ?)", on_topic)
         self._connection.executemany(
@@ -120,7 +131,7 @@ class Writer:
             if row is None:
                 # It may be one that was forgotten.
                 row = self._connection.execute(
-                    "INSERT INTO topics (topic, mark) VALUES (?, ?) RETURNING number",
+                    "INSERT INTO topics (topic, discarded) VALUES (?, ?) RETURNING number",
                     (topic, self._state.forgotten),
                 ).fetchone()
             number = int(row[0])
@@ -155,8 +166,8 @@ class Writer:
 
     def _discard_oldest(self, topic: str) -> list[str]:
         """Discard the oldest publication on a topic, and return all its topics."""
-        position, joined, length = self._connection.execute(
-            "SELECT position, topics, length(wire) FROM on_topic JOIN publications USING (position)"
+        position, id_, joined, size = self._connection.execute(
+            f"SELECT position, id, topics, {SIZE} FROM on_topic JOIN publications USING (position)"
             " WHERE number = ? ORDER BY position LIMIT 1",
             (self._number(topic),),
         ).fetchone()
@@ -167,16 +178,25 @@ class Writer:
             "DELETE FROM on_topic WHERE number = ? AND position = ?",
             [(number, position) for number in numbers],
         )
-        self._connection.executemany(
-            "UPDATE topics SET kept = kept - 1, mark = max(mark, ?) WHERE number = ?",
-            [(position, number) for number in numbers],
-        )
-        self._emptied += len(topics) - 1
-        state = self._state
-        self._state = state._replace(
-            kept=state.kept - 1, size=state.size - length, marked=max(state.marked, position)
-        )
+        self._note_discarded([(number, 1, position, id_) for number in numbers])
+        self._state = self._state._replace(kept=self._state.kept - 1, size=self._state.size - size)
         return topics
+
+    def _note_discarded(self, topics: Sequence[tuple[int, int, int, str]]) -> None:
+        """Note what was discarded: number, how many, and the last one's position and id, for each.
+
+        `max` is of what was noted before, since `per_topic` discards out of order.
+        """
+        self._connection.executemany(
+            "UPDATE topics SET kept = kept - ?2, "
+            "discarded_id = iif(?3 > discarded, ?4, discarded_id), discarded = max(discarded, ?3) "
+            "WHERE number = ?1",
+            topics,
+        )
+        self._empty += len(topics)  # at most
+        _, _, position, id_ = max(topics, key=lambda each: each[2])
+        if position > self._state.discarded:
+            self._state = self._state._replace(discarded=position, discarded_id=id_)
 
     def _trim(self, now: float, most: int) -> None:
         """Discard the oldest, up to so many, until all is within the bounds; the newest stays."""
@@ -188,46 +208,48 @@ class Writer:
         if surplus <= 0 and excess <= 0 and too_old <= state.floor:
             return
         floor, count, size = state.floor, 0, 0
-        on_topics: Counter[str] = Counter()
-        for position, topics, length in self._connection.execute(
-            "SELECT position, topics, length(wire) FROM publications "
+        on_topics: dict[str, tuple[int, int, str]] = {}
+        for position, id_, topics, its_size in self._connection.execute(
+            f"SELECT position, id, topics, {SIZE} FROM publications "
             "WHERE position < ? ORDER BY position LIMIT ?",
             (state.newest, most),
         ):
             if position > too_old and count >= surplus and size >= excess:
                 break
-            floor, count, size = position, count + 1, size + length
-            on_topics.update(topics.split("\n"))
+            floor, count, size = position, count + 1, size + its_size
+            for topic in topics.split("\n"):
+                many = on_topics[topic][0] if topic in on_topics else 0
+                on_topics[topic] = (many + 1, position, id_)
         self._state = state._replace(floor=floor, kept=state.kept - count, size=state.size - size)
         self._discard_until(floor, on_topics)
 
-    def _discard_until(self, floor: int, on_topics: Counter[str]) -> None:
-        """Discard all up to a position, which are so many on each topic."""
+    def _discard_until(self, floor: int, on_topics: dict[str, tuple[int, int, str]]) -> None:
+        """Discard all up to a position: how many on each topic, and the last one of each."""
         self._connection.execute("DELETE FROM publications WHERE position <= ?", (floor,))
-        numbers = [(many, self._number(topic)) for topic, many in on_topics.items()]
+        numbers = [(self._number(topic), *last) for topic, last in on_topics.items()]
         self._connection.executemany(
             "DELETE FROM on_topic WHERE number = ? AND position <= ?",
-            [(number, floor) for _, number in numbers],
+            [(number, floor) for number, *_ in numbers],
         )
-        self._connection.executemany("UPDATE topics SET kept = kept - ? WHERE number = ?", numbers)
-        self._forget_topics(floor)
+        if numbers:
+            self._note_discarded(numbers)
 
-    def _forget_marks(self) -> None:
-        """Forget the oldest marks of topics that have nothing else, if there may be too many."""
-        if self._emptied <= _EMPTY_TOPICS:
+    def _forget_topics(self) -> None:
+        """Forget the longest silent topics of which nothing is kept, if there may be too many."""
+        if self._empty <= 2 * _EMPTY_TOPICS:
             return
-        self._emptied = 0
+        (self._empty,) = self._connection.execute(
+            "SELECT count(*) FROM topics WHERE kept = 0"
+        ).fetchone()
         row = self._connection.execute(
-            "SELECT mark FROM topics WHERE kept = 0 ORDER BY mark DESC LIMIT 1 OFFSET ?",
+            "SELECT discarded FROM topics WHERE kept = 0 ORDER BY discarded DESC LIMIT 1 OFFSET ?",
             (_EMPTY_TOPICS,),
         ).fetchone()
-        if row is not None:
-            self._state = self._state._replace(forgotten=max(self._state.forgotten, row[0]))
-            self._forget_topics(row[0])
-
-    def _forget_topics(self, mark: int) -> None:
-        """Forget topics that have no publications, and no mark above this one."""
+        if row is None:
+            return
+        self._empty = _EMPTY_TOPICS
+        self._state = self._state._replace(forgotten=max(self._state.forgotten, row[0]))
         for (topic,) in self._connection.execute(
-            "DELETE FROM topics WHERE kept = 0 AND mark <= ? RETURNING topic", (mark,)
+            "DELETE FROM topics WHERE kept = 0 AND discarded <= ? RETURNING topic", (row[0],)
         ).fetchall():
             self._numbers.pop(topic, None)

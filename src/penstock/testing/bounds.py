@@ -8,12 +8,22 @@ from typing import Final
 import trio
 
 from penstock.history import History, Newest
-from penstock.testing.rules import append, equal, numbered, opened, publication, read, require
+from penstock.testing.rules import (
+    append,
+    equal,
+    locate,
+    numbered,
+    opened,
+    publication,
+    read,
+    require,
+)
 
 __all__ = [
     "check_age",
     "check_count",
     "check_per_topic",
+    "check_quiet_topics",
     "check_shared_topics",
     "check_size",
     "check_topics_that_went",
@@ -35,25 +45,31 @@ async def check_count(maker: Callable[..., History]) -> None:
         equal((await read(history, 4))[1], False, "who has what was discarded lost nothing")
         equal((await read(history, 3))[1], True, "who has not, is told")
         equal((await read(history, 0))[1], True, "who has nothing is told")
-        equal(await history.locate("id 4"), None, "what was discarded is not located")
-        equal(await history.locate("id 5"), 5, "what is kept is located")
+        equal(await locate(history, "id 3"), None, "what was discarded is not located")
+        equal(await locate(history, "id 4"), 4, "but the newest that was discarded is")
+        equal(await locate(history, "id 5"), 5, "what is kept is located")
         await append(history, numbered(range(100, 110)))
         equal((await read(history))[0], [107, 108, 109], "a batch above `count` keeps its end")
         await append(history, numbered([109, 110, 111]))
-        equal(await history.locate("id 109"), 18, "an id is the earliest one's of those left")
+        equal(await locate(history, "id 109"), 18, "an id is the earliest one's of those left")
 
 
 async def check_size(maker: Callable[..., History]) -> None:
     """Check the bound, or what it leaves."""
-    wire = len(publication(1, size=100).wire)
-    async with opened(maker(size=3 * wire)) as history:
+    each = publication(1, size=100).size
+    async with opened(maker(size=3 * each)) as history:
         for number in range(1, 8):
             await append(history, [publication(number, size=100)])
         equal(await read(history, 4), ([5, 6, 7], False), "as many are kept as `size` allows")
-        equal(history.statistics().bytes, 3 * wire, "statistics have the bytes that are kept")
+        equal(history.statistics().bytes, 3 * each, "statistics have the bytes that are kept")
         await append(history, [publication(8, size=1000)])
         equal(await read(history, 7), ([8], False), "the newest stays, whatever its size")
         equal(history.statistics().publications, 1, "and nothing else, if it is too large")
+    many_topics = [f"{'x' * 900} {number}" for number in range(50)]
+    async with opened(maker(size=100_000)) as history:
+        for number in range(3):
+            await append(history, [publication(number, *many_topics)])
+        equal((await read(history))[0], [2], "topics count for `size`, too")
 
 
 async def check_per_topic(maker: Callable[..., History]) -> None:
@@ -62,12 +78,15 @@ async def check_per_topic(maker: Callable[..., History]) -> None:
         await append(history, [publication(1, "quiet"), *numbered([2, 3], "busy")])
         await append(history, [*numbered([4, 5], "busy"), publication(6, "quiet")])
         equal(await read(history), ([1, 4, 5, 6], True), "each topic has its newest")
-        rule = "a gap is told to those who subscribe to the topic, and nobody else"
+        rule = "a topic of which nothing was discarded has no gap"
         equal(await read(history, 1, ["quiet"]), ([6], False), rule)
         equal(await read(history, 0, ["busy"]), ([4, 5], True), rule)
         equal(await read(history, 2, ["busy", "quiet"]), ([4, 5, 6], True), rule)
         equal(await read(history, 3, ["busy"]), ([4, 5], False), rule)
-        equal(await history.locate("id 2"), None, "what was discarded is not located")
+        equal(await locate(history, "id 2"), None, "what was discarded is not located")
+        rule = "the newest that was discarded on a topic is located"
+        equal(await locate(history, "id 3", ["quiet", "busy"]), 3, rule)
+        equal(await locate(history, "id 3", ["quiet"]), None, "an id of another topic is unknown")
         await append(history, [publication(7, "busy", "quiet")])
         rule = "what is on several topics counts for each"
         equal((await read(history, 0, ["busy"]))[0], [5, 7], rule)
@@ -82,7 +101,7 @@ async def check_shared_topics(maker: Callable[..., History]) -> None:
         shared = "what goes because one of its topics has too many is told to those of its others"
         require(await read(history, 0, ["quiet"]) in (([1], False), ([], True)), shared)
         equal(await read(history, 0, ["busy"]), ([2, 3], True), "each topic has its newest")
-        rule = "a gap is told to those who subscribe to the topic, and nobody else"
+        rule = "a topic of which nothing was discarded has no gap"
         equal(await read(history, 0, ["other"]), ([], False), rule)
         equal(await read(history, 1, ["quiet"]), ([], False), rule)
     async with opened(maker(per_topic=2)) as history:
@@ -99,12 +118,36 @@ async def check_age(maker: Callable[..., History]) -> None:
         await append(history, numbered([3]))
         equal((await read(history))[0], [3], "what is older than `age` is not returned")
         equal((await read(history))[1], True, "and who asks for it is told")
-        equal(await history.locate("id 1"), None, "what is older than `age` is not located")
+        equal(await locate(history, "id 1"), None, "what is older than `age` is not located")
+        equal(await locate(history, "id 2"), 2, "but the newest of it is")
+        equal((await read(history, 2))[1], False, "and whoever has that lost nothing")
         equal(history.newest, Newest(3, "id 3"), "`newest` does not depend on the age")
         await trio.sleep(2 * _AGE)  # as above
         rule = "the newest stays, whatever its age: who has it lost nothing"
         equal(await read(history, 2), ([3], False), rule)
-        equal(await history.locate("id 3"), 3, rule)
+        equal(await locate(history, "id 3"), 3, rule)
+
+
+async def check_quiet_topics(maker: Callable[..., History]) -> None:
+    """Check that what was discarded on busy topics is no gap on a quiet one."""
+    async with opened(maker(count=5)) as history:
+        await append(history, [publication(1, "quiet"), publication(2, "twice")])
+        await append(history, [publication(3, "twice"), *numbered(range(4, 50), "busy")])
+        rule = "a topic of which nothing was discarded has no gap, however many others were"
+        equal(await read(history, 0, ["never"]), ([], False), rule)
+        equal(await read(history, 1, ["quiet"]), ([], False), rule)
+        equal(await read(history, 3, ["quiet", "twice"]), ([], False), rule)
+        equal(await read(history, 0, ["quiet"]), ([], True), "what was discarded is a gap")
+        equal(await read(history, 2, ["twice"]), ([], True), "what was discarded is a gap")
+        rule = "the newest id of a topic is remembered longer than its event"
+        equal(await locate(history, "id 1", ["quiet"]), 1, rule)
+        equal(await locate(history, "id 3", ["quiet", "twice"]), 3, rule)
+        equal(await locate(history, "id 2", ["twice"]), None, "older ones are not")
+        equal(await locate(history, "id 1", ["twice"]), None, "an id of another topic is unknown")
+        equal(await locate(history, "id 49", ["quiet"]), None, "an id of another topic is unknown")
+        await append(history, [publication(50, "quiet")])
+        equal(await read(history, 1, ["quiet"]), ([50], False), "a topic may come back")
+        equal(await read(history, 0, ["quiet"]), ([50], True), "what was discarded is a gap")
 
 
 async def check_topics_that_went(maker: Callable[..., History]) -> None:

@@ -8,11 +8,14 @@ import trio
 
 from penstock.event import ServerSentEvent
 from penstock.history import History, Newest
+from penstock.position_ids import KEY_SIZE
 from penstock.publication import Publication
+from penstock.selection import EVERY_TOPIC, select
 from penstock.testing.bounds import (
     check_age,
     check_count,
     check_per_topic,
+    check_quiet_topics,
     check_shared_topics,
     check_size,
     check_topics_that_went,
@@ -22,6 +25,7 @@ from penstock.testing.rules import (
     MANY,
     append,
     equal,
+    locate,
     numbered,
     opened,
     publication,
@@ -56,7 +60,7 @@ async def check_history(maker: Callable[..., History]) -> None:
         *(_check_empty, _check_order, _check_pages, _check_limits, _check_topics, _check_ids),
         *(_check_content, _check_batches, _check_reading_meanwhile, _check_cancelled),
         *(_check_reopened, check_count, check_size, check_per_topic, check_age),
-        *(check_shared_topics, check_topics_that_went),
+        *(check_shared_topics, check_quiet_topics, check_topics_that_went),
     ):
         await check(maker)
 
@@ -65,7 +69,7 @@ async def _check_empty(maker: Callable[..., History]) -> None:
     async with opened(maker()) as history:
         equal(history.newest, Newest(0, None), "an empty history has no newest publication")
         equal(await read(history), ([], False), "an empty history returns nothing, loses nothing")
-        equal(await history.locate("id 1"), None, "an empty history locates nothing")
+        equal(await locate(history, "id 1"), None, "an empty history locates nothing")
         figures = history.statistics()
         equal((figures.publications, figures.bytes), (0, 0), "an empty history has no size")
 
@@ -81,7 +85,7 @@ async def _check_order(maker: Callable[..., History]) -> None:
         equal(await read(history), ([1, 2, 3, 4, 5], False), "what was appended is returned")
         figures = history.statistics()
         equal(figures.publications, 5, "statistics count what is kept")
-        size = sum(len(each.wire) for each in numbered([1, 2, 3, 4, 5]))
+        size = sum(each.size for each in numbered([1, 2, 3, 4, 5]))
         equal(figures.bytes, size, "statistics have the bytes of what is kept")
         equal(figures.newest, history.newest, "statistics have the newest")
 
@@ -91,7 +95,7 @@ async def _check_pages(maker: Callable[..., History]) -> None:
         await append(history, numbered(range(1, 11)))
         for after in range(11):
             for until in range(after, 11):
-                page = await history.read(after, until, None, count=MANY, size=HUGE)
+                page = await history.read(after, until, EVERY_TOPIC, count=MANY, size=HUGE)
                 found = [each.id for each in page.publications]
                 expected = [f"id {number}" for number in range(after + 1, until + 1)]
                 equal(found, expected, "a page begins behind `after`, and ends with `until`")
@@ -110,18 +114,19 @@ async def _check_limits(maker: Callable[..., History]) -> None:
             (["odd", "nothing"], list(range(1, 31, 2))),
         ]
         for topics, numbers in cases:
-            selected = None if topics is None else frozenset(topics)
+            selection = EVERY_TOPIC if topics is None else select(topics)
             for count, size in ((1, HUGE), (7, HUGE), (MANY, 1), (MANY, 500), (30, 10_000)):
                 found: list[int] = []
                 after = 0
                 while after < 30:
-                    page = await history.read(after, 30, selected, count=count, size=size)
+                    page = await history.read(after, 30, selection, count=count, size=size)
                     require(len(page.publications) <= count, "a page has at most `count`")
                     before_last = page.publications[:-1]
                     sizes = sum(len(each.wire) for each in before_last)
                     require(sizes < size, "a page ends when it has `size` bytes")
                     require(page.until > after, "each page gets on")
-                    require(not page.lost, "nothing is lost where nothing was discarded")
+                    rule = "nothing is lost where nothing was discarded"
+                    equal(page.discarded_until, 0, rule)
                     found += [int(each.id[3:]) for each in page.publications]
                     after = page.until
                 equal(found, numbers, "pages together have everything once, in its order")
@@ -149,11 +154,16 @@ async def _check_ids(maker: Callable[..., History]) -> None:
         await append(history, numbered([1, 2, 3]))
         await append(history, numbered([2, 4, 2]))
         for number, position in ((1, 1), (3, 3), (4, 5)):
-            equal(await history.locate(f"id {number}"), position, "an id is located")
-        equal(await history.locate("id 2"), 2, "an id that several have is the earliest one's")
+            equal(await locate(history, f"id {number}"), position, "an id is located")
+            equal(await locate(history, f"id {number}", ["other"]), None, "for its topics only")
+        equal(await locate(history, "id 2"), 2, "an id that several have is the earliest one's")
+        await append(history, [publication(2, "other"), publication(3, "other", "a topic")])
+        rule = "an id that several have is the earliest one's that is selected"
+        equal(await locate(history, "id 2", ["other"]), 7, rule)
+        equal(await locate(history, "id 3", ["other"]), 8, rule)
         await append(history, [Publication(ServerSentEvent("x", id="?"), ["a topic"])])
         for odd in ("", "ID 1", "id", "id 1 ", "%", "'", "\0", "\ud800", "é", "x" * 100_000):
-            equal(await history.locate(odd), None, f"the id {odd[:10]!r} is not there")
+            equal(await locate(history, odd), None, f"the id {odd[:10]!r} is not there")
 
 
 async def _check_content(maker: Callable[..., History]) -> None:
@@ -165,7 +175,7 @@ async def _check_content(maker: Callable[..., History]) -> None:
             Publication(ServerSentEvent(retry=1, id="no data"), ["Ä"]),
         ]
         await append(history, publications)
-        page = await history.read(0, 3, None, count=MANY, size=HUGE)
+        page = await history.read(0, 3, EVERY_TOPIC, count=MANY, size=HUGE)
         equal(list(page.publications), publications, "what is returned is what was appended")
         ids = [each.id for each in page.publications]
         equal(ids, ["é", "empty", "no data"], "ids are returned as they were")
@@ -188,7 +198,7 @@ async def _check_reading_meanwhile(maker: Callable[..., History]) -> None:
         async def read_often() -> None:
             for _ in range(20):
                 until = history.newest.position
-                page = await history.read(0, until, None, count=MANY, size=HUGE)
+                page = await history.read(0, until, EVERY_TOPIC, count=MANY, size=HUGE)
                 expected = [f"id {number}" for number in range(1, until + 1)]
                 equal([each.id for each in page.publications], expected, "reads see what is kept")
 
@@ -219,11 +229,18 @@ async def _check_reopened(maker: Callable[..., History]) -> None:
     async with opened(history):
         await append(history, numbered([1, 2, 3, 4, 5]))
         before = await read(history, 2), history.newest, history.statistics()
+        key = history.key
+        equal(len(key), KEY_SIZE, "the key has as many bytes as position ids need")
+        other = maker()
+        async with opened(other):
+            require(other.key != key, "another history has another key")
     async with opened(history):
         after = await read(history, 2), history.newest, history.statistics()
         equal(after, before, "what was kept is there when it is opened again")
-        found = await history.locate("id 5"), await history.locate("id 2")
-        equal(found, (5, None), "what was kept is found by its id when it is opened again")
+        found = await locate(history, "id 5"), await locate(history, "id 2")
+        equal(found, (5, 2), "what was kept is found by its id when it is opened again")
+        equal(await locate(history, "id 1"), None, "what was discarded is not located")
+        equal(history.key, key, "the key is the same when it is opened again")
         await append(history, numbered([6]))
         equal(history.newest, Newest(6, "id 6"), "positions are not used again")
         equal(await read(history, 3), ([4, 5, 6], False), "it goes on when it is opened again")

@@ -9,12 +9,14 @@ from typing import Any, Final
 from penstock.event import ServerSentEvent
 from penstock.history import History
 from penstock.publication import Publication
+from penstock.selection import EVERY_TOPIC, select
 
 __all__ = [
     "HUGE",
     "MANY",
     "append",
     "equal",
+    "locate",
     "numbered",
     "opened",
     "publication",
@@ -58,11 +60,18 @@ async def read(
     history: History, after: int = 0, topics: Iterable[str] | None = None
 ) -> tuple[list[int], bool]:
     """Return the numbers of all publications behind a position, and whether any were lost."""
-    selected = None if topics is None else frozenset(topics)
+    selection = EVERY_TOPIC if topics is None else select(topics)
     until = history.newest.position
-    page = await history.read(after, until, selected, count=MANY, size=HUGE)
+    page = await history.read(after, until, selection, count=MANY, size=HUGE)
     require(page.until == until, "a page that has everything goes up to `until`")
-    return [int(each.id.removeprefix("id ")) for each in page.publications], page.lost
+    return [
+        int(each.id.removeprefix("id ")) for each in page.publications
+    ], page.discarded_until > after
+
+
+async def locate(history: History, id_: str, topics: Iterable[str] | None = None) -> int | None:
+    """Return the position of an id, for a subscription to these topics or to all."""
+    return await history.locate(id_, EVERY_TOPIC if topics is None else select(topics))
 
 
 def require(condition: bool, rule: str) -> None:
