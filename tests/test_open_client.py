@@ -492,7 +492,9 @@ async def test_a_clock_that_stands_still(
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("opened", [open_client, open_app])
+@pytest.mark.parametrize(
+    "opened", [lambda app: open_client(app, "/stream/lingers"), open_app], ids=["client", "app"]
+)
 async def test_an_error_of_the_block_outlives_a_cancellation(
     opened: Any, autojump_clock: Clock
 ) -> None:
