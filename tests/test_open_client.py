@@ -512,10 +512,9 @@ async def test_an_error_of_the_block_outlives_a_cancellation(
             await fails(opened(app))
     assert scope.cancel_called
     with trio.move_on_after(3):
-        with pytest.raises(ExceptionGroup, match="nursery") as caught:
+        with pytest.RaisesGroup(ZeroDivisionError):
             async with opened(app):
                 await fails(trio.open_nursery())
-    assert caught.group_contains(ZeroDivisionError, depth=1)
 
 
 async def test_iterating_another_response(autojump_clock: Clock) -> None:

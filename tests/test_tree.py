@@ -365,7 +365,7 @@ async def test_a_tree_without_anything_private(
 
             async def deadline() -> None:
                 with scope, trio.move_on_after(50):
-                    async with trio.open_nursery() as nursery:
+                    async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - it is drawn
                         nursery.start_soon(trio.sleep_forever, name="inside")
 
             watching.nursery.start_soon(deadline, name="the task")
