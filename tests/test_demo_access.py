@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -55,9 +56,9 @@ async def test_who_may_hurt(
     everywhere: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The page's own origin on this machine; with the switch, everywhere, and still its own."""
+    """The page's own origin: on this machine, everywhere if it is switched on, else nowhere."""
     allowed = {"/fates/none": 404, "/crowd": 400, "/drain": 409}[path]
-    for switch, expected in (("", here), ("0", here), ("1", everywhere)):
+    for switch, expected in (("", here), ("1", everywhere), ("0", 403), ("yes", 403)):
         monkeypatch.setenv(HURT, switch)
         app = QuartTrio(__name__)
         add_fate_routes(app)
@@ -67,6 +68,10 @@ async def test_who_may_hurt(
         status, said = await answer_to(app, "GET", "/fates", client=client, headers=headers)
         assert status == 200
         assert said["allowed"] == (said["why"] is None)
+        if switch in ("0", "yes"):
+            assert HURT in said["why"]
+            buttons = [*said["fates"], said["drain"]]
+            assert {each["why_not"] for each in buttons} == {"switched off"}
         if expected == 404:
             assert said["allowed"]
 
@@ -129,6 +134,21 @@ async def test_a_drain_is_the_servers_to_offer() -> None:
     assert status == 202
     assert "over 2 s at most" in said["text"]
     assert restart.due
+
+
+def test_a_restart_that_cannot_be_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that is no longer there ends the process with a line of the log and status 1."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    restart = Restart()
+    restart.ask()
+    with pytest.raises(SystemExit) as caught:
+        restart.take_place()
+    assert caught.value.code == 1
+    *_, record = caplog.records
+    assert record.getMessage() == "Cannot start again: /nowhere/python: No such file or directory"
+    assert record.exc_info is None
 
 
 def test_a_restart_that_is_not_due_does_nothing() -> None:

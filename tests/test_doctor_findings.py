@@ -27,12 +27,13 @@ STEADY: Arrivals = [(0.0, b":\n\n")] + [
 def answered(status: int = 200, **changes: Any) -> Answer:
     """Return the head of an answer; underscores in names of fields stand for hyphens."""
     known: dict[str, Any] = {"version": "HTTP/2", "tls": True, "waited": 0.01, "phrase": ""}
+    known |= {"method": "GET", "address": ADDRESS}
     known.update({name: changes.pop(name) for name in list(known) if name in changes})
     headers: dict[str, str] = {
         **HEADERS,
         **{name.replace("_", "-"): text for name, text in changes.items()},
     }
-    return Answer(status, headers=headers, address=ADDRESS, opened_at=100.0, **known)
+    return Answer(status, headers=headers, opened_at=100.0, **known)
 
 
 def streamed(
@@ -64,9 +65,11 @@ def resumption(
     sent: str = "16",
     expected: str | None = "17",
     status: int | None = 200,
-    **known: Any,
+    failure: str | None = None,
+    **head: Any,
 ) -> Resumption:
-    return Resumption(sent, expected, status=status, first=first, waited=3.0, done=True, **known)
+    answer = None if status is None else answered(status, **head)
+    return Resumption(sent, expected, answer, failure, first, waited=3.0, done=True)
 
 
 def found(seen: Observation, check: str) -> Finding:
@@ -112,6 +115,19 @@ def many() -> Observation:
 
 def resumed(tried: Resumption | None, arrivals: Arrivals = STEADY) -> Observation:
     return streamed(arrivals, resumption=tried)
+
+
+def posted(arrivals: Arrivals = STEADY, **changes: Any) -> Observation:
+    """Observe an answer to a POST, which ends as it should."""
+    answer = answered(**{"method": "POST", **changes})
+    return streamed(arrivals, answer=answer, method="POST", end=StreamEnd.ENDED)
+
+
+def fast(per_second: int, seconds: float = 8.0, jitter: float = 0.0) -> Observation:
+    """Observe a stream of many events a second, each of which arrives by itself."""
+    gap = 1 / per_second
+    times = [n * gap + (jitter if n % 3 else 0) for n in range(1, int(per_second * seconds))]
+    return streamed([(at, b"data: %d\n\n" % n) for n, at in enumerate(times)])
 
 
 def cut(after: float, **known: Any) -> Observation:
@@ -168,6 +184,14 @@ ROWS: dict[str, Row] = {
         *("Chromium refuses it", "Content-Type: text/event-stream"),
     ),
     "a coloured phrase": ("answer", lambda: with_head(phrase="\x1b[31m"), OK, r"200 \x1b[31m", ""),
+    "404, to a POST": ("answer", lambda: refused(404, method="POST"), FAIL, "address", "path"),
+    "201, to a POST": ("answer", lambda: posted(status=201), OK, "201", ""),
+    "201, to a GET": ("answer", lambda: refused(201), FAIL, "not 200", ""),
+    "204, to a POST": ("answer", lambda: refused(204, method="POST"), FAIL, "stay away", ""),
+    "charset, to a POST": (
+        *("answer", lambda: posted(content_type="text/event-stream; charset=utf8"), OK),
+        *("200", ""),
+    ),
     # Redirects.
     "to another path": (
         *("redirects", lambda: streamed(redirects=hops(f"{ADDRESS}/")), OK, "1 redirect: 301", ""),
@@ -179,6 +203,15 @@ ROWS: dict[str, Row] = {
     "to http": (
         *("redirects", lambda: streamed(redirects=hops("http://example.org/")), FAIL),
         *("from https to http", "X-Forwarded-Proto"),
+    ),
+    "to the default port": (
+        *("redirects", lambda: streamed(redirects=hops("https://Example.org:443/")), OK),
+        *("1 redirect", ""),
+    ),
+    "a POST made a GET": (
+        "redirects",
+        lambda: streamed(redirects=[Redirect(302, ADDRESS, ADDRESS, False)], method="POST"),
+        *(FAIL, "makes a GET of a POST", "307"),
     ),
     "round and round": (
         "redirects",
@@ -210,6 +243,10 @@ ROWS: dict[str, Row] = {
     "nothing said": (
         *("caching", lambda: with_head(cache_control=""), WARN, "no Cache-Control", "no-store"),
     ),
+    "private": ("caching", lambda: with_head(cache_control="private"), OK, "private", ""),
+    "nothing said, to a POST": (
+        *("caching", lambda: posted(cache_control=""), OK, "keeps the answer to a POST", ""),
+    ),
     "was kept": ("caching", lambda: with_head(age="7"), FAIL, "out of a cache", "no-store"),
     "passed on": ("caching", lambda: with_head(age="0"), OK, "no-cache", ""),
     # Compression.
@@ -218,6 +255,14 @@ ROWS: dict[str, Row] = {
         *("asked for without: no answer", "gzip off"),
     ),
     "plain": ("compression", streamed, OK, "none", ""),
+    "said to be none": (
+        *("compression", lambda: with_head(content_encoding="none"), OK),
+        *("Content-Encoding: none says no more", ""),
+    ),
+    "no coding": (
+        *("compression", lambda: streamed(coding="utf-8"), WARN, "“utf-8” is no content coding"),
+        "leave Content-Encoding out",
+    ),
     "gzip": ("compression", lambda: streamed(coding="gzip"), WARN, "“gzip”", "gzip off"),
     "held back by gzip": ("compression", stuck, FAIL, "10 bytes came, and nothing", "encode with"),
     # Other origins.
@@ -236,6 +281,24 @@ ROWS: dict[str, Row] = {
     "without Vary": (
         *("cors", lambda: cross(**allowing("https://a.example")), WARN),
         *("no Vary", "Vary: Origin"),
+    ),
+    "the same origin": (
+        *("cors", lambda: cross("https://example.org"), OK, "CORS does not apply", ""),
+    ),
+    "the same origin, its port written": (
+        *("cors", lambda: cross("https://example.org", address="https://EXAMPLE.org:443/a"), OK),
+        *("CORS does not apply", ""),
+    ),
+    "another port": (
+        *("cors", lambda: cross("https://example.org", address="https://example.org:8443/a"), FAIL),
+        *("no Access-Control-Allow-Origin", "the server: Access"),
+    ),
+    "the same origin, by way of another": (
+        "cors",
+        lambda: streamed(
+            origin="https://example.org", redirects=hops(ADDRESS, source="https://b.example/")
+        ),
+        *(FAIL, "no Access-Control-Allow-Origin", "the server: Access"),
     ),
     # The beginning.
     "at once": ("first byte", streamed, OK, "first byte 0 ms later, first event after 500 ms", ""),
@@ -261,7 +324,30 @@ ROWS: dict[str, Row] = {
     ),
     "too few": ("delivery", lambda: streamed(STEADY[:2]), SKIP, "too few", ""),
     "gathered whole": (
-        *("delivery", lambda: with_head(content_length="90"), FAIL, "gathered whole", "flush"),
+        "delivery",
+        lambda: streamed([(0.0, TWICE)], answer=answered(content_length="18")),
+        *(FAIL, "gathered whole", "flush"),
+    ),
+    "of a known length": (
+        *("delivery", lambda: with_head(content_length="900"), OK, "in 17 arrivals", ""),
+    ),
+    "20 a second": ("delivery", lambda: fast(20), OK, "none cut in two", ""),
+    "25 a second": ("delivery", lambda: fast(25), OK, "199 events in 199 arrivals", ""),
+    "25 a second, unevenly": ("delivery", lambda: fast(25, jitter=0.02), OK, "none cut in two", ""),
+    "16 a second, unevenly": ("delivery", lambda: fast(16, jitter=0.03), OK, "none cut in two", ""),
+    "100 a second": ("delivery", lambda: fast(100), OK, "799 events in 799 arrivals", ""),
+    "1000 a second": ("delivery", lambda: fast(1000), OK, "none cut in two", ""),
+    "ten times a second, five at once": (
+        "delivery",
+        lambda: streamed([(n / 10, b"data: x\n\n" * 5) for n in range(1, 80)]),
+        *(OK, "none cut in two", ""),
+    ),
+    "25 a second, for a second at a time": (
+        "delivery",
+        lambda: streamed(
+            [(n + part / 2000, b"data: x\n\n") for n in range(2, 9) for part in range(25)]
+        ),
+        *(WARN, "bursts of up to 25", "proxy_buffering off"),
     ),
     "in lumps": (
         *("delivery", lambda: streamed(each(18, TWICE * 5, 2.0)), WARN, "bursts of up to 2"),
@@ -279,7 +365,7 @@ ROWS: dict[str, Row] = {
     "events that are not seen": (
         "delivery",
         lambda: streamed(each(7, b"x" * 70, 0.5), readable=False, coding="br"),
-        *(SKIP, "where events end is not seen", ""),
+        *(SKIP, "where events end is not visible", ""),
     ),
     # Format.
     "well-formed": ("format", streamed, OK, "19 events, 1 comment", ""),
@@ -301,7 +387,26 @@ ROWS: dict[str, Row] = {
         *("format", lambda: streamed([(0, b"retry: 2s\nfoo\n\n")]), FAIL, "no number", "digits"),
     ),
     "without an end": (
-        *("format", lambda: streamed([(0, b"x" * 2**21)]), FAIL, "more than 1048576", "empty line"),
+        *("format", lambda: streamed([(0, b"x" * 2**20)] * 17), FAIL, "bytes of one event"),
+        "empty line",
+    ),
+    "a large event": (
+        "format",
+        lambda: streamed([(0, b"data: %s\n\n" % (b"x" * 2**21))]),
+        *(WARN, "an event of 2097158 bytes: browsers take it", "the address"),
+    ),
+    "part of a large event": (
+        *("format", lambda: streamed([(0, b"data: " + b"x" * 2**21)]), OK, "0 events", ""),
+    ),
+    "an image": (
+        "format",
+        lambda: streamed([(0, b"data: data:image/png;base64,AAAA\n\n" * 5)]),
+        *(OK, "5 events", ""),
+    ),
+    "encoded twice": (
+        "format",
+        lambda: streamed([(0, b"data: data: x\ndata: \ndata: \n\n" * 2)]),
+        *(WARN, "line 1 “data: x\\n\\n”: the data of events is itself an event", "data alone"),
     ),
     "ended within": (
         "format",
@@ -342,6 +447,7 @@ ROWS: dict[str, Row] = {
         lambda: streamed([(0, b"retry: 0\n\n")], until=0.1, end=StreamEnd.ENDED),
         *(WARN, "comes back at once (retry: 0)", ""),
     ),
+    "ended, to a POST": ("held", posted, OK, "as the answer to a POST does", ""),
     "closed": (
         *("held", lambda: streamed(until=70.0, end=StreamEnd.CLOSED), WARN, "it does not say"),
         "proxy_read_timeout",
@@ -369,8 +475,37 @@ ROWS: dict[str, Row] = {
     "silence after the only one": (
         *("resume", lambda: resumed(resumption(expected=None)), SKIP, "nothing came", ""),
     ),
-    "no more": ("resume", lambda: resumed(resumption(status=204)), OK, "no more (204)", ""),
-    "refused": ("resume", lambda: resumed(resumption(status=400)), FAIL, "it answered 400", "any"),
+    "no more": (
+        *("resume", lambda: resumed(resumption(expected=None, status=204)), OK, "no more (204)"),
+        "",
+    ),
+    "no more, though it goes on": (
+        *("resume", lambda: resumed(resumption(status=204)), FAIL, "“17” had followed"),
+        "Last-Event-ID",
+    ),
+    "no more, though it went on": (
+        "resume",
+        lambda: streamed(resumption=resumption(status=204), end=StreamEnd.ENDED),
+        *(WARN, "what is missed is lost", "Last-Event-ID"),
+    ),
+    "refused": (
+        *("resume", lambda: resumed(resumption(status=400)), FAIL, "it answered 400: not 200"),
+        "take any Last-Event-ID",
+    ),
+    "a page instead": (
+        *("resume", lambda: resumed(resumption(content_type="text/html")), FAIL),
+        *("it answered 200, but “text/html” in place of text/event-stream", "Content-Type"),
+    ),
+    "another charset": (
+        "resume",
+        lambda: resumed(resumption("17", content_type="text/event-stream; charset=latin1")),
+        *(FAIL, "charset “latin1”", "Content-Type"),
+    ),
+    "compressed again": (
+        *("resume", lambda: resumed(resumption(content_encoding="br")), SKIP),
+        *("compressed as “br”", ""),
+    ),
+    "after a POST": ("resume", posted, SKIP, "a POST is not sent twice", ""),
     "broken": (
         *("resume", lambda: resumed(resumption(status=None, failure="reset")), FAIL, "reset"),
         "log",

@@ -14,9 +14,9 @@ import trio
 import trio.testing
 from quart_trio import QuartTrio
 
-from hurting_fakes import answer_to
+from hurting_fakes import PAGE, answer_to
 from penstock.demo.fates import fates as fates_module
-from penstock.demo.fates.client import Client, Where
+from penstock.demo.fates.client import KEY, Client, Where
 from penstock.demo.fates.crowds import Crowds, NoRoom
 from penstock.demo.fates.fates import LIMIT, Fates, TooMany
 from penstock.demo.fates.routes import add_fate_routes
@@ -37,13 +37,13 @@ WHERE = Where("127.0.0.1", 8080, tls=False)
 @pytest.mark.parametrize(
     ("name", "reasons", "within"),
     [
-        ("healthy", [CloseReason.FINISHED], None),
+        ("healthy", [CloseReason.FINISHED], 500),
         ("closes", [CloseReason.DISCONNECTED], 50),
         ("resets", [CloseReason.DISCONNECTED], 50),
         ("stops-reading", [CloseReason.SLOW], 3500),
         ("byte-a-second", [CloseReason.SLOW], 3500),
         ("vanishes", [CloseReason.DISCONNECTED], 22000),
-        ("raises", [CloseReason.FAILED], None),
+        ("raises", [CloseReason.FAILED], 500),
     ],
 )
 async def test_promises_follow_from_the_settings(
@@ -95,7 +95,10 @@ def test_a_promise_is_kept_or_not(
 
 
 async def test_a_healthy_client_has_to_hear_all(autojump_clock: trio.testing.MockClock) -> None:
-    """Finished is not enough."""
+    """Finished is not enough, and in time is needed, too."""
+    promise = promise_of(FATES["healthy"], Settings())
+    assert promise.kept(CloseReason.FINISHED, 500)
+    assert promise.kept(CloseReason.FINISHED, 501) is False
     for heard, kept in ((10, True), (9, False)):
         run = Run(1, FATES["healthy"], promise_of(FATES["healthy"], Settings()))
         run.stream = stream = EventStream(run.producer)
@@ -146,8 +149,8 @@ async def test_only_so_many_at_once(
         assert [row["id"] for row in fates.rows()] == list(range(7, LIMIT + 7))
 
 
-async def test_a_client_comes_for_its_stream_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number that nobody has, or had, is 404; HEAD takes nothing."""
+async def test_a_stream_is_claimed_once_and_by_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the client's key, which nobody is told, it is 404; HEAD takes nothing."""
 
     async def meet(run: Run, where: Where) -> None:
         await trio.sleep_forever()
@@ -159,13 +162,18 @@ async def test_a_client_comes_for_its_stream_once(monkeypatch: pytest.MonkeyPatc
         status, row = await answer_to(app, "POST", "/fates/closes")
         assert (status, row["id"], row["state"], row["reason"]) == (201, 1, "running", None)
         assert (await answer_to(app, "GET", "/fates/2"))[0] == 404
-        await FakeClient(app, "/fates/1", method="HEAD").run()
-        client = FakeClient(app, "/fates/1")
+        for guess in ({}, {KEY: ""}, {KEY: "é".encode().decode("latin-1")}, {KEY: "x" * 22}):
+            assert (await answer_to(app, "GET", "/fates/1", headers={**PAGE, **guess}))[0] == 404
+        key = {KEY: fates._runs[0].key}
+        assert key[KEY] not in json.dumps(fates.rows())
+        await FakeClient(app, "/fates/1", method="HEAD", headers=key).run()
+        client = FakeClient(app, "/fates/1", headers=key)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
             await client.received(b"data: 1\n\n")
             assert client.status == 200
-            assert (await answer_to(app, "GET", "/fates/1"))[0] == 404
+            again = await answer_to(app, "GET", "/fates/1", headers={**PAGE, **key})
+            assert again[0] == 404
             assert fates.rows()[0]["sent"] == 1
             client.disconnect()
         assert fates.rows()[0]["reason"] == "disconnected"
@@ -246,7 +254,7 @@ class Connected:
     def __init__(self, run: Run, stream: Any) -> None:
         self.run, self.stream = run, stream
 
-    async def ask(self, path: str) -> None:
+    async def ask(self, path: str, key: str) -> None:
         self.run.stream = self.stream
 
     async def read_for(self, seconds: float) -> None:
@@ -279,7 +287,7 @@ async def test_what_works_on_for_who_is_gone_breaks_the_promise(
 
         @asynccontextmanager
         async def connected(*_: Any, **__: Any) -> AsyncIterator[Connected]:
-            run = fates.claim(1)
+            run = fates.claim(1, fates._runs[0].key)
             assert run is not None
             yield Connected(run, Lingering())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from penstock.event import ServerSentEvent
 from penstock.history import Newest, Page
@@ -300,3 +302,65 @@ async def test_what_is_remembered_of_topics_is_bounded(monkeypatch: pytest.Monke
     assert await history.locate("id 5000", select(["topic 5000"])) is None
     history.append_nowait([Publication(ServerSentEvent("x", id="x"), ["topic 0"])])
     assert await discarded_until("topic 0") == forgotten
+
+
+async def _hang(*_: object, **__: object) -> None:
+    await trio.sleep_forever()
+
+
+class Hanging(Broken):
+    """A history of which a call does not return."""
+
+    def __init__(self, call: str, **bounds: Any) -> None:
+        super().__init__(**bounds)
+        self._call = call
+
+    def __getattribute__(self, name: str) -> Any:
+        if name != "_call" and name == self._call:
+            return _hang
+        if name == "append_nowait":
+            return lambda publications: False  # so that `append` is called
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("call", ["open", "aclose", "append", "read", "locate"])
+@pytest.mark.parametrize(
+    "clock",
+    [trio.testing.MockClock(autojump_threshold=0), trio.testing.MockClock(), None],
+    ids=["jumps", "stands", "real"],
+)
+def test_one_that_hangs_is_found_out(call: str, clock: trio.abc.Clock | None) -> None:
+    """A call that does not return fails the check on any clock; the message says where it waits."""
+
+    async def check() -> None:
+        with pytest.raises(
+            AssertionError, match=r"every call returns; .* did not within"
+        ) as caught:
+            await check_history(lambda **bounds: Hanging(call, **bounds), patience=0.3)
+        assert "waiting at" in str(caught.value)
+
+    trio.run(check, clock=clock)
+
+
+async def test_a_slow_thread_is_not_given_up_on_a_clock_that_jumps(tmp_path: Path) -> None:
+    """An autojump clock jumps while a thread works: the time of a history's threads is real."""
+    numbers = count()
+
+    class Slow(Broken):
+        def __init__(self, **bounds: Any) -> None:
+            self.inner: Any = SQLiteHistory(tmp_path / str(next(numbers)), **unbounded(**bounds))
+
+        async def open(self) -> None:
+            await trio.to_thread.run_sync(time.sleep, 0.05)
+            await self.inner.open()
+
+    def check() -> None:
+        trio.run(
+            check_history,
+            Slow,
+            clock=trio.testing.MockClock(autojump_threshold=0),
+        )
+
+    with pytest.raises(AssertionError) as caught:  # of age: that is real time, and this clock jumps
+        await trio.to_thread.run_sync(check)
+    assert "`age`" in str(caught.value)

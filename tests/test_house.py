@@ -14,6 +14,7 @@ import penstock
 SANS_IO = {
     *("errors", "event", "decode", "outcome", "position_ids", "publication", "selection"),
     *("doctor.examination", "doctor.findings", "doctor.unpacking"),
+    *("doctor.origins", "doctor.payloads"),
 }
 HOSTS = {
     *("quart", "hypercorn", "client", "cli", "demo", "doctor.asking", "doctor.observing"),

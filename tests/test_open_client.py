@@ -16,7 +16,7 @@ from quart_trio import QuartTrio
 
 from penstock import CloseReason, DecodeError, InvalidEvent, ServerSentEvent
 from penstock.quart import EventSourceResponse, last_event_id
-from penstock.testing import FakeClient, open_client
+from penstock.testing import FakeClient, collect, no_leaks, open_app, open_client, waiting
 from penstock.testing.waiting import longest_wait
 
 Clock = trio.testing.MockClock
@@ -75,7 +75,7 @@ async def echo() -> dict[str, Any]:
         "path": asked.path,
         "query": asked.args.to_dict(),
         "type": asked.content_type,
-        "accept": asked.headers["Accept"],
+        "accept": asked.headers.get("Accept"),
         "json": await asked.get_json(silent=True),
         "form": (await asked.form).to_dict(),
         "data": (await asked.get_data(as_text=True)),
@@ -403,7 +403,7 @@ async def test_requests_have_bodies() -> None:
         "path": "/echo",
         "query": {"q": "é", "r": "é b"},
         "type": "application/json",
-        "accept": "text/event-stream",
+        "accept": "*/*",
         "json": {"a": [1]},
         "form": {},
         "data": '{"a": [1]}',
@@ -415,6 +415,10 @@ async def test_requests_have_bodies() -> None:
     own = {"Content-Type": "text/csv", "ACCEPT": "text/html"}
     found = await said("POST", "/echo", data="a,b", headers=own)
     assert (found["type"], found["accept"]) == ("text/csv", "text/html")
+    bare = FakeClient(app, "/echo", method="POST", content=b"tea")
+    await bare.run()
+    assert json.loads(bare.body)["data"] == "tea"
+    assert (b"content-length", b"3") in bare.scope["headers"]
     with pytest.raises(ValueError, match="give json or data"):
         async with open_client(app, "/echo", json=1, data="1"):
             pass
@@ -424,6 +428,93 @@ async def test_requests_have_bodies() -> None:
     async with open_client(app, "/named/a%20b%2Fc") as client:
         await client.end()
         assert client.body == b"a b/c"
+
+
+@pytest.mark.parametrize(
+    ("options", "accept", "status"),
+    [
+        ({}, "text/event-stream", 200),  # a browser's EventSource
+        ({"accept": "application/json"}, "application/json", 406),  # openai and anthropic
+        ({"accept": "*/*"}, "*/*", 200),  # curl
+        ({"accept": None}, None, 200),
+        ({"headers": {"ACCEPT": "text/html"}}, "text/html", 406),
+        ({"method": "POST"}, "*/*", 200),  # fetch, curl, httpx
+        ({"method": "POST", "accept": "text/event-stream"}, "text/event-stream", 200),
+    ],
+)
+async def test_a_client_accepts_what_the_test_says(
+    options: dict[str, Any], accept: str | None, status: int
+) -> None:
+    """A test can act as each kind of client, so one can see that an application refuses some."""
+
+    async def negotiates(scope: Any, receive: Any, send: Any) -> None:
+        given = dict(scope["headers"]).get(b"accept", b"*/*")
+        assert given == (accept or "*/*").encode()
+        assert (b"accept" in dict(scope["headers"])) == (accept is not None)
+        answer = 200 if given in (b"*/*", b"text/event-stream") else 406
+        await send({"type": "http.response.start", "status": answer, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with open_client(negotiates, "/", **options) as client:
+        assert client.status == status
+
+
+async def deaf(scope: Any, receive: Any, send: Any) -> None:
+    """Answer, and take no notice when the client leaves."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await trio.sleep_forever()
+
+
+async def test_a_clock_that_stands_still(
+    mock_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that only the test moves, real time bounds each wait."""
+    assert mock_clock.rate == 0
+    monkeypatch.setattr(waiting, "_REAL", 0.2)
+    with pytest.raises(trio.TooSlowError, match=r"does not answer within 0\.2 s"):
+        async with open_client(app, "/slow"):
+            pass
+    async with open_client(app, "/stream/count") as client:
+        assert (await client.event()).data == "0"
+        with pytest.raises(trio.TooSlowError, match=r"not an event within 0\.2 s"):
+            await client.event()
+        mock_clock.jump(10)
+        assert (await client.event()).data == "1"
+    with pytest.raises(AssertionError, match=r"0\.3 s after its client left"):
+        async with open_client(deaf, grace=0.3):
+            pass
+    with pytest.raises(trio.TooSlowError, match=r"sent 2 events, and nothing more within 0\.2 s"):
+        await collect(count)
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(AssertionError, match="left behind"):
+            async with no_leaks():
+                nursery.start_soon(trio.sleep_forever)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "opened", [lambda app: open_client(app, "/stream/lingers"), open_app], ids=["client", "app"]
+)
+async def test_an_error_of_the_block_outlives_a_cancellation(
+    opened: Any, autojump_clock: Clock
+) -> None:
+    """An error that the block raises comes out, also while all around it is being cancelled."""
+
+    async def fails(opening: Any) -> None:
+        async with opening:
+            try:
+                await trio.sleep_forever()
+            finally:
+                _ = 1 / 0
+
+    with trio.move_on_after(3) as scope:
+        with pytest.raises(ZeroDivisionError):
+            await fails(opened(app))
+    assert scope.cancel_called
+    with trio.move_on_after(3):
+        with pytest.RaisesGroup(ZeroDivisionError):
+            async with opened(app):
+                await fails(trio.open_nursery())
 
 
 async def test_iterating_another_response(autojump_clock: Clock) -> None:

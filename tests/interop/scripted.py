@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -42,7 +43,7 @@ class Scripted:
         try:
             async with stream:
                 request = b""
-                while b"\r\n\r\n" not in request:
+                while not _is_whole(request):
                     if not (received := await stream.receive_some()):
                         return
                     request += received
@@ -60,6 +61,12 @@ class Scripted:
                 await stream.receive_some()
         except trio.BrokenResourceError:
             self.gone.append(trio.current_time())
+
+
+def _is_whole(request: bytes) -> bool:
+    head, end, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.beside
 
 
 async def ask(server: Scripted, *arguments: str) -> Said:
-    """Run it to its end, beside a server in the test's own Trio run."""
+    """Run the doctor to its end, beside a server in the test's own Trio run."""
     command = [*DOCTOR, server.url, *arguments]
     with trio.fail_after(50):
         return said_by(
@@ -109,10 +109,12 @@ async def test_what_it_asks() -> None:
         [GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0],
         [GOOD, chunk(event(4)), 30.0],
     ) as server:
-        said = await ask(server, "--for", "1", "--origin", "https://A.example", "-H", "Cookie: a=b")
+        said = await ask(
+            server, "--for", "1", "--origin", "https://A.example:443", "-H", "Cookie: a=b"
+        )
     assert server.header("accept") == ["text/event-stream"] * 2
     assert server.header("accept-encoding")[0] == "gzip, deflate, br, zstd"
-    assert server.header("origin") == ["https://a.example"] * 2
+    assert server.header("origin") == ["https://a.example"] * 2  # without the default port
     assert server.header("cookie") == ["a=b"] * 2
     assert server.header("last-event-id") == [None, "2"]
     assert "“4”, not “3”" in said.line("resume")
@@ -151,6 +153,7 @@ class Bad:
     hint: str = ""
     status: int = 1
     hold: str = "1"
+    arguments: tuple[str, ...] = ()
 
 
 PACKED = gzip.compress(b"data: x\n\n" * 3)
@@ -227,8 +230,8 @@ BAD = {
     ),
     "sends a bomb": Bad(
         ([headed(GOOD, b"Content-Encoding: gzip"), chunk(gzip.compress(b"x" * 10**8)), 30.0],),
-        *("format", "FAIL", "more than 1048576 bytes"),
-        hold="3",
+        *("format", "FAIL", "bytes of one event, and no end of it"),
+        hold="5",
     ),
     "may be kept by a cache": Bad(
         ([CHUNKED, chunk(event(1)), 30.0],), "caching", "warn", "no Cache-Control", "no-store", 0
@@ -249,7 +252,8 @@ BAD = {
     ),
     "never ends a line": Bad(
         (itertools.chain([OPEN], itertools.repeat(b"x" * 65536)),),
-        *("format", "FAIL", "more than 1048576 bytes", "an empty line after each event"),
+        *("format", "FAIL", "bytes of one event, and no end of it", "after each event"),
+        hold="5",
     ),
     "begins anew": Bad(
         tuple([GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0] for _ in "12"),
@@ -265,6 +269,26 @@ BAD = {
             [b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n"],
         ),
         *("resume", "FAIL", "it answered 400", "take any Last-Event-ID"),
+    ),
+    "sends a page to one that comes back": Bad(
+        ([GOOD, chunk(event(1)), 30.0], [OPEN.replace(b"event-stream", b"html"), b"hi"]),
+        *("resume", "FAIL", "“text/html” in place of text/event-stream", "Content-Type"),
+    ),
+    "encodes twice": Bad(
+        ([GOOD, chunk(b"data: data: x\ndata: \ndata: \n\n" * 2), 30.0],),
+        *("format", "warn", "the data of events is itself an event", "data alone", 0),
+    ),
+    "names a coding that is none": Bad(
+        ([headed(GOOD, b"Content-Encoding: utf-8"), chunk(event(1)), 30.0],),
+        *("compression", "warn", "“utf-8” is no content coding", "leave Content-Encoding out", 0),
+    ),
+    "redirects a POST": Bad(
+        (
+            [b"HTTP/1.1 302 F\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"],
+            [GOOD, chunk(event(1)), b"0\r\n\r\n"],
+        ),
+        *("redirects", "FAIL", "makes a GET of a POST", "307"),
+        arguments=("--data", "x"),
     ),
     "is away when one comes back": Bad(
         ([GOOD, chunk(event(1)), 30.0], []), "resume", "FAIL", "no answer from"
@@ -284,7 +308,7 @@ async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
     began = trio.current_time()
     answers: Any = bad.answers
     async with scripted(*answers) as server:
-        said = await ask(server, "--for", bad.hold)
+        said = await ask(server, "--for", bad.hold, *bad.arguments)
     assert said.checks[bad.check] == bad.mark, said.out
     assert bad.said in said.line(bad.check)
     assert bad.hint in said.line(bad.check)
@@ -307,7 +331,67 @@ async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
     assert server.header("accept-encoding")[1::2] == ["identity"] * 2
     assert (plain.checks["compression"], plain.line("format")) == ("warn", "1 event, 0 comments")
     assert (never.checks["compression"], never.checks["format"]) == ("warn", "skip")
-    assert "compressed as “br”, asked or not" in never.line("format")
+    assert "compressed as “br”: it cannot be looked into" in never.line("format")
+
+
+@pytest.mark.parametrize("coding", [b"none", b"identity", b"None, identity"])
+async def test_a_coding_of_no_effect_is_no_coding(coding: bytes) -> None:
+    """Servers say `none` to keep proxies from compressing: the stream is read as it is, once."""
+    answer: list[bytes | float]
+    answer = [headed(GOOD, b"Content-Encoding: " + coding), chunk(b"data: x\n\n"), 30.0]
+    async with scripted(answer) as server:
+        said = await ask(server, "--for", "1")
+    assert (said.checks["compression"], said.line("format")) == ("ok", "1 event, 0 comments")
+    assert len(server.requests) == 1
+
+
+async def test_a_large_event_and_a_fast_stream_are_well() -> None:
+    """An event of 2 MB and 30 events a second are what browsers take: neither fails anything."""
+    large = chunk(b"data: %s\n\n" % (b"x" * 2**21))
+    fast = slowly([chunk(event(n)) for n in range(1, 100)], 0.033)
+    async with scripted([GOOD, large, *fast]) as server:
+        said = await ask(server, "--for", "3")
+    assert (said.checks["format"], said.checks["delivery"]) == ("warn", "ok")
+    assert "browsers take it" in said.line("format")
+
+
+# Other methods than GET.
+
+
+async def test_a_post_is_sent_once() -> None:
+    """As with curl, --data makes it a POST; what ends then ended well, and is not sent again."""
+    body = '{"stream": true}'
+    answer = [GOOD, chunk(event(1) + event(2)), b"0\r\n\r\n"]
+    packed = [headed(GOOD, b"Content-Encoding: br"), chunk(b"..."), b"0\r\n\r\n"]
+    async with scripted(answer, packed) as server:
+        said = await ask(server, "--data", body, "-H", "Content-Type: application/json")
+        unread = await ask(server, "--request", "put", "-d", body)
+    assert [request.split(b" ")[0] for request in server.requests] == [b"POST", b"PUT"]
+    assert server.header("content-type") == [
+        "application/json",
+        "application/x-www-form-urlencoded",
+    ]
+    assert server.header("content-length") == [str(len(body))] * 2
+    assert server.requests[0].endswith(body.encode())
+    assert (said.status, said.checks["held"], said.checks["resume"]) == (0, "ok", "skip")
+    assert "a POST is not sent twice" in said.line("resume")
+    assert (unread.checks["format"], unread.checks["resume"]) == ("skip", "skip")
+
+
+async def test_a_body_from_a_file(tmp_path: Path) -> None:
+    """The content of @FILE is sent as it is."""
+    (tmp_path / "body").write_bytes(b"a=\xff\n")
+    async with scripted([GOOD, chunk(event(1)), b"0\r\n\r\n"]) as server:
+        await ask(server, "--data", f"@{tmp_path / 'body'}")
+    assert server.requests[0].endswith(b"\r\n\r\na=\xff\n")
+
+
+@pytest.mark.parametrize("written", ["http://127.0.0.1:{}", "HTTP://127.0.0.1:{}/"])
+async def test_a_page_of_the_same_origin_needs_no_cors(written: str) -> None:
+    """The stream's own origin, however it is written, may read it without any header."""
+    async with scripted([GOOD, chunk(event(1)), b"0\r\n\r\n"]) as server:
+        said = await ask(server, "--for", "1", "--origin", written.format(server.port))
+    assert said.checks["cors"] == "ok"
 
 
 # What is asked for wrongly, and what ends it.
@@ -324,6 +408,10 @@ async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
         (["--origin", "a.example", "http://127.0.0.1/"], "is not an origin, such as https://"),
         (["--origin", "https://a.example/x", "http://127.0.0.1/"], "is not an origin"),
         (["--origin", "https://[::1", "http://127.0.0.1/"], "is not an origin: Invalid IPv6 URL"),
+        (["--origin", "https://a.example:99999", "http://127.0.0.1/"], "Port out of range"),
+        (["--request", "P T", "http://127.0.0.1/"], "'P T' is not a method"),
+        (["--request", "HEAD", "http://127.0.0.1/"], "is not a method that a stream answers to"),
+        (["--data", "@/nowhere", "http://127.0.0.1/"], "cannot be read: No such file"),
         (["--header", "a", "http://127.0.0.1/"], "'a' is not a header"),
     ],
 )

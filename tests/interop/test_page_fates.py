@@ -6,10 +6,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hurting import post
 from live_page import opened, quiet, told, wait_until_same
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
 __all__ = ["quiet"]  # a fixture
@@ -185,17 +187,82 @@ def test_where_it_may_not_be_drained_the_page_says_why(impatient: Server, page: 
     expect(page.locator("#no-drain")).to_contain_text("No drain: only `penstock serve`")
 
 
-def test_who_may_not_hurt_reads_why(demo: Server, page: Page) -> None:
-    """There are no buttons then."""
+def test_where_it_is_switched_off_the_buttons_say_why(tmp_path: Path, page: Page) -> None:
+    """With PENSTOCK_DEMO_HURT=0 nobody hurts anything: each button is disabled, and says so."""
+    serve = (PENSTOCK, "serve", "--bind", "127.0.0.1:0")
+    with serving("env", "PENSTOCK_DEMO_HURT=0", *serve, folder=tmp_path) as server:
+        opened(page, server)
+        expect(page.locator("#refusal")).to_have_text(
+            "What hurts is switched off here, by PENSTOCK_DEMO_HURT=0."
+        )
+        expect(page.locator("button.fate")).to_have_count(7)
+        for each in page.locator("button.fate").all():
+            expect(each).to_be_visible()
+            expect(each).to_be_disabled()
+            expect(each).to_contain_text("Switched off")
+        for name in ("crowd", "drain"):
+            expect(page.locator(f"#{name}")).to_be_disabled()
+        expect(page.locator("#crowd")).to_have_accessible_description(re.compile("switched off"))
+        expect(page.locator("#drain")).to_have_accessible_description(re.compile("switched off"))
+        assert post(server.port, "/crowd", {"on": True}).status == 403
 
-    def refusing(route: Route) -> None:
-        offer = route.fetch().json()
-        route.fulfill(json={**offer, "allowed": False, "why": "it is open to this machine only"})
 
-    page.route("**/fates", refusing)
-    opened(page, demo)
-    expect(page.locator("#refusal")).to_have_text("It is open to this machine only.")
-    expect(page.locator("button.fate").first).to_be_hidden()
+def said_by_the_tree(page: Page) -> list[tuple[str, str]]:
+    """Return what each live region of the accessibility tree has in it, with its politeness."""
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    by_id = {node["nodeId"]: node for node in nodes}
+
+    def text(node: Any) -> str:
+        if node["role"]["value"] == "StaticText":
+            return str(node["name"]["value"])
+        return " ".join(text(by_id[child]) for child in node["childIds"] if child in by_id)
+
+    return [
+        (properties["live"], text(node))
+        for node in nodes
+        if not node["ignored"] and node["role"]["value"] in ("status", "alert")
+        for properties in [
+            {each["name"]: each["value"].get("value") for each in node["properties"]}
+        ]
+    ]
+
+
+def test_a_verdict_is_told_to_those_who_hear_the_page(
+    impatient: Server, page: Page, browser: Browser
+) -> None:
+    """Chromium's accessibility tree has it in a polite live region; old verdicts are no news."""
+    opened(page, impatient)
+    button(page, "closes").click()
+    expect(outcome(page, "closes")).to_have_attribute("data-kept", "kept")
+    expect(page.locator("#verdict")).to_have_text(
+        re.compile(r"^A client that closes: disconnected after [\d.]+ ms; promise kept\.$")
+    )
+    assert ("polite", page.inner_text("#verdict")) in said_by_the_tree(page)
+    button(page, "raises").click()
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^A producer that raises: failed"))
+    with browser.new_context() as context:
+        later = opened(context.new_page(), impatient)
+        expect(outcome(later, "closes")).to_have_attribute("data-kept", "kept")
+        expect(later.locator("#verdict")).to_have_text("")
+
+
+def test_a_server_with_other_settings_makes_another_offer(tmp_path: Path, page: Page) -> None:
+    """A page that outlives its server shows what the next one promises, and no old rows."""
+    serve = (PENSTOCK, "serve", "--reconnect-spread", "0.5", "--drain-window", "0.5")
+    with serving(*serve, "--bind", "127.0.0.1:0", "--send-timeout", "2", folder=tmp_path) as first:
+        opened(page, first)
+        expect(button(page, "stops-reading")).to_contain_text("Slow within 2.5")
+        expect(page.locator("#no-drain")).not_to_be_empty()
+        button(page, "closes").click()
+        expect(outcome(page, "closes")).to_have_attribute("data-kept", "kept")
+        bind = f"127.0.0.1:{first.port}"
+        assert first.stop() == 0
+    with serving(*serve, "--bind", bind, "--send-timeout", "7", folder=tmp_path) as second:
+        assert second.port
+        expect(page.locator("#live .state-text")).to_have_text("live", timeout=20_000)
+        expect(button(page, "stops-reading")).to_contain_text("Slow within 7.5")
+        expect(page.locator("#no-drain")).to_be_empty()
+        expect(page.locator("#outcomes li")).to_have_count(0)
 
 
 def test_what_goes_wrong_stands_beside_the_buttons(demo: Server, page: Page) -> None:

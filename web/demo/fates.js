@@ -88,7 +88,7 @@ function button(fate) {
   element.type = "button";
   element.className = "fate";
   element.dataset.fate = fate.name;
-  element.disabled = fate.why_not !== null;
+  element.disabled = fate.why_not !== null; // and the text says why
   // What comes after the colon is told when it has been put to the test.
   const promise = fate.why_not ?? fate.promise.text.split(": ")[0];
   const [, whose, what] = /^(.* that|an?) (.*)$/.exec(fate.title) ?? ["", "", fate.title];
@@ -99,11 +99,14 @@ function button(fate) {
   return element;
 }
 
+let shown = 0; // calls of the following
+
 /**
  * Show what can be done, or why nothing can.
  * @returns {Promise<boolean>} whether the server said it
  */
 async function show() {
+  const mine = (shown += 1);
   section.hidden = false;
   const refusal = one("#refusal");
   try {
@@ -111,9 +114,11 @@ async function show() {
     if (!response.ok) throw new Error(String(response.status));
     /** @type {Offer} */
     const offer = await response.json();
+    if (mine !== shown) return true; // a later call has asked again, another server perhaps
     refusal.textContent = offer.allowed ? "" : `${capital(offer.why ?? "not here")}.`;
-    one(".acts").hidden = !offer.allowed;
+    one(".acts").hidden = false;
     one(".fates").replaceChildren(...offer.fates.map(button));
+    /** @type {HTMLInputElement} */ (one("#crowd")).disabled = !offer.allowed;
     const { why_not, text } = offer.drain;
     /** @type {HTMLButtonElement} */ (one("#drain")).disabled = why_not !== null;
     one("#no-drain").textContent = why_not === null ? "" : `No drain: ${why_not}.`;
@@ -127,7 +132,7 @@ async function show() {
 
 /** Set up the section, and return who is told of the facts `fates` and `crowd`. */
 export function offerFates() {
-  const outcomes = new Outcomes(one("#outcomes"));
+  const outcomes = new Outcomes(one("#outcomes"), one("#verdict"));
   const crowd = /** @type {HTMLInputElement} */ (one("#crowd"));
   const sure = /** @type {HTMLDialogElement} */ (one("#sure"));
   crowd.addEventListener("change", async () => {
@@ -140,6 +145,11 @@ export function offerFates() {
   });
   let known = false;
   return {
+    /** Another process serves the page now: its settings, promises and clients are its own. */
+    run() {
+      known = false;
+      outcomes.forget();
+    },
     /**
      * @param {Row[]} rows
      * @param {() => number} now
@@ -149,7 +159,7 @@ export function offerFates() {
       if (wrong.textContent === UNREACHABLE) wrong.textContent = "";
       if (known) return;
       known = true;
-      known = await show();
+      if (!(await show())) known = false;
     },
     /** @param {Crowd} state */
     crowd(state) {

@@ -48,6 +48,18 @@ function verdictOf(row) {
   return row.kept === null ? "ended" : row.kept ? "kept" : "not kept";
 }
 
+/**
+ * Return what has become of one, for those who hear the page.
+ * @param {Row} row
+ */
+function sentence(row) {
+  const took = typeof row.took === "number" ? ` after ${duration(row.took)}` : "";
+  const happened = row.error ?? `${row.reason ?? "nothing"}${took}`;
+  const verdict = { kept: "promise kept", "not kept": "promise not kept" };
+  const judged = verdict[/** @type {"kept"} */ (verdictOf(row))] ?? "nothing was promised";
+  return `${capital(row.title)}: ${happened}; ${judged}.`;
+}
+
 /** One outcome on the page. */
 class Outcome {
   element = document.createElement("li");
@@ -100,10 +112,26 @@ export class Outcomes {
   #outcomes = new Map();
   #now = Date.now;
 
-  /** @param {HTMLElement} list */
-  constructor(list) {
+  // Those that were seen running: their verdicts are news.
+  #pending = new Set();
+  #first = true;
+
+  /**
+   * @param {HTMLElement} list
+   * @param {HTMLElement} said the live region that says each verdict
+   */
+  constructor(list, said) {
     this.list = list;
+    this.said = said;
     setInterval(() => this.#tick(), 200);
+  }
+
+  /** Forget all rows: they are of another process, and so is what their numbers mean. */
+  forget() {
+    for (const outcome of this.#outcomes.values()) outcome.element.remove();
+    this.#outcomes.clear();
+    this.#pending.clear();
+    this.#first = true;
   }
 
   /**
@@ -112,6 +140,7 @@ export class Outcomes {
    */
   show(rows, now) {
     this.#now = now;
+    this.#say(rows);
     const ids = new Set(rows.map((row) => row.id));
     for (const [id, outcome] of this.#outcomes) {
       if (ids.has(id)) continue;
@@ -130,6 +159,23 @@ export class Outcomes {
       outcome.tick(now());
       if (fresh) enter(outcome.element);
     }
+  }
+
+  /**
+   * Say the verdicts that have come in since the last call, in one sentence each.
+   * @param {Row[]} rows
+   */
+  #say(rows) {
+    const news = [];
+    for (const row of rows) {
+      if (row.state === "running") this.#pending.add(row.id);
+      // One that was not seen running may have begun and ended between two looks.
+      else if (this.#pending.delete(row.id) || !(this.#first || this.#outcomes.has(row.id))) {
+        news.push(sentence(row));
+      }
+    }
+    this.#first = false;
+    if (news.length) this.said.textContent = news.join(" ");
   }
 
   #tick() {

@@ -69,8 +69,8 @@ export class Row {
       this.#name.textContent = `and ${node.name} more, not drawn`;
       return;
     }
-    // The address at the end says who, and matters less in what is inside a connection.
-    const [, what, who] = /^(.*?)((?: \S+:\d+)?)$/.exec(node.name) ?? ["", node.name, ""];
+    // The address at the end, or what stands for it, says who; inside a connection it matters less.
+    const [, what, who] = /^(.*?)((?: \S+:\d+| #[0-9a-f]{8})?)$/.exec(node.name) ?? ["", node.name, ""];
     this.#name.replaceChildren(what, ...(who ? [span("who", who)] : []));
   }
 

@@ -11,7 +11,8 @@ import { Words } from "./words.js";
 /** @typedef {import("./picture.js").Difference} Difference */
 
 /**
- * Who is told of a fact, by its name; `now` is the server's clock.
+ * Functions that take a fact, by its name; `now` is the server's clock. `run` takes what identifies
+ * the server's process, when it is another one than before.
  * @typedef {Record<string, (value: any, now: () => number) => void>} Readers
  */
 
@@ -129,6 +130,7 @@ export function drawTree(readers) {
         words.forget();
         picture = new Picture();
         run = of;
+        readers.run?.(of, now);
       }
       const difference = picture.replace(snapshot.nodes);
       branches.show(difference, false);

@@ -1,25 +1,25 @@
-"""`penstock doctor`: what is wrong with an event stream, and what to set."""
+"""`penstock doctor`: diagnose an event stream, and say what to configure."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from functools import partial
 from typing import Any, Final, final
-from urllib.parse import urlsplit
 
 import click
 import httpx  # noqa: ASYNC127 - the release that the project depends on
 import trio
 
 from penstock.cli.arguments import HEADER, URL
+from penstock.cli.request_options import DATA, FORM, REQUEST
 from penstock.cli.running import run
 from penstock.cli.standard_streams import Output
 from penstock.client.url import address_of
 from penstock.doctor.findings import findings_of
 from penstock.doctor.observation import Observation
 from penstock.doctor.observing import observe
+from penstock.doctor.origins import NotAnOrigin, parse_origin
 from penstock.doctor.wording import Finding, Mark, counted
 
 __all__ = ["doctor"]
@@ -31,6 +31,7 @@ Examples:
   penstock doctor https://example.org/events
   penstock doctor --for 70 URL                  see whether a proxy cuts a silent stream
   penstock doctor --origin https://app.example.org --header 'Cookie: id=…' URL
+  penstock doctor --data '{"stream": true}' --header 'Content-Type: application/json' URL
   penstock doctor --json URL | jq '.checks[] | select(.mark == "FAIL")'
 """
 
@@ -39,8 +40,6 @@ _SHOW: Final = 0.1
 
 _COLORS: Final = {Mark.OK: "green", Mark.WARN: "yellow", Mark.FAIL: "red", Mark.SKIP: None}
 
-_HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
-
 
 @final
 class _Origin(click.ParamType[str]):
@@ -48,16 +47,11 @@ class _Origin(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the origin, as a browser writes it."""
-        if value == "null":
-            return str(value)
         try:
-            parts = urlsplit(str(value))
-        except ValueError as error:
-            self.fail(f"{value!r} is not an origin: {error}")
-        bare = parts.path in ("", "/") and not parts.query and not parts.fragment
-        if not (bare and parts.scheme and _HOST.fullmatch(parts.netloc)):
-            self.fail(f"{value!r} is not an origin, such as https://app.example.org")
-        return f"{parts.scheme}://{parts.netloc.lower()}"
+            return parse_origin(str(value))
+        except NotAnOrigin as error:
+            why = f": {error}" if str(error) else ", such as https://app.example.org"
+            self.fail(f"{value!r} is not an origin{why}")
 
 
 @final
@@ -91,35 +85,46 @@ class _NobodyToAsk(click.ClickException):
     type=_Seconds(),
     default=20.0,
     metavar="SECONDS",
-    help="How long to wait for the answer, and then to hold the stream. [default: 20]",
+    help="Wait this long for the answer, then hold the stream this long. [default: 20]",
 )
 @click.option(
     "--origin",
     type=_Origin(),
     metavar="ORIGIN",
-    help="Check whether pages of this origin may read it (CORS).",
+    help="Check whether pages of this origin may read the stream (CORS).",
 )
+@REQUEST
+@DATA
 @HEADER
 @click.option("as_json", "--json", is_flag=True, help="Print a JSON object, for programs.")
 def doctor(
     url: httpx.URL,
     hold: float,
     origin: str | None,
+    method: str | None,
+    data: bytes | None,
     headers: tuple[tuple[str, str], ...],
     as_json: bool,
 ) -> int:
-    """Check the event stream at URL, of any server, through whatever proxies are before it.
+    """Check the event stream at URL, of any server, behind any proxies.
 
-    Asks for it as a browser does, holds it, and comes back with the id of an event. Prints a line
-    for each check: ok, warn, FAIL, or skip where there was nothing to tell by; and what to set.
+    Requests the stream as a browser does, holds it, and reconnects with the id of an event. Prints
+    a line for each check: ok, warn, FAIL, or skip where there was no evidence; and what to change.
 
-    It takes as long as --for says, and up to 10 s more to come back. The status is 0 when nothing
-    failed, 1 when something did, 2 when there was nobody to ask, and for wrong usage; after Ctrl-C,
-    which prints what was found so far, it is 130, after SIGTERM 143.
+    With --data it sends a POST, as curl does, or another --request. What is not a GET is sent once:
+    there is no second request for an uncompressed answer, and none with the id of an event.
+
+    It takes as long as --for says, and up to 10 s more to reconnect. The exit status is 0 when
+    nothing failed, 1 when something did, 2 when the server cannot be reached, and for wrong usage;
+    after Ctrl-C, which prints what was found so far, it is 130, after SIGTERM 143.
     """
-    seen = Observation(address_of(url), hold, origin)
+    asked = httpx.Headers(headers)
+    if data is not None:
+        asked.setdefault("Content-Type", FORM)
+    method = method or ("GET" if data is None else "POST")
+    seen = Observation(address_of(url), hold, origin, method, data)
     output = Output()
-    status = run(partial(_watch, url, seen, httpx.Headers(headers)), output=output)
+    status = run(partial(_watch, url, seen, asked), output=output)
     if seen.stopped and not status:  # nobody reads what would be said
         return 0
     found = [] if seen.unreachable else findings_of(seen)
@@ -198,6 +203,7 @@ def _json(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
     marks = [finding.mark for finding in found]
     said = {
         "url": seen.address,
+        "method": seen.method,
         "failed": marks.count(Mark.FAIL),
         "warnings": marks.count(Mark.WARN),
         "interrupted": seen.stopped,

@@ -1,23 +1,34 @@
-"""Whom the demonstration obeys: programs on this machine; and where it can be hurt, only its page.
+"""Access control: loopback only; destructive actions only from the demonstration's own page.
 
-It asks nobody who they are. What came through a proxy is not from this machine: behind one on this
-machine, everybody comes from loopback, and says as the host whatever they like. A page of another
-origin in a browser on this machine can send a POST without asking first, but not without saying
-where it comes from; and what it asks for under another name, it asks for with that name as host.
+There is no authentication. A request that came through a proxy is not from this machine: behind a
+proxy on this machine every client has a loopback address, and any host it likes. A page of another
+origin in a browser on this machine can send a POST without a preflight, but not without an Origin;
+and if it reaches this server by another name (DNS rebinding), it sends that name as the host.
 """
 
 from __future__ import annotations
 
+import reprlib
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from quart import request
 
-__all__ = ["HURT", "is_of_the_page", "is_of_this_machine", "why_not_hurt"]
+__all__ = ["HURT", "Refusal", "is_of_the_page", "is_of_this_machine", "why_not_hurt"]
 
-# The variable of the environment that, as 1, lets everybody hurt the demonstration who can reach it
-# and has its page open.
+# The environment variable that decides who may hurt the demonstration: with 1 everybody who can
+# reach its page, with 0 nobody, and unless it is set, this machine.
 HURT: Final = "PENSTOCK_DEMO_HURT"
+
+
+class Refusal(NamedTuple):
+    """Why somebody may not hurt the demonstration."""
+
+    short: str
+    """In a few words, for a button."""
+    sentence: str
+    """With the remedy."""
+
 
 # What proxies add to the requests of others. One that adds nothing cannot be recognised, and some
 # add nothing unless they are told to: nginx's bare `proxy_pass`, HAProxy without `forwardfor`.
@@ -44,18 +55,31 @@ def is_of_the_page() -> bool:
     )
 
 
-def why_not_hurt(*, everyone: bool) -> str | None:
-    """Return why who asks may not hurt the demonstration, in a sentence, or None.
+def why_not_hurt(switch: str) -> Refusal | None:
+    """Return why the current request may not hurt the demonstration, or None.
 
     Args:
-      everyone: whether it was started with `HURT`.
+      switch: the value of `HURT` that the demonstration was started with; empty: not set.
     """
-    if everyone or is_of_this_machine():
-        return None
-    return (
-        "what hurts is open to this machine only, and not through a proxy; "
-        f"{HURT}=1 opens it to everyone who can reach the page"
-    )
+    match switch:
+        case "1":
+            return None
+        case "0":
+            return Refusal("switched off", f"what hurts is switched off here, by {HURT}=0")
+        case "":
+            if is_of_this_machine():
+                return None
+            return Refusal(
+                "open to this machine only",
+                "what hurts is open to this machine only, and not through a proxy; "
+                f"{HURT}=1 opens it to everyone who can reach the page",
+            )
+        case _:
+            return Refusal(
+                "switched off",
+                f"what hurts is switched off here: {HURT} is neither 0 nor 1, "
+                f"but {reprlib.repr(switch)}",
+            )
 
 
 def _came_through_a_proxy() -> bool:

@@ -1,4 +1,4 @@
-"""What follows from the head of an answer, and from how it was come by."""
+"""Checks of an answer's head, and of the redirects that led to it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from urllib.parse import urlsplit
 
 from penstock.doctor import advice
 from penstock.doctor.observation import Answer, Observation, Redirect
+from penstock.doctor.origins import origin_of
+from penstock.doctor.unpacking import is_known
 from penstock.doctor.wording import Figure, Finding, Mark, counted, quoted, shown
 
-__all__ = ["answered", "cached", "compressed", "cross_origin", "negotiated", "redirected"]
+__all__ = [
+    *("answered", "cached", "compressed", "cross_origin", "negotiated", "redirected"),
+    "why_not_a_stream",
+]
 
 _GIVES_UP: Final = "a browser gives up for good"
+_STAYS_AWAY: Final = ": a browser does not come back"
 
 # What a status means for a client of an event stream, and what to do.
 _MEANINGS: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     204: (
-        "how a server tells clients to stay away: a browser does not come back",
+        f"how a server tells clients to stay away{_STAYS_AWAY}",
         ("the server: answer 200 where there is, or will be, something to say",),
     ),
     401: (f"it wants to know who asks; {_GIVES_UP}", advice.ACCESS),
     403: (f"it refuses who asks; {_GIVES_UP}", advice.ACCESS),
     404: (f"there is nothing at this address; {_GIVES_UP}", ("check the path, and the proxy's",)),
-    405: (f"it does not take GET; {_GIVES_UP}", ("an EventSource sends GET and nothing else",)),
+    405: (
+        f"it does not take this method; {_GIVES_UP}",
+        ("an EventSource sends GET and nothing else; --request asks with another method",),
+    ),
     406: (
         f"it has no text/event-stream; {_GIVES_UP}",
         ("the server: answer Accept: text/event-stream",),
@@ -45,7 +54,7 @@ _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 
 
 def redirected(seen: Observation) -> Finding | None:
-    """Say where the redirects led; None where there was none."""
+    """Check where redirects led; None where there was none."""
     hops = seen.redirects
     if not hops:
         return None
@@ -60,6 +69,10 @@ def redirected(seen: Observation) -> Finding | None:
         hint = "the server makes http of https: nginx: proxy_set_header X-Forwarded-Proto $scheme;"
         said = f"{said}; from https to http, which browsers refuse on a page of https"
         return Finding("redirects", Mark.FAIL, said, (hint,), figures)
+    if not all(hop.method_kept for hop in hops):
+        hint = "the server: redirect with 307 or 308, or name the last address at once"
+        said = f"{said}; which makes a GET of a {seen.method}, and drops its body"
+        return Finding("redirects", Mark.FAIL, said, (hint,), figures)
     if any(_crosses(hop) for hop in hops):
         hint = "name the last address in the page: no later connection needs the way round"
         said = f"{said}; to another origin, which needs CORS, and gets no Authorization"
@@ -68,7 +81,7 @@ def redirected(seen: Observation) -> Finding | None:
 
 
 def answered(seen: Observation) -> Finding:
-    """Say what the answer is: an event stream, or what instead."""
+    """Check whether the answer is an event stream."""
     answer = seen.answer
     if answer is None:
         failure = seen.failure or "no answer yet"
@@ -77,33 +90,49 @@ def answered(seen: Observation) -> Finding:
             failure = f"{failure}, not even a header, as if something held it back"
             hints = ("the server: send the header, and a comment, at once", *advice.BUFFERING)
         return Finding("answer", Mark.FAIL if seen.failure else Mark.SKIP, failure, hints)
-    status = f"{answer.status} {shown(answer.phrase)}".rstrip()
     figures: dict[str, Figure] = {
         "status": answer.status,
         "content_type": answer.header("content-type") or None,
         "server": answer.header("server") or None,
         "via": answer.header("via") or None,
     }
-    if answer.status != 200:
-        said, hints = _MEANINGS.get(answer.status, (f"not 200: {_GIVES_UP}", ()))
-        return Finding("answer", Mark.FAIL, f"{status}: {said}", hints, figures)
-    given = answer.header("content-type")
-    if answer.kind != "text/event-stream":
-        kind = quoted(given) if given else "no content type"
-        said = f"{status}, but {kind} in place of text/event-stream: {_GIVES_UP}"
-        return Finding("answer", Mark.FAIL, said, _TYPE_ADVICE, figures)
-    charset = _CHARSET.search(given)
-    if charset and charset[1].lower() != "utf-8":
-        said = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
-        return Finding(
-            "answer", Mark.FAIL, f"{said}, and Chromium refuses it", _TYPE_ADVICE, figures
-        )
-    said = f"{status}, {shown(given)}{_from(answer)}"
+    if (refused := why_not_a_stream(answer)) is not None:
+        return Finding("answer", Mark.FAIL, *refused, figures)
+    said = f"{_status(answer)}, {shown(answer.header('content-type'))}{_from(answer)}"
     return Finding("answer", Mark.OK, said, (), figures)
 
 
+def why_not_a_stream(answer: Answer) -> tuple[str, tuple[str, ...]] | None:
+    """Return why a client takes an answer for no event stream, and advice; None if it takes it."""
+    status, given = _status(answer), answer.header("content-type")
+    if answer.status != 200 and not (answer.method != "GET" and answer.is_success):
+        said, hints = _MEANINGS.get(answer.status, (f"not 200: {_GIVES_UP}", ()))
+        return f"{status}: {_for(answer, said)}", hints
+    if answer.kind != "text/event-stream":
+        kind = quoted(given) if given else "no content type"
+        said = f"{status}, but {kind} in place of text/event-stream: {_GIVES_UP}"
+        return _for(answer, said), _TYPE_ADVICE
+    charset = _CHARSET.search(given)
+    # A program that reads the answer to a POST decodes UTF-8, whatever the header says.
+    if charset and charset[1].lower() != "utf-8" and answer.method == "GET":
+        said = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
+        return f"{said}, and Chromium refuses it", _TYPE_ADVICE
+    return None
+
+
+def _status(answer: Answer) -> str:
+    return f"{answer.status} {shown(answer.phrase)}".rstrip()
+
+
+def _for(answer: Answer, said: str) -> str:
+    """Leave out what an EventSource does about it, where it could not have asked."""
+    for told in (f"; {_GIVES_UP}", f": {_GIVES_UP}", _STAYS_AWAY):
+        said = said if answer.method == "GET" else said.removesuffix(told)
+    return said
+
+
 def negotiated(answer: Answer) -> Finding:
-    """Say which version of HTTP the connection speaks."""
+    """Check which version of HTTP the connection speaks."""
     figures: dict[str, Figure] = {"version": answer.version, "tls": answer.tls}
     if not answer.version.startswith("HTTP/1"):
         said = f"{answer.version}: streams share a connection"
@@ -116,7 +145,7 @@ def negotiated(answer: Answer) -> Finding:
 
 
 def cached(answer: Answer) -> Finding:
-    """Say what the answer tells caches and nginx."""
+    """Check what the answer says to caches and to nginx."""
     control, accel = answer.header("cache-control"), answer.header("x-accel-buffering")
     figures: dict[str, Figure] = {
         "cache_control": control or None,
@@ -126,8 +155,11 @@ def cached(answer: Answer) -> Finding:
     if (age := answer.header("age")) and age.strip() != "0":  # some say 0 of what they pass on
         said = f"Age: {quoted(age)}: this came out of a cache"
         return Finding("caching", Mark.FAIL, said, advice.CACHE, figures)
+    if not control and answer.method != "GET":
+        said = f"no Cache-Control: no cache keeps the answer to a {answer.method}"
+        return Finding("caching", Mark.OK, said, (), figures)
     directives = {each.partition("=")[0].strip().lower() for each in control.split(",")}
-    if not directives & {"no-store", "no-cache"}:
+    if not directives & {"no-store", "no-cache", "private"}:
         given = f"Cache-Control: {quoted(control)}" if control else "no Cache-Control"
         said = f"{given}: a cache on the way may keep it, or wait for its end"
         return Finding("caching", Mark.WARN, said, advice.CACHE, figures)
@@ -143,12 +175,19 @@ def cached(answer: Answer) -> Finding:
 
 
 def compressed(seen: Observation) -> Finding:
-    """Say whether it is compressed for who asks as a browser does."""
+    """Check whether the answer is compressed for a client that accepts what browsers accept."""
     coding = seen.coding
-    if coding in ("", "identity"):
+    if not coding:
         said = "none, though gzip and br were offered"
-        return Finding("compression", Mark.OK, said, (), {"content_encoding": None})
+        given = "" if seen.answer is None else seen.answer.header("content-encoding")
+        if given:
+            said = f"{said}; Content-Encoding: {shown(given)} says no more"
+        return Finding("compression", Mark.OK, said, (), {"content_encoding": given or None})
     figures: dict[str, Figure] = {"content_encoding": coding}
+    if not is_known(coding):
+        said = f"{quoted(coding)} is no content coding: browsers ignore it, other clients may not"
+        hint = "the server: leave Content-Encoding out where nothing is compressed"
+        return Finding("compression", Mark.WARN, said, (hint,), figures)
     if seen.failure is not None:
         said = f"{quoted(coding)}; and asked for without: {seen.failure}"
         return Finding("compression", Mark.FAIL, said, advice.COMPRESSION, figures)
@@ -161,9 +200,13 @@ def compressed(seen: Observation) -> Finding:
 
 
 def cross_origin(seen: Observation, answer: Answer) -> Finding | None:
-    """Say whether a page of another origin may read it; None if that was not asked."""
+    """Check whether a page of another origin may read it; None without such an origin."""
     if seen.origin is None:
         return None
+    addresses = (answer.address, *(hop.source for hop in seen.redirects))
+    if all(origin_of(address) == seen.origin for address in addresses):
+        said = f"the page and the stream are both of {seen.origin}: CORS does not apply"
+        return Finding("cors", Mark.OK, said, (), {"same_origin": True})
     allowed = answer.header("access-control-allow-origin").strip()
     credentials = answer.header("access-control-allow-credentials").strip() == "true"
     figures: dict[str, Figure] = {"allow_origin": allowed or None, "allow_credentials": credentials}
@@ -202,5 +245,4 @@ def _scheme(address: str) -> str:
 
 
 def _crosses(hop: Redirect) -> bool:
-    source, target = urlsplit(hop.source), urlsplit(hop.target)
-    return (source.scheme, source.netloc) != (target.scheme, target.netloc)
+    return origin_of(hop.source) != origin_of(hop.target)

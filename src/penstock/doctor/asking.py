@@ -1,4 +1,4 @@
-"""Ask for a URL as a browser does: redirects, deadlines, and why there was no answer."""
+"""Requests as a browser makes them: redirects, deadlines, and why there was no answer."""
 
 from __future__ import annotations
 
@@ -55,15 +55,30 @@ def client_like_a_browsers(cookies: httpx.Cookies | None = None) -> httpx.AsyncC
 
 @final
 class Asker:
-    """Asks for one URL.
+    """Requests of one URL.
+
+    Args:
+      client: sends them.
+      url: of the first request; redirects lead to others.
+      method: of the request.
+      content: the request's body.
 
     Attributes:
       asked: whether the last request was sent; before that, nobody can be blamed for silence.
     """
 
-    def __init__(self, client: httpx.AsyncClient, url: httpx.URL) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        url: httpx.URL,
+        *,
+        method: str = "GET",
+        content: bytes | None = None,
+    ) -> None:
         self._client = client
         self._url = url
+        self._method = method
+        self._content = content
         self._sent_at = -math.inf
         self.asked: bool = False
 
@@ -78,14 +93,17 @@ class Asker:
         Cancellation:
           A checkpoint. When it is cancelled, nothing is left open.
         """
-        request = self._client.build_request("GET", self._url, headers=headers)
+        request = self._client.build_request(
+            self._method, self._url, headers=headers, content=self._content
+        )
         try:
             with trio.move_on_after(limit):
                 response = await self._send(request)
                 while (following := response.next_request) is not None:
                     await close(response)
                     source, target = address_of(request.url), address_of(following.url)
-                    redirects.append(Redirect(response.status_code, source, target))
+                    kept = following.method == request.method
+                    redirects.append(Redirect(response.status_code, source, target, kept))
                     if len(redirects) > _MAX_REDIRECTS:
                         said = f"no answer, but more than {_MAX_REDIRECTS} redirects"
                         raise NoAnswer(Why.LOOP, said)
@@ -94,7 +112,7 @@ class Asker:
                         following.headers["Cookie"] = own  # httpx takes it off at any redirect
                     request = following
                     response = await self._send(request)
-                return response, self._answer_of(response)
+                return response, self._answer_of(response, request.method)
         except (httpx.ConnectError, httpx.ProxyError) as error:
             said = f"cannot connect to {address_of(request.url)}: {reason_of(error)}"
             raise NoAnswer(Why.UNREACHABLE, said) from error
@@ -120,7 +138,7 @@ class Asker:
         if event.endswith(".send_request_headers.complete"):
             self.asked, self._sent_at = True, trio.current_time()
 
-    def _answer_of(self, response: httpx.Response) -> Answer:
+    def _answer_of(self, response: httpx.Response, method: str) -> Answer:
         now = trio.current_time()
         return Answer(
             status=response.status_code,
@@ -131,6 +149,7 @@ class Asker:
             address=address_of(response.url),
             waited=now - self._sent_at,
             opened_at=now,
+            method=method,
         )
 
 

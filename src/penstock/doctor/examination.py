@@ -1,12 +1,16 @@
-"""The bytes of a stream's body, as they arrive: what is in them, when they came, what is odd.
+"""The body of a stream, examined as it arrives: its content, its timing, its faults.
 
-Rule 1: what a client hears is decided by `penstock.EventStreamDecoder`. Here is noted what that
-passes over in silence, as a browser does: lines that are no field, values that do not count.
+Rule 1: `penstock.EventStreamDecoder` decides what a client receives. This module records what the
+decoder, like a browser, ignores without a word: lines that are no field, values that do not count.
 
-Rule 2: memory is bounded, whatever comes: of each kind of fault the first is kept and the rest are
-counted, and so are bursts and ids beyond the first and last many.
+Rule 2: memory is bounded, and what may arrive is not. Of a long line or a large event only the
+beginning is kept and the rest is counted; of each kind of fault the first line is kept; bursts and
+ids are kept up to a number.
 
-Theory of operation: bytes are cut into lines; each line is looked at, then fed to the decoder, so
+Rule 3: what the format allows is no fault. A payload may look like anything, so no single payload
+is taken for a mistake; `Payloads` says when a whole stream is.
+
+Theory of operation: bytes are cut into lines; each line is examined, then fed to the decoder, so
 that an event and the fields that made it are known together.
 
 Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
@@ -14,6 +18,7 @@ Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-strea
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -21,15 +26,19 @@ from enum import StrEnum
 from typing import Final, final
 
 from penstock.decode import EventStreamDecoder
-from penstock.errors import DecodeError
+from penstock.doctor.payloads import Found, Payloads
 
-__all__ = ["MAX_EVENT_SIZE", "Burst", "Examination", "Fault", "Found"]
+__all__ = ["Burst", "Examination", "Fault"]
 
-# Bytes, as in `penstock.client`.
-MAX_EVENT_SIZE: Final = 2**20
+# Bytes of a line, and of an event's data, that are kept and fed to the decoder.
+_KEPT: Final = 2**16
 
-# Seconds. What comes within less of what came before was sent, or let go, together with it.
+# Seconds. Bytes that arrive this soon after others belong to the same burst.
 _TOGETHER: Final = 0.05
+
+# Seconds per event. Events that were written one by one are further apart than events that were
+# released together, even if both arrive in one burst.
+_APART: Final = 0.002
 
 _MOST_BURSTS: Final = 1000
 _LAST_IDS: Final = 100
@@ -40,6 +49,7 @@ _EXCERPT: Final = 60  # bytes
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
 _DIGITS: Final = re.compile(rb"[0-9]+")
+_WRITTEN_END: Final = rb"\n\n"
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]+")
 _FIELDS: Final = frozenset({b"data", b"event", b"id", b"retry"})
 _EVENT_FIELDS: Final = frozenset({b"data", b"event", b"id"})
@@ -47,7 +57,7 @@ _HTML: Final = re.compile(rb"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
 
 
 class Fault(StrEnum):
-    """What clients pass over in silence."""
+    """What clients ignore, or take for something else than was meant."""
 
     HTML = "html"
     BARE_TEXT = "bare text"
@@ -58,68 +68,61 @@ class Fault(StrEnum):
     NUL_ID = "nul in id"
     BAD_RETRY = "bad retry"
     NO_DATA = "no data"
-    DOUBLED = "doubled field name"
+    ENCODED_TWICE = "encoded twice"
     WRITTEN_LINE_END = "written line end"
 
 
 @dataclass(slots=True)
-class Found:
-    """How often a fault was found, and where first.
-
-    Attributes:
-      line: the first one's line in the body, from 1.
-      excerpt: the beginning of that line.
-      count: how many lines have it.
-    """
-
-    line: int
-    excerpt: bytes
-    count: int = 1
-
-
-@dataclass(slots=True)
 class Burst:
-    """Bytes that came together.
+    """Bytes that arrived without a pause between them.
 
     Attributes:
-      began: when the first of them came.
-      ended: when the last of them came.
+      began: when the first of them arrived.
+      ended: when the last of them arrived.
       size: how many they are, as on the wire.
       events: how many events they completed.
-      whole: whether they ended where an event ends, and not within one.
+      arrivals: in how many reads those events were completed.
+      whole: whether the burst ended between two events.
     """
 
     began: float
     ended: float
     size: int = 0
     events: int = 0
+    arrivals: int = 0
     whole: bool = True
+
+    @property
+    def released(self) -> bool:
+        """Whether it holds several events that arrived at once, as if a buffer had been flushed.
+
+        A stream of many events a second is one long burst, and no buffer is involved.
+        """
+        return self.events > 1 and self.ended - self.began < (self.events - 1) * _APART
 
 
 @final
 class Examination:
-    """What came of one body, so far.
+    """What has arrived of one body so far.
 
     Args:
-      opened_at: when the head of the answer had come, on the clock of all other times.
+      opened_at: when the head of the answer arrived, on the clock of all other times.
 
     Attributes:
       opened_at: the same.
       size: bytes, as on the wire.
       unpacked: bytes, decompressed; the same where nothing was compressed.
-      first_at: when the first byte came; None if none did.
-      last_at: when the last one came; ``opened_at`` if none did.
-      events: how many events a client would have heard.
+      first_at: when the first byte arrived; None if none did.
+      last_at: when the last byte arrived; ``opened_at`` if none did.
+      events: how many events a client would have received.
       first_event_at: when the first of them was complete.
+      largest_event: bytes of the largest event that was completed, of all its ``data`` lines.
       comments: how many comments there were.
-      bursts: the first 1,000 of what came together.
+      bursts: the first 1,000 bursts.
       last_burst: the last one, which may be none of those.
-      faults: what clients pass over.
       ids: the last 100 ids that events brought, each once where it was repeated at once.
       first_id: the first of them.
       repeated_id: an id that a later event brought again.
-      too_large: whether an event or line was larger than `MAX_EVENT_SIZE`, and nothing was looked
-        at any more.
     """
 
     def __init__(self, opened_at: float) -> None:
@@ -130,24 +133,42 @@ class Examination:
         self.last_at: float = opened_at
         self.events: int = 0
         self.first_event_at: float | None = None
+        self.largest_event: int = 0
         self.comments: int = 0
         self.bursts: list[Burst] = []
         self.last_burst: Burst | None = None
-        self.faults: dict[Fault, Found] = {}
         self.ids: deque[str] = deque(maxlen=_LAST_IDS)
         self.first_id: str | None = None
         self.repeated_id: str | None = None
-        self.too_large: bool = False
+        self._faults: dict[Fault, Found] = {}
+        self._payloads = Payloads()
         self._longest_silence = 0.0
-        self._decoder = EventStreamDecoder(max_event_size=MAX_EVENT_SIZE)
+        self._decoder = EventStreamDecoder(max_event_size=4 * _KEPT)
         self._known: set[int] = set()
-        # Cutting into lines.
+        # The line being read: its first bytes, its size, its last bytes.
         self._buffer = bytearray()
-        self._scanned = 0
+        self._line_size = 0
+        self._tail = b""
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._is_utf8 = True
         self._after_cr = False
         self._line = 0
         # The block being read.
         self._fields: set[bytes] = set()
+        self._data_size = 0
+        self._data_line = 0
+
+    @property
+    def faults(self) -> dict[Fault, Found]:
+        """What was found so far, by its kind."""
+        found = dict(self._faults)
+        if (encoded := self._payloads.encoded_twice) is not None:
+            found[Fault.ENCODED_TWICE] = encoded
+        if (written := self._payloads.written_ends) is not None:
+            found[Fault.WRITTEN_LINE_END] = written
+        elif not self._line and self._tail == _WRITTEN_END:  # not one line has ended
+            found[Fault.WRITTEN_LINE_END] = Found(1, bytes(self._buffer[:_EXCERPT]))
+        return found
 
     @property
     def retry(self) -> int | None:
@@ -156,8 +177,13 @@ class Examination:
 
     @property
     def unfinished(self) -> bool:
-        """Whether an event was begun that an end now would leave unheard."""
+        """Whether an event was begun that would be lost if the stream ended now."""
         return b"data" in self._fields or self._buffer.startswith(b"data")
+
+    @property
+    def unfinished_size(self) -> int:
+        """Bytes of the event and the line being read."""
+        return self._data_size + self._line_size
 
     def longest_silence(self, until: float) -> float:
         """Return the greatest number of seconds without a byte, up to a time."""
@@ -168,23 +194,16 @@ class Examination:
 
         Args:
           data: the bytes, decompressed.
-          at: when they came.
+          at: when they arrived.
           size: how many they were on the wire, if they were compressed.
         """
         self.unpacked += len(data)
         burst = self._arrival(len(data) if size is None else size, at)
-        if self.too_large:
-            return
-        self._buffer += data
         before = self.events
-        try:
-            self._take_lines(at)
-        except DecodeError:
-            self.too_large = True
-            self._buffer.clear()
-            self._fields.clear()
+        self._take_lines(data, at)
         burst.events += self.events - before
-        burst.whole = not self._buffer and not self._fields & _EVENT_FIELDS
+        burst.arrivals += self.events > before
+        burst.whole = not self._line_size and not self._fields & _EVENT_FIELDS
 
     def _arrival(self, size: int, at: float) -> Burst:
         silence = at - self.last_at
@@ -199,59 +218,81 @@ class Examination:
         self.last_burst.size += size
         return self.last_burst
 
-    def _take_lines(self, at: float) -> None:
-        buffer, start = self._buffer, 0
-        if self._after_cr and buffer:
+    def _take_lines(self, data: bytes, at: float) -> None:
+        start = 0
+        if self._after_cr and data:
             self._after_cr = False
-            start = self._scanned = 1 if buffer.startswith(b"\n") else 0
-        while (end := _LINE_END.search(buffer, self._scanned)) is not None:
-            line = bytes(buffer[start : end.start()])
-            start = self._scanned = end.end()
-            self._after_cr = start == len(buffer) and end.group() == b"\r"
-            self._line += 1
-            self._take_line(line, at)
-        del buffer[:start]
-        self._scanned = len(buffer)
-        if len(buffer) > MAX_EVENT_SIZE:
-            raise DecodeError("a line without an end")
+            start = 1 if data.startswith(b"\n") else 0
+        for end in _LINE_END.finditer(data, start):
+            self._take_part(data[start : end.start()])
+            start = end.end()
+            self._after_cr = start == len(data) and end.group() == b"\r"
+            self._end_line(at)
+        self._take_part(data[start:])
 
-    def _take_line(self, line: bytes, at: float) -> None:
+    def _take_part(self, part: bytes) -> None:
+        """Take bytes of a line."""
+        self._line_size += len(part)
+        self._buffer += part[: max(0, _KEPT - len(self._buffer))]
+        self._tail = (self._tail + part)[-len(_WRITTEN_END) :]
+        try:
+            self._utf8.decode(part)
+        except UnicodeDecodeError:
+            self._is_utf8 = False
+
+    def _end_line(self, at: float) -> None:
+        try:
+            self._utf8.decode(b"", final=True)
+        except UnicodeDecodeError:
+            self._is_utf8 = False
+        self._line += 1
+        line, size = bytes(self._buffer), self._line_size
         self._look_at(line)
+        self._buffer.clear()
+        self._utf8.reset()
+        self._line_size, self._tail, self._is_utf8 = 0, b"", True
+        content = line.removeprefix(_BOM) if self._line == 1 else line
+        if content == b"data" or content.startswith(b"data:"):
+            self._data_line = self._data_line or self._line
+            self._data_size += size
+            if self._data_size - size > _KEPT:  # that there is data is known
+                return
         for event in self._decoder.feed(line + b"\n"):
             self.events += 1
             self.first_event_at = at if self.first_event_at is None else self.first_event_at
+            self.largest_event = max(self.largest_event, self._data_size)
+            self._payloads.add(event.data or "", self._data_line)
             if b"id" in self._fields and event.id:
                 self._note_id(event.id)
         if not line:
             if b"event" in self._fields and b"data" not in self._fields:
                 self._find(Fault.NO_DATA, b"event")
             self._fields.clear()
+            self._data_size = self._data_line = 0
 
     def _look_at(self, line: bytes) -> None:
         if self._line == 1:
             line = line.removeprefix(_BOM)
             if _HTML.match(line):
                 self._find(Fault.HTML, line)
-        name, colon, value = line.partition(b":")
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            self._find(Fault.UTF8, line)
         if not line:
             return
-        if colon and not name:
+        name, colon, value = line.partition(b":")
+        if colon and not name:  # clients drop a comment, whatever its bytes are
             self.comments += 1
-        elif name not in _FIELDS:
-            if name.startswith(_BOM):
-                self._find(Fault.BOM, line)
-            elif name.strip().lower() in _FIELDS:
-                self._find(Fault.MISSPELT_FIELD, line)
-            elif colon and _TOKEN.fullmatch(name):  # legal: somebody's extension, or a slip
-                self._find(Fault.UNKNOWN_FIELD, line)
-            else:
-                self._find(Fault.BARE_TEXT, line)
-        else:
+            return
+        if not self._is_utf8:
+            self._find(Fault.UTF8, line)
+        if name in _FIELDS:
             self._look_at_field(name, value.removeprefix(b" "), line)
+        elif name.startswith(_BOM):
+            self._find(Fault.BOM, line)
+        elif name.strip().lower() in _FIELDS:
+            self._find(Fault.MISSPELT_FIELD, line)
+        elif colon and _TOKEN.fullmatch(name):  # legal: an extension, or a slip
+            self._find(Fault.UNKNOWN_FIELD, line)
+        else:
+            self._find(Fault.BARE_TEXT, line)
 
     def _look_at_field(self, name: bytes, value: bytes, line: bytes) -> None:
         if name == b"id" and b"\0" in value:
@@ -260,14 +301,10 @@ class Examination:
         self._fields.add(name)
         if name == b"retry" and not _DIGITS.fullmatch(value):
             self._find(Fault.BAD_RETRY, line)
-        if value.startswith(name + b":"):
-            self._find(Fault.DOUBLED, line)
-        if value.endswith((rb"\n", rb"\r")):
-            self._find(Fault.WRITTEN_LINE_END, line)
 
     def _find(self, fault: Fault, line: bytes) -> None:
-        if (found := self.faults.get(fault)) is None:
-            self.faults[fault] = Found(self._line, line[:_EXCERPT])
+        if (found := self._faults.get(fault)) is None:
+            self._faults[fault] = Found(self._line, line[:_EXCERPT])
         else:
             found.count += 1
 

@@ -38,11 +38,13 @@ class Redirect:
       status: its status.
       source: the address that was asked.
       target: where it sent to.
+      method_kept: whether the next request had the same method.
     """
 
     status: int
     source: str
     target: str
+    method_kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Answer:
       address: what was asked, without what may be secret.
       waited: seconds from the request to this.
       opened_at: when it came.
+      method: of the request that it answers.
     """
 
     status: int
@@ -68,6 +71,7 @@ class Answer:
     address: str
     waited: float
     opened_at: float
+    method: str = "GET"
 
     def header(self, name: str) -> str:
         """Return a field's value, or the empty string."""
@@ -75,8 +79,18 @@ class Answer:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is a body that a browser takes for an event stream."""
-        return self.status == 200 and self.kind == "text/event-stream"
+        """Whether it is a body that a browser takes for an event stream.
+
+        An EventSource takes status 200 only. Other methods are a program's, which takes any success
+        that has a body.
+        """
+        good = self.status == 200 or (self.method != "GET" and self.is_success)
+        return good and self.kind == "text/event-stream"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether its status says that it succeeded, with a body."""
+        return 200 <= self.status < 300 and self.status not in (204, 205)
 
     @property
     def kind(self) -> str:
@@ -91,7 +105,7 @@ class Resumption:
     Attributes:
       sent: the id that was sent as Last-Event-ID.
       expected: the id of the event that followed it on the first connection; None if none did.
-      status: what it was answered; None while there is no answer.
+      answer: the head of the answer; None while there is none.
       failure: why there was no answer.
       first: the id that its events brought first; None if none did.
       waited: seconds for which it was listened to.
@@ -100,7 +114,7 @@ class Resumption:
 
     sent: str
     expected: str | None
-    status: int | None = None
+    answer: Answer | None = None
     failure: str | None = None
     first: str | None = None
     waited: float = 0.0
@@ -115,6 +129,8 @@ class Observation:
       address: what was asked first, without what may be secret.
       hold: seconds for which the stream was to be held, and for which an answer was waited for.
       origin: the origin that was sent, if any.
+      method: the method that was asked with.
+      content: the body that was sent; None: none.
       credentials: whether a cookie was sent.
       redirects: the answers that sent elsewhere, in order.
       too_many_redirects: whether that would not end.
@@ -122,7 +138,7 @@ class Observation:
       unreachable: whether that is because nobody could be asked at all.
       timed_out: whether that is because none came in time, to what had been asked.
       answer: the head of the answer, once there was one.
-      coding: the content encoding that a browser gets.
+      coding: the content codings that a browser gets, those of no effect left out.
       readable: whether it could be had in an encoding that can be read here.
       body: what came of its body.
       end: how holding it ended; None while it is held.
@@ -135,6 +151,8 @@ class Observation:
     address: str
     hold: float
     origin: str | None = None
+    method: str = "GET"
+    content: bytes | None = None
     credentials: bool = False
     redirects: list[Redirect] = field(default_factory=list)
     too_many_redirects: bool = False
@@ -150,3 +168,8 @@ class Observation:
     ended_at: float = 0.0
     resumption: Resumption | None = None
     stopped: bool = False
+
+    @property
+    def is_get(self) -> bool:
+        """Whether it was asked as an EventSource asks, which comes back when a stream ends."""
+        return self.method == "GET"

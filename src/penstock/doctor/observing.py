@@ -1,9 +1,12 @@
-"""Ask for a stream, hold it, come back with an id: what is seen on the way.
+"""Probe a stream: request it, hold it, reconnect with an id, and record what happens.
 
 Rule 1: everything has a bound: the wait for an answer, redirects, the time that a stream is held,
 and what is kept of it.
 
-Rule 2: what was seen is in the `Observation` at any time, so that who is interrupted has it.
+Rule 2: the `Observation` is complete up to the present at any time, so that an interruption loses
+nothing.
+
+Rule 3: a request that may start work is made once. Only GET is asked again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from penstock.doctor.asking import Asker, NoAnswer, Why, client_like_a_browsers,
 from penstock.doctor.examination import Examination
 from penstock.doctor.observation import Answer, Observation, Resumption, StreamEnd
 from penstock.doctor.resuming import to_send
-from penstock.doctor.unpacking import Unpacker, can_unpack
+from penstock.doctor.unpacking import Unpacker, can_unpack, codings_of
 
 __all__ = ["observe"]
 
@@ -38,12 +41,12 @@ _RESUME: Final = 10.0
 async def observe(
     url: httpx.URL, seen: Observation, *, headers: httpx.Headers | None = None
 ) -> None:
-    """Ask for a URL, and note in ``seen`` what comes of it.
+    """Request a URL, and record in ``seen`` what happens.
 
     Args:
-      url: what to ask for.
-      seen: where it is noted; its ``hold`` and ``origin`` say what to do.
-      headers: what to send besides.
+      url: what to request.
+      seen: the record; its ``hold``, ``origin``, ``method`` and ``content`` say what to do.
+      headers: additional headers, which replace the doctor's own.
 
     Cancellation:
       A checkpoint. What was seen so far is in ``seen``, and nothing is left open.
@@ -55,11 +58,12 @@ async def observe(
     seen.credentials = "cookie" in asked
     seen.stopped = True
     cookies = await _hold(url, asked, seen)
-    if seen.body is not None and (pair := to_send(seen.body)) is not None:
+    if seen.is_get and seen.body is not None and (pair := to_send(seen.body)) is not None:
         # With a client of its own: over HTTP/2, the first one's connection would still carry the
         # first stream, which httpx does not reset.
         async with client_like_a_browsers(cookies) as client:
-            await _resume(Asker(client, url), asked, seen, *pair)
+            asker = Asker(client, url, method=seen.method, content=seen.content)
+            await _resume(asker, asked, seen, *pair)
     seen.stopped = False
 
 
@@ -68,7 +72,7 @@ async def _hold(url: httpx.URL, headers: httpx.Headers, seen: Observation) -> ht
     asker = None
     try:
         async with client_like_a_browsers() as client:
-            asker = Asker(client, url)
+            asker = Asker(client, url, method=seen.method, content=seen.content)
             response = await _open(asker, headers, seen)
             if response is not None and seen.answer is not None:
                 await _watch(response, seen.answer, seen)
@@ -90,8 +94,9 @@ async def _open(asker: Asker, headers: httpx.Headers, seen: Observation) -> http
     """
     response, seen.answer = await asker.ask(headers, seen.hold, seen.redirects)
     seen.coding = _coding(seen.answer)
-    if seen.answer.is_stream and not can_unpack(seen.coding):
-        # What a browser gets is known; what is in it is looked at uncompressed.
+    seen.readable = can_unpack(seen.coding)
+    if seen.answer.is_stream and not seen.readable and seen.is_get:
+        # What a browser gets is known; the content is examined uncompressed.
         await close(response)
         plain = httpx.Headers(headers)
         plain["Accept-Encoding"] = "identity"
@@ -119,7 +124,7 @@ async def _watch(response: httpx.Response, answer: Answer, seen: Observation) ->
 async def _resume(
     asker: Asker, headers: httpx.Headers, seen: Observation, last: str, expected: str | None
 ) -> None:
-    """Ask again, with the id of an event, and see which one comes first."""
+    """Reconnect with the id of an event, and record which event arrives first."""
     tried = seen.resumption = Resumption(last, expected)
     again = httpx.Headers(headers)
     if last_bytes := last.encode().strip(b" \t"):
@@ -130,7 +135,7 @@ async def _resume(
     body = Examination(began)
     try:
         response, answer = await asker.ask(again, limit, [])
-        tried.status = answer.status
+        tried.answer = answer
         if answer.is_stream and can_unpack(_coding(answer)):
             await _read(response, body, limit, first_id=True)
         else:
@@ -161,7 +166,7 @@ async def _read(
     Raises:
       _Ended: it ended before.
     """
-    unpacker = Unpacker(response.headers.get("content-encoding", "").strip().lower())
+    unpacker = Unpacker(codings_of(response.headers.get("content-encoding", "")))
     chunks = response.aiter_raw()
     try:
         with trio.move_on_after(limit):
@@ -205,4 +210,4 @@ def _how(response: httpx.Response) -> StreamEnd:
 
 
 def _coding(answer: Answer) -> str:
-    return answer.header("content-encoding").strip().lower()
+    return codings_of(answer.header("content-encoding"))

@@ -1,12 +1,14 @@
-"""What follows from a second connection, with the id of an event that the first one brought."""
+"""The check of resuming: a second connection, with the id of an event of the first one."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from penstock.doctor import advice
+from penstock.doctor.answers import why_not_a_stream
 from penstock.doctor.examination import Examination
-from penstock.doctor.observation import Answer, Observation, Resumption
+from penstock.doctor.observation import Answer, Observation, Resumption, StreamEnd
+from penstock.doctor.unpacking import can_unpack, codings_of
 from penstock.doctor.wording import Figure, Finding, Mark, quoted, seconds
 
 __all__ = ["resumed", "to_send"]
@@ -35,7 +37,10 @@ def to_send(body: Examination) -> tuple[str, str | None] | None:
 
 
 def resumed(seen: Observation, answer: Answer, body: Examination) -> Finding | None:
-    """Say whether a client that comes back gets what it missed; None if that was not tried."""
+    """Check whether a client that reconnects gets what it missed; None if that was not tried."""
+    if not seen.is_get:
+        said = f"not tried: a {seen.method} is not sent twice, as it may do its work twice"
+        return Finding("resume", Mark.SKIP, said)
     if not body.ids:
         if not body.events:
             return Finding("resume", Mark.SKIP, "no event came, and so no id")
@@ -47,30 +52,37 @@ def resumed(seen: Observation, answer: Answer, body: Examination) -> Finding | N
             return None
         said = f"not tried: {quoted(body.ids[-1])} is among ids that a header cannot have here"
         return Finding("resume", Mark.SKIP, said)
+    again = tried.answer
     figures: dict[str, Figure] = {
         "sent": tried.sent,
         "expected": tried.expected,
         "first": tried.first,
-        "status": tried.status,
+        "status": None if again is None else again.status,
+        "content_type": None if again is None else again.header("content-type") or None,
     }
-    mark, said, hints = _outcome(tried, body)
-    if body.repeated_id is not None and tried.status == 200:
+    mark, said, hints = _outcome(seen, tried, body)
+    if body.repeated_id is not None and again is not None and again.is_stream:
         mark, hints = Mark.WARN, _IDS
         said = f"several events have the id {quoted(body.repeated_id)}: nothing can go on after it"
     return Finding("resume", mark, said, hints, figures)
 
 
-def _outcome(tried: Resumption, body: Examination) -> tuple[Mark, str, tuple[str, ...]]:
+def _outcome(
+    seen: Observation, tried: Resumption, body: Examination
+) -> tuple[Mark, str, tuple[str, ...]]:
     asked = f"after {quoted(tried.sent)}"
     if tried.failure is not None:
         return Mark.FAIL, f"asked to go on {asked}: {tried.failure}", _LOG
-    if tried.status == 204:
-        return Mark.OK, f"{asked} there is no more (204)", ()
-    if tried.status != 200:
-        status = "there was no answer" if tried.status is None else f"it answered {tried.status}"
-        if tried.status is None and not tried.done:
-            return Mark.SKIP, "not waited for", ()
-        return Mark.FAIL, f"asked to go on {asked}, {status}", _ANY_ID
+    if (answer := tried.answer) is None:
+        return Mark.SKIP, "not waited for", ()
+    if answer.status == 204:
+        return _no_more(seen, tried, asked)
+    if (refused := why_not_a_stream(answer)) is not None:
+        said, hints = refused
+        return Mark.FAIL, f"asked to go on {asked}, it answered {said}", (*_ANY_ID, *hints)
+    if not can_unpack(codings_of(answer.header("content-encoding"))):
+        coding = quoted(answer.header("content-encoding"))
+        return Mark.SKIP, f"asked to go on {asked}, it answered compressed as {coding}", ()
     if (first := tried.first) is None:
         if tried.expected is None or not tried.done:
             waited = seconds(tried.waited)
@@ -90,4 +102,16 @@ def _outcome(tried: Resumption, body: Examination) -> tuple[Mark, str, tuple[str
         said = f"{asked} it went on with {quoted(first)}; what is in between cannot be seen"
         return Mark.SKIP, said, ()
     said = f"{asked} came {quoted(first)}, not {quoted(tried.expected)}: what is missed is lost"
+    return Mark.WARN, said, advice.RESUMING
+
+
+def _no_more(seen: Observation, tried: Resumption, asked: str) -> tuple[Mark, str, tuple[str, ...]]:
+    """Judge a 204, after which a browser does not come back."""
+    if tried.expected is None:
+        return Mark.OK, f"{asked} there is no more (204)", ()
+    followed = f"though {quoted(tried.expected)} had followed"
+    if seen.end is StreamEnd.HELD:
+        said = f"{asked} it answered 204, {followed}, and a browser stays away for good"
+        return Mark.FAIL, said, advice.RESUMING
+    said = f"{asked} there is no more (204), {followed}: what is missed is lost"
     return Mark.WARN, said, advice.RESUMING

@@ -1,4 +1,4 @@
-"""What follows from a body: when it came, what was in it, how it ended."""
+"""Checks of a stream's body: its timing, its content, its end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 from penstock.doctor import advice
-from penstock.doctor.examination import MAX_EVENT_SIZE, Burst, Examination, Fault
+from penstock.doctor.examination import Burst, Examination, Fault
 from penstock.doctor.observation import Answer, Observation, StreamEnd
 from penstock.doctor.wording import Figure, Finding, Mark, counted, quoted, seconds, shown, worse
 
@@ -21,6 +21,12 @@ _PAUSE: Final = 0.5
 
 # Seconds from the head on, in which a server may well send what was missed, all at once.
 _OPENING: Final = 1.0
+
+# Bytes of an event. Browsers take any size, `penstock.client` and Mercure hubs this one by default.
+_LARGE: Final = 2**20
+
+# Bytes. A stream that has sent this much of an event without its end will hardly send the end.
+_ENDLESS: Final = 16 * 2**20
 
 # Seconds without a byte after which one begins to wonder; the most usual comment comes every 15.
 _QUIET: Final = 16.0
@@ -76,9 +82,9 @@ _FAULTS: Final[dict[Fault, tuple[Mark, str, str]]] = {
         "a retry that is no number, and does not count",
         "retry: takes digits only, milliseconds",
     ),
-    Fault.DOUBLED: (
+    Fault.ENCODED_TWICE: (
         Mark.WARN,
-        "a field's name twice",
+        "the data of events is itself an event, as if it had been encoded twice",
         "hand over the data alone: the library adds data: by itself",
     ),
     Fault.WRITTEN_LINE_END: (
@@ -126,43 +132,63 @@ def begun(seen: Observation, answer: Answer, body: Examination) -> Finding:
 
 
 def delivered(seen: Observation, answer: Answer, body: Examination) -> Finding:
-    """Say whether events come one by one, or as something on the way lets them go."""
+    """Check whether events arrive one by one, or in the portions of a buffer on the way."""
     pauses = _pauses(body, seen)
     torn_apart = [(burst, pause) for burst, pause in pauses if not burst.whole]
-    later = [burst for burst in body.bursts if burst.began - body.opened_at > _OPENING]
-    later = [burst for burst in later if burst.events]
-    lumps = [burst for burst in later if burst.events > 1 and burst.ended - burst.began < _PAUSE]
-    most = max((burst.events for burst in later), default=0)
+    later = [burst for burst in _later(body) if burst.events]
+    after_pause = {id(b) for a, b in pairwise(body.bursts) if b.began - a.ended >= _PAUSE}
+    lumps = [
+        burst
+        for burst in later
+        if burst.released and id(burst) in after_pause and not _flows(burst)
+    ]
+    most = max((burst.events for burst in lumps), default=0)
+    arrivals = sum(burst.arrivals for burst in later)
     figures: dict[str, Figure] = {
         "events": body.events,
         "bursts": len(body.bursts),
         "most_events_at_once": most,
         "stopped_within_an_event": len(torn_apart),
     }
-    if length := answer.header("content-length"):
+    if (length := answer.header("content-length")) and len(body.bursts) < 2:
         said = f"Content-Length: {shown(length)}: it was gathered whole, then sent"
         return Finding("delivery", Mark.FAIL, said, advice.BUFFERING, figures)
     if not seen.readable:
-        said = f"compressed as {quoted(seen.coding)}, asked or not: where events end is not seen"
+        said = f"compressed as {quoted(seen.coding)}: where events end is not visible"
         return Finding("delivery", Mark.SKIP, said, (), figures)
     if torn_apart:
         longest = max(pause for _, pause in torn_apart)
         size = max(burst.size for burst, _ in torn_apart)
         said = f"{counted(len(torn_apart), 'time')} the bytes stopped within an event, up to "
         said = f"{said}{seconds(longest)} long"
-        if len(torn_apart) > 1 or most > 1:
+        if len(torn_apart) > 1 or any(burst.events > 1 for burst in later):
             said = f"{said}: a buffer is let go, {size} bytes at a time, when it is full"
             return Finding("delivery", Mark.FAIL, said, advice.BUFFERING, figures)
         return Finding("delivery", Mark.WARN, said, advice.BUFFERING, figures)
     if len(lumps) >= 2 and len(lumps) >= 0.8 * len(later):
         said = f"events come in bursts of up to {most}: sent so, or held back on the way"
         return Finding("delivery", Mark.WARN, said, advice.BUFFERING, figures)
-    if len(later) < 2:
+    if arrivals < 2 or (len(later) < 2 and not any(map(_flows, later))):
         said = f"{counted(body.events, 'event')} in {seconds(_watched(seen, answer))}: too few"
         said = f"{said} to tell whether something holds them back"
         return Finding("delivery", Mark.SKIP, said, (), figures)
-    said = f"{counted(sum(burst.events for burst in later), 'event')} in {len(later)} arrivals"
+    said = f"{counted(sum(burst.events for burst in later), 'event')} in {arrivals} arrivals"
     return Finding("delivery", Mark.OK, f"{said}, none cut in two", (), figures)
+
+
+def _later(body: Examination) -> list[Burst]:
+    """Return the bursts that are more than the replay at a stream's beginning."""
+    return [
+        burst
+        for burst in body.bursts
+        if burst.began - body.opened_at > _OPENING
+        or (_flows(burst) and burst.ended - body.opened_at > _OPENING)
+    ]
+
+
+def _flows(burst: Burst) -> bool:
+    """Tell whether events kept arriving for so long that nothing can have held them back."""
+    return burst.ended - burst.began >= _PAUSE and burst.arrivals > 1
 
 
 def formed(seen: Observation, answer: Answer, body: Examination) -> Finding:
@@ -170,11 +196,12 @@ def formed(seen: Observation, answer: Answer, body: Examination) -> Finding:
     figures: dict[str, Figure] = {
         "bytes": body.size,
         "events": body.events,
+        "largest_event": body.largest_event,
         "comments": body.comments,
         "faults": [str(fault) for fault in body.faults],
     }
     if not seen.readable:
-        said = f"compressed as {quoted(seen.coding)}, asked or not: it cannot be looked into"
+        said = f"compressed as {quoted(seen.coding)}: it cannot be looked into"
         return Finding("format", Mark.SKIP, said, (), figures)
     if not body.size:
         return Finding("format", Mark.SKIP, "nothing came", (), figures)
@@ -189,18 +216,20 @@ def formed(seen: Observation, answer: Answer, body: Examination) -> Finding:
 def _oddities(seen: Observation, body: Examination) -> list[tuple[Mark, str, str]]:
     """Return, of each thing that is wrong with a format: how bad, what it is, what to do."""
     odd: list[tuple[Mark, str, str]] = []
-    # Of a page of HTML, all else follows.
-    faults = [Fault.HTML] if Fault.HTML in body.faults else _FAULTS
-    for fault in faults:
-        if (found := body.faults.get(fault)) is not None:
+    faults = body.faults
+    # In a page of HTML, every line is a fault.
+    for fault in [Fault.HTML] if Fault.HTML in faults else _FAULTS:
+        if (found := faults.get(fault)) is not None:
             mark, words, hint = _FAULTS[fault]
             said = f"line {found.line} {quoted(found.excerpt)}: {words}"
             lines = "" if found.count == 1 else f" ({found.count} lines)"
             odd.append((mark, f"{said}{lines}", hint))
-    if body.too_large:
-        said = f"an event or a line of more than {MAX_EVENT_SIZE} bytes"
-        hint = "send the address of what is large; is there an empty line after each event?"
-        odd.append((Mark.FAIL, said, hint))
+    if body.largest_event > _LARGE:
+        said = f"an event of {body.largest_event} bytes: browsers take it, clients with a limit not"
+        odd.append((Mark.WARN, said, "send the address of what is large"))
+    if body.unfinished_size > _ENDLESS:
+        said = f"{body.unfinished_size} bytes of one event, and no end of it"
+        odd.append((Mark.FAIL, said, "is there an empty line after each event?"))
     if body.unfinished and seen.end in (StreamEnd.ENDED, StreamEnd.CLOSED):
         said = "it ended within an event, which no client hears"
         odd.append((Mark.FAIL, said, "end each event with an empty line, the last one, too"))
@@ -227,6 +256,9 @@ def held(seen: Observation, answer: Answer, body: Examination) -> Finding:
         return Finding("held", Mark.FAIL, said, (_LOGS, *limits), figures)
     if seen.end in (StreamEnd.ENDED, StreamEnd.CLOSED):
         how = "ended" if seen.end is StreamEnd.ENDED else "closed (ended or cut: it does not say)"
+        if not seen.is_get:
+            said = f"{how} after {seconds(watched)}{_signs(body)}, as the answer to a {seen.method}"
+            return Finding("held", Mark.OK, f"{said} does", (), figures)
         said = f"{how} after {seconds(watched)}: a browser comes back {_comes_back(body)}"
         meant = "is that meant? A stream stays open; 204 tells clients to stay away for good"
         if _by_silence(last, silence):

@@ -63,6 +63,9 @@ class Restart:
 
         Called when nothing is running any more. It does not return then: of this program nothing is
         left, and `atexit` functions do not run. A signal before and after it ends the process.
+
+        Raises:
+          SystemExit: the command cannot be started again; the log says why.
         """
         if not self.due:
             return
@@ -70,4 +73,8 @@ class Restart:
         _logger.info("Starting again: %s", shlex.join(command))
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(sys.executable, command)
+        try:
+            os.execv(sys.executable, command)
+        except OSError as error:
+            _logger.error("Cannot start again: %s: %s", sys.executable, error.strerror)
+            raise SystemExit(1) from None

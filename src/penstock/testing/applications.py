@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from penstock.testing.blocks import is_cancellation, raise_first
 from penstock.testing.leaks import left_over, open_things, tell
 from penstock.testing.lifespan import Lifespan
 
@@ -53,33 +54,32 @@ async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[Ap
     lifespan = Lifespan(app)
     raised: BaseException | None = None
     complaint: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lifespan.live, name="lifespan of the application")
-        try:
-            await lifespan.start()
-            before = _there(lifespan, ())
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lifespan.live, name="lifespan of the application")
             try:
-                yield app
-            except BaseException as error:  # noqa: ASYNC103 - raised again below, as it was: the
-                raised = error  # nursery would wrap it in a group
-            if raised is None:
-                left = await left_over(lambda: _there(lifespan, allow) - before)
-                if left:
-                    complaint = AssertionError(f"the application has left:\n{tell(left)}")
-            await lifespan.stop()
-        except (AssertionError, trio.TooSlowError) as error:
-            if complaint is None:
-                complaint = error
-            else:
-                complaint.add_note(str(error))
-        finally:
-            lifespan.cancel()
-    if raised is not None:
-        if complaint is not None:
-            raised.add_note(str(complaint))
-        raise raised
-    if complaint is not None:
-        raise complaint
+                await lifespan.start()
+                before = _there(lifespan, ())
+                try:
+                    yield app
+                except BaseException as error:  # noqa: ASYNC103 - raised again below, as it was:
+                    raised = error  # the nursery would wrap it in a group
+                if raised is None:
+                    left = await left_over(lambda: _there(lifespan, allow) - before)
+                    if left:
+                        complaint = AssertionError(f"the application has left:\n{tell(left)}")
+                await lifespan.stop()
+            except (AssertionError, trio.TooSlowError) as error:
+                if complaint is None:
+                    complaint = error
+                else:
+                    complaint.add_note(str(error))
+            finally:
+                lifespan.cancel()
+    except BaseException as error:  # noqa: ASYNC103 - raised again, or the block's own is
+        if raised is None or not is_cancellation(error):
+            raise
+    raise_first(raised, complaint)
 
 
 def _there(lifespan: Lifespan, allow: Collection[str]) -> set[object]:

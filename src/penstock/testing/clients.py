@@ -32,12 +32,13 @@ class FakeClient:
       app: the application.
       path: what to ask for, as in a URL; its query, if it has one, goes behind a ``?``.
       method: of the request.
-      headers: of the request; ``Host`` is there already.
+      headers: of the request, in addition to ``Host``. Nothing else is sent unless it is here: no
+        ``Accept``, for one.
       http_version: as in the ASGI scope.
       extensions: what the server offers in the ASGI scope.
       takes: how many messages of the body it takes before it stops reading; see `StalledClient`.
       client: its address and port, or None for a Unix socket.
-      content: the body of the request.
+      content: the body of the request; its Content-Length is sent unless the headers have one.
 
     Attributes:
       scope: the ASGI scope.
@@ -61,6 +62,8 @@ class FakeClient:
         content: bytes = b"",
     ) -> None:
         given = {"host": "example.org", **(headers or {})}
+        if content and not {"content-length", "transfer-encoding"} & {k.lower() for k in given}:
+            given["content-length"] = str(len(content))
         path, _, query = path.partition("?")
         self.scope: dict[str, Any] = {
             "type": "http",

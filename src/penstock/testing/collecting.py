@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import final
 
 import trio
 
 from penstock.event import ServerSentEvent
 from penstock.stream.producer import Producer, check_producer, not_an_event, start_producer
-from penstock.testing.waiting import longest_wait
+from penstock.testing.waiting import Patience, longest_wait
 
 __all__ = ["collect"]
 
@@ -40,14 +40,14 @@ async def collect(producer: Producer, count: int | None = None) -> list[ServerSe
     if count is not None and count < 1:
         raise ValueError(f"count must be 1 or more: {count}")
     await trio.lowlevel.checkpoint()
-    with trio.CancelScope() as scope:
-        collector = _Collector(count, scope)
+    with Patience(longest_wait()) as patience:
+        collector = _Collector(count, patience)
         await start_producer(producer, collector)
-    if scope.cancelled_caught and not collector.complete:
+    if patience.exhausted and not collector.complete:
         wanted = "its end" if count is None else f"{count} events"
         raise trio.TooSlowError(
             f"the producer {producer!r} sent {len(collector.events)} events, and nothing more "
-            f"within {collector.patience:g} s: not {wanted}"
+            f"within {patience.seconds:g} s: not {wanted}"
         )
     return collector.events
 
@@ -56,13 +56,11 @@ async def collect(producer: Producer, count: int | None = None) -> list[ServerSe
 class _Collector(trio.abc.SendChannel[ServerSentEvent]):
     """A producer's end of the channel: keeps what is sent, and cancels when it has enough."""
 
-    def __init__(self, count: int | None, scope: trio.CancelScope) -> None:
+    def __init__(self, count: int | None, patience: Patience) -> None:
         self.events: list[ServerSentEvent] = []
-        self.patience: Final = longest_wait()
         self._count = count
-        self._scope = scope
+        self._patience = patience
         self._closed = False
-        self._put_off()
 
     @property
     def complete(self) -> bool:
@@ -77,13 +75,10 @@ class _Collector(trio.abc.SendChannel[ServerSentEvent]):
         if self.complete:  # a farewell, of one that is cancelled already
             return
         self.events.append(value)
-        self._put_off()
+        self._patience.renew()
         if self.complete:
-            self._scope.cancel()
+            self._patience.scope.cancel()
 
     async def aclose(self) -> None:
         self._closed = True
         await trio.lowlevel.checkpoint()
-
-    def _put_off(self) -> None:
-        self._scope.deadline = trio.current_time() + self.patience

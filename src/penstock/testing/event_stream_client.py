@@ -16,7 +16,7 @@ from penstock.stream import EventStream
 from penstock.stream.group import STREAM_GROUP
 from penstock.testing.clients import FakeClient
 from penstock.testing.leaks import below, tell
-from penstock.testing.waiting import News, wait_until
+from penstock.testing.waiting import News, Patience, wait_until
 
 __all__ = ["EventStreamClient"]
 
@@ -205,7 +205,7 @@ class EventStreamClient(FakeClient):
           what there is to complain of.
         """
         self.disconnect()
-        with trio.move_on_after(grace):
+        with Patience(grace):
             while not self._finished:
                 await self._news.wait()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -20,6 +21,7 @@ from penstock.testing.bounds import (
     check_size,
     check_topics_that_went,
 )
+from penstock.testing.leaks import below, tell
 from penstock.testing.rules import (
     HUGE,
     MANY,
@@ -32,11 +34,16 @@ from penstock.testing.rules import (
     read,
     require,
 )
+from penstock.testing.waiting import Patience
 
 __all__ = ["check_history"]
 
 
-async def check_history(maker: Callable[..., History]) -> None:
+# Seconds that a check may take: many times what a slow machine and a slow history need.
+_PATIENCE: Final = 30.0
+
+
+async def check_history(maker: Callable[..., History], *, patience: float = _PATIENCE) -> None:
     """Check that a history keeps to `penstock.history.History`.
 
         async def test_my_history(tmp_path):
@@ -49,20 +56,32 @@ async def check_history(maker: Callable[..., History]) -> None:
       maker: returns a new history each time, which is empty and not open. It is given bounds as
         keywords: none, or one of ``count``, ``size``, ``age`` and ``per_topic``, as in `Bounds`;
         nothing else may bound it.
+      patience: seconds of real time, on any clock, after which one of the checks is given up.
 
     Raises:
-      AssertionError: the history does not keep to the rule that the message names.
+      AssertionError: the history does not keep to the rule that the message names, or a call of it
+        does not return: the message says where it waits.
 
     Cancellation:
-      Checkpoints throughout; the history being checked is closed.
+      Checkpoints throughout; the history being checked is closed. One that shields itself from
+      being cancelled, for ever, keeps this from returning.
     """
+    checking = trio.lowlevel.current_task()
     for check in (
         *(_check_empty, _check_order, _check_pages, _check_limits, _check_topics, _check_ids),
         *(_check_content, _check_batches, _check_reading_meanwhile, _check_cancelled),
         *(_check_reopened, check_count, check_size, check_per_topic, check_age),
         *(check_shared_topics, check_quiet_topics, check_topics_that_went),
     ):
-        await check(maker)
+        limit = Patience(patience, real=True, look=lambda: tell(below(checking)))
+        with limit:
+            await check(maker)
+        if limit.exhausted:
+            what = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
+            raise AssertionError(
+                f"the history breaks this rule: every call returns; in the check of {what}, one "
+                f"did not within {patience:g} s:\n{limit.tasks}"
+            )
 
 
 async def _check_empty(maker: Callable[..., History]) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from penstock.hub import Hub
 from penstock.stream import EventStream
+from penstock.testing.waiting import pause
 
 __all__ = ["GRACE", "below", "left_over", "no_leaks", "open_things", "tell"]
 
@@ -24,8 +25,8 @@ Task: TypeAlias = trio.lowlevel.Task
 # Seconds: twice what the guarantee gives a client that stopped reading before it left.
 GRACE: Final = 1.0
 
-# Seconds between two looks at whether something has gone.
-_PAUSE: Final = 0.05
+# Seconds between two looks at whether something has gone; a sixteenth, which adds up exactly.
+_PAUSE: Final = 1 / 16
 
 
 @asynccontextmanager
@@ -71,16 +72,16 @@ def below(task: Task) -> Iterator[Task]:
 
 
 async def left_over(look: Callable[[], set[object]]) -> set[object]:
-    """Return what is found still when the grace is over; nothing as soon as nothing is found.
+    """Return what is still found when the grace is over; nothing as soon as nothing is found.
 
     Cancellation:
       A checkpoint if something is found.
     """
-    until = trio.current_time() + GRACE
-    while (left := look()) and trio.current_time() < until:  # noqa: ASYNC110 - see below
-        # What goes does not say so: there is no event to wait for.
-        await trio.sleep(min(_PAUSE, until - trio.current_time()))
-    return left
+    for _ in range(round(GRACE / _PAUSE)):
+        if not (left := look()):
+            return left
+        await pause(_PAUSE)  # there is no event to wait for: what ends does not say so
+    return look()
 
 
 def tell(left: Iterable[object]) -> str:

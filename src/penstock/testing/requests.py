@@ -1,6 +1,6 @@
-"""A request of an application: made, and gone with the block.
+"""A request to an application, for the length of a block.
 
-An application is called as a server calls it, with ASGI's messages; nothing is listened on.
+The application is called as a server calls it, with ASGI's messages; no socket is involved.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from urllib.parse import urlencode
 
 import trio
 
+from penstock.testing.blocks import is_cancellation, raise_first
 from penstock.testing.event_stream_client import EventStreamClient
 from penstock.testing.leaks import GRACE
 
 __all__ = ["open_client"]
 
-# As a browser's EventSource sends them.
-_HEADERS: Final = {"accept": "text/event-stream", "cache-control": "no-cache"}
+# What a browser's EventSource sends, which has no method but GET; what fetch, curl, httpx send.
+_EVENT_SOURCE: Final = {"accept": "text/event-stream", "cache-control": "no-cache"}
+_PROGRAM: Final = {"accept": "*/*"}
 
 
 @asynccontextmanager
@@ -30,6 +32,7 @@ async def open_client(
     *,
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
+    accept: str | None = "",
     last_event_id: str | None = None,
     json: Any = None,
     data: str | bytes | Mapping[str, str] | None = None,
@@ -53,7 +56,13 @@ async def open_client(
         a hub, needs `open_app` round this.
       path: what to ask for, with its query behind a ``?``, as in a URL.
       method: of the request.
-      headers: of the request, beside those that a browser's EventSource sends.
+      headers: of the request, in addition to Accept and, for a GET, the Cache-Control of a
+        browser's EventSource; those given here replace them.
+      accept: the header Accept, which decides what an application that negotiates answers:
+        ``"application/json"`` is what the clients of OpenAI and Anthropic send, also for streams;
+        None sends none. The default depends on the method: for GET it is that of a browser's
+        EventSource, ``"text/event-stream"``; for others, which no EventSource has, it is that of
+        fetch, curl and httpx, ``"*/*"``.
       last_event_id: where a client that comes back goes on: ``first.last_event_id``.
       json: a value to send as JSON.
       data: a body to send; a mapping goes as a form.
@@ -76,30 +85,35 @@ async def open_client(
       ever, keeps it from being left.
     """
     content, implied = _content(json, data)
+    usual = dict(_EVENT_SOURCE if method == "GET" else _PROGRAM)
+    if accept is None:
+        del usual["accept"]
+    elif accept:
+        usual["accept"] = accept
     asking = EventStreamClient(
         app,
         path,
         method=method,
-        headers=_merged(_HEADERS, implied, headers or {}),
+        headers=_merged(usual, implied, headers or {}),
         last_event_id=last_event_id,
         takes=takes,
         content=content,
     )
     raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(asking._ask, name=f"application for {method} {path}")
-        try:
-            await asking._answered()
-            yield asking
-        except BaseException as error:  # noqa: ASYNC103 - raised again below, out of the nursery,
-            raised = error  # which would wrap it in a group
-        complaint = await asking._leave(grace)
-    if raised is not None:
-        if complaint is not None:
-            raised.add_note(str(complaint))
-        raise raised
-    if complaint is not None:
-        raise complaint
+    complaint: AssertionError | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asking._ask, name=f"application for {method} {path}")
+            try:
+                await asking._answered()
+                yield asking
+            except BaseException as error:  # noqa: ASYNC103 - raised again below, out of the
+                raised = error  # nursery, which would wrap it in a group
+            complaint = await asking._leave(grace)
+    except BaseException as error:  # noqa: ASYNC103 - raised again, or the block's own is
+        if raised is None or not is_cancellation(error):
+            raise
+    raise_first(raised, complaint)
 
 
 def _merged(*several: Mapping[str, str]) -> dict[str, str]:
@@ -127,4 +141,4 @@ def _content(
         content, kind = data, "application/octet-stream"
     else:
         return b"", {}
-    return content, {"content-type": kind, "content-length": str(len(content))}
+    return content, {"content-type": kind}

@@ -15,7 +15,10 @@ import trio
 from penstock.decode import EventStreamDecoder
 from penstock.demo.fates.silence import fall_silent
 
-__all__ = ["Client", "Unanswered", "Where"]
+__all__ = ["KEY", "Client", "Unanswered", "Where"]
+
+# The header in which a client shows whose stream it wants.
+KEY: Final = "Penstock-Fate-Key"
 
 # Bytes of the kernel's receive buffer for a client that does not read: then it is the server that
 # has what it does not take. The kernel doubles it.
@@ -97,13 +100,18 @@ class Client:
                 await stream.do_handshake()
             yield cls(connection, stream, where.authority)
 
-    async def ask(self, path: str) -> None:
+    async def ask(self, path: str, key: str) -> None:
         """Ask for a stream, and wait until its first bytes have come.
+
+        Args:
+          path: of the stream.
+          key: shows that the stream is this client's; a header, since paths are there for all to
+            see in the tree.
 
         Raises:
           Unanswered: something else came.
         """
-        headers = [("Host", self._host), ("Accept", "text/event-stream")]
+        headers = [("Host", self._host), ("Accept", "text/event-stream"), (KEY, key)]
         head = self._h11.send(h11.Request(method="GET", target=path, headers=headers))
         self._h11.send(h11.EndOfMessage())
         await self._stream.send_all(head or b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable
 from typing import Any, Final, final
 
@@ -73,11 +74,11 @@ class Fates:
         self._runs.append(run)
         return run.row()
 
-    def claim(self, number: int) -> Run | None:
-        """Return the client with this number, which has come for its stream; each comes once."""
+    def claim(self, number: int, key: str) -> Run | None:
+        """Return the client with this number if the key is its own; each claims its stream once."""
         for run in self._runs:
             if run.number == number and run.stream is None and not run.over:
-                return run
+                return run if secrets.compare_digest(run.key.encode(), key.encode()) else None
         return None
 
     def rows(self) -> list[dict[str, Any]]:
@@ -114,7 +115,7 @@ async def _meet(run: Run, where: Where) -> None:
     """Connect, meet the fate, and wait for the stream's end on the server."""
     async with Client.connected(where, small=run.fate.name in _STALLED) as client:
         with trio.fail_after(_BEGIN):
-            await client.ask(f"/fates/{run.number}")
+            await client.ask(f"/fates/{run.number}", run.key)
         stream = run.stream
         if stream is None:
             raise Unanswered("something else than this demonstration answered")

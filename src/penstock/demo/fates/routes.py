@@ -1,7 +1,7 @@
-"""The routes of what hurts: a client with a fate, a crowd, and a drain.
+"""The destructive routes: a client with a fate, a crowd, and a drain.
 
-They answer to the demonstration's own page only, and to who is on this machine, unless it was
-started with `penstock.demo.access.HURT`.
+They answer to the demonstration's own page only, on this machine, unless the environment variable
+`penstock.demo.access.HURT` opens them to everybody, or closes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quart_trio import QuartTrio
 
 from penstock.demo.access import HURT, is_of_the_page, why_not_hurt
 from penstock.demo.answers import answer
-from penstock.demo.fates.client import Where
+from penstock.demo.fates.client import KEY, Where
 from penstock.demo.fates.crowds import CROWD, Crowds, NoRoom
 from penstock.demo.fates.fates import LIMIT, Fates, TooMany
 from penstock.demo.fates.silence import why_not_silent
@@ -48,7 +48,7 @@ class Hurting(NamedTuple):
 
 def add_fate_routes(app: QuartTrio) -> Hurting:
     """Give an application ``/fates``, ``/crowd`` and ``/drain``; return what they start."""
-    everyone = os.environ.get(HURT) == "1"
+    switch = os.environ.get(HURT, "").strip()
 
     def nursery() -> trio.Nursery:
         running: trio.Nursery = app.nursery  # of the lifespan that is being served
@@ -57,32 +57,35 @@ def add_fate_routes(app: QuartTrio) -> Hurting:
     fates, crowds = hurting = Hurting(Fates(nursery), Crowds(nursery))
 
     def refusal() -> Response | None:
-        why = why_not_hurt(everyone=everyone)
-        if why is None and not is_of_the_page():
+        if (refused := why_not_hurt(switch)) is not None:
+            return answer(403, error=refused.sentence)
+        if not is_of_the_page():
             why = "what hurts answers to the demonstration's own page only (Origin)"
-        return None if why is None else answer(403, error=why)
+            return answer(403, error=why)
+        return None
 
     @app.get("/fates")
     async def offered() -> Response:
-        why = why_not_hurt(everyone=everyone)
+        refused = why_not_hurt(switch)
+        short = None if refused is None else refused.short
         settings = _settings()
         return answer(
             200,
-            allowed=why is None,
-            why=why,
+            allowed=refused is None,
+            why=None if refused is None else refused.sentence,
             limit=LIMIT,
             fates=[
                 {
                     "name": fate.name,
                     "title": fate.title,
-                    "why_not": _why_not(fate.name),
+                    "why_not": short or _why_not(fate.name),
                     "promise": promise_of(fate, settings).as_json(),
                 }
                 for fate in FATES.values()
             ],
             rows=fates.rows(),
             crowd=crowds.state(),
-            drain={"why_not": _why_no_drain(), "text": _about_drain(settings)},
+            drain={"why_not": short or _why_no_drain(), "text": _about_drain(settings)},
         )
 
     @app.post("/fates/<name>")
@@ -101,7 +104,8 @@ def add_fate_routes(app: QuartTrio) -> Hurting:
 
     @app.get("/fates/<int:number>")
     async def stream(number: int) -> Response:
-        run = None if request.method == "HEAD" else fates.claim(number)
+        key = request.headers.get(KEY, "")
+        run = None if request.method == "HEAD" else fates.claim(number, key)
         if run is None:
             return answer(404, error="no client with this number is to come")
         response = EventSourceResponse(run.producer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any, Final, final
 
@@ -25,6 +26,7 @@ class Run:
 
     Attributes:
       number: by which it asks for its stream.
+      key: without which nobody gets that stream; nobody is told it.
       fate: its own.
       promise: what was promised for it when it was started.
       scope: all that the client does is in it.
@@ -37,6 +39,7 @@ class Run:
 
     def __init__(self, number: int, fate: Fate, promise: Promise) -> None:
         self.number: int = number
+        self.key: str = secrets.token_urlsafe(16)
         self.fate: Fate = fate
         self.promise: Promise = promise
         self.scope: trio.CancelScope = trio.CancelScope()

@@ -28,7 +28,8 @@ __all__ = [
 HEALTHY_EVENTS: Final = 10
 HEALTHY_PERIOD: Final = 0.25
 
-# Seconds that the server may take beyond its time-out for a client that does not read.
+# Seconds that the server may take beyond its time-out for a client that does not read, and to send
+# the last bytes of a stream whose producer has ended.
 _GRACE: Final = 0.5
 
 # Seconds within which a closed connection is noticed; also when the server is busy.
@@ -87,10 +88,10 @@ def promise_of(fate: Fate, settings: Settings | None) -> Promise:
 def _healthy(settings: Settings) -> Promise:
     seconds = HEALTHY_EVENTS * HEALTHY_PERIOD
     text = (
-        f"finished: its producer sends {HEALTHY_EVENTS} events in {seconds:g} s and returns, "
-        "and it hears them all"
+        f"finished within {_GRACE:g} s of its end: its producer sends {HEALTHY_EVENTS} events in "
+        f"{seconds:g} s and returns, and it hears them all"
     )
-    return Promise((CloseReason.FINISHED,), None, text)
+    return Promise((CloseReason.FINISHED,), round(_GRACE * 1000), text)
 
 
 def _at_once(settings: Settings) -> Promise:
@@ -118,8 +119,11 @@ def _vanished(settings: Settings) -> Promise:
 
 
 def _raised(settings: Settings) -> Promise:
-    text = "failed: that stream ends, with one traceback in the log, and no other notices"
-    return Promise((CloseReason.FAILED,), None, text)
+    text = (
+        f"failed within {_GRACE:g} s: that stream ends, with one traceback in the log, and no "
+        "other notices"
+    )
+    return Promise((CloseReason.FAILED,), round(_GRACE * 1000), text)
 
 
 FATES: Final = {

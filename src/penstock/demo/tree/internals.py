@@ -1,15 +1,20 @@
-"""What Trio 0.35 knows of its tasks and does not publish; read here only, and never changed.
+"""What Trio knows of its tasks and does not publish; only read, never changed.
 
-Trio publishes the scopes of nurseries, and no others. Those that `trio.move_on_after` and its like
-open, with the deadlines one wants to see, are in a chain that begins at ``Task._cancel_status``:
-each has a scope, and a parent that is outside it. Tasks are numbered in the order in which they
-were started, by ``Task._counter``. Tests fail when either has become something else.
+Trio publishes its tasks, their nurseries and the scopes of those. It does not publish the scopes
+that `trio.move_on_after` and its like open, which carry the deadlines that are worth drawing (they
+are a chain that begins at ``Task._cancel_status``), nor the order in which tasks were started
+(``Task._counter``).
+
+Rule: a detail that another version of Trio keeps elsewhere is left out of the picture, or made up
+for from what is public. It is never an error.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import count
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -29,9 +34,20 @@ class Scoped(NamedTuple):
 
 _NONE: Final = Scoped(math.inf, False, False)
 
+# The order in which tasks were first looked at, for a Trio that does not number them.
+_first_seen: WeakKeyDictionary[trio.lowlevel.Task, int] = WeakKeyDictionary()
+_order: Final = count()
+
 
 def scoped(task: trio.lowlevel.Task) -> Scoped:
     """Return what the scopes say that a task opened itself, except for those of its nurseries."""
+    try:
+        return _own_scopes(task)
+    except AttributeError:
+        return Scoped(math.inf, _is_reached(task.parent_nursery), False)
+
+
+def _own_scopes(task: trio.lowlevel.Task) -> Scoped:
     inside: Any = task
     status = inside._cancel_status
     if status is None:  # it has ended
@@ -53,19 +69,49 @@ def scoped(task: trio.lowlevel.Task) -> Scoped:
 
 def scoped_nursery(nursery: trio.Nursery) -> Scoped:
     """Return what a nursery's own scope says."""
-    inside: Any = nursery
     scope = nursery.cancel_scope
-    return Scoped(scope.deadline, inside._cancel_status.effectively_cancelled, scope.shield)
+    return Scoped(scope.deadline, _is_cancelled(nursery), scope.shield)
 
 
 def age(task: trio.lowlevel.Task) -> int:
-    """Return a number that is smaller for tasks that were started before."""
+    """Return a number that is smaller for tasks that were started, or at least seen, before."""
     inside: Any = task
-    number: int = inside._counter
+    try:
+        number: int = inside._counter
+    except AttributeError:
+        if task not in _first_seen:
+            _first_seen[task] = next(_order)
+        number = _first_seen[task]
     return number
 
 
 def exited_cancelled(task: trio.lowlevel.Task) -> bool:
     """Return whether a task that ends now was in a nursery that a cancellation had reached."""
-    nursery: Any = task.parent_nursery
-    return nursery is not None and bool(nursery._cancel_status.effectively_cancelled)
+    return task.parent_nursery is not None and _is_cancelled(task.parent_nursery)
+
+
+def _is_cancelled(nursery: trio.Nursery) -> bool:
+    inside: Any = nursery
+    try:
+        return bool(inside._cancel_status.effectively_cancelled)
+    except AttributeError:
+        return _is_reached(nursery)
+
+
+def _is_reached(nursery: trio.Nursery | None) -> bool:
+    """Tell whether a cancellation reaches a nursery, as far as nurseries are concerned.
+
+    A scope between two nurseries, as of `trio.move_on_after`, is not public, and not looked at.
+    """
+    while nursery is not None:
+        opener = nursery.parent_task
+        # Of one task's nurseries, which it opened one in the other, the outermost is the first.
+        inside = opener.child_nurseries
+        inside = inside[: inside.index(nursery) + 1] if nursery in inside else [nursery]
+        for each in reversed(inside):
+            if each.cancel_scope.cancel_called:
+                return True
+            if each.cancel_scope.shield:
+                return False
+        nursery = opener.parent_nursery
+    return False

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, final
 
+from penstock.demo.tree.names import masked
 from penstock.demo.tree.node import Node, Picture, differences
 from penstock.event import ServerSentEvent
 
@@ -47,7 +48,8 @@ class Record:
         self._kept = kept
         self._moments: dict[int, Moment] = {}  # the oldest first
         self._last = 0
-        self._said: dict[int | None, str] = {}  # of the last moment, by the moment it is told after
+        # The last moment as JSON, by the moment that the watcher has seen, and for whom it is.
+        self._said: dict[tuple[int | None, bool], str] = {}
 
     def add(self, moment: Moment) -> None:
         """Note a moment, unless nothing is otherwise than in the one before."""
@@ -60,20 +62,23 @@ class Record:
         while len(self._moments) > self._kept:
             del self._moments[next(iter(self._moments))]
 
-    def event_since(self, event_id: str | None, *, now: int) -> ServerSentEvent | None:
+    def event_since(
+        self, event_id: str | None, *, now: int, mask: bool = False
+    ) -> ServerSentEvent | None:
         """Return the event that brings a watcher to the last moment, or None when it is there.
 
         Args:
           event_id: the id of the last event that it was told; None if it was told nothing.
           now: milliseconds of Unix time, by which it can set its clock.
+          mask: whether aliases stand for addresses.
         """
         seen = self._number(event_id)
         if seen == self._last:
             return None
-        said = self._said.get(seen)
+        said = self._said.get((seen, mask))
         if said is None:
-            said = self._said[seen] = json.dumps(
-                self._all() if seen is None else self._changes(seen),
+            said = self._said[seen, mask] = json.dumps(
+                self._all(mask) if seen is None else self._changes(seen, mask),
                 ensure_ascii=False,
                 separators=(",", ":"),
             )
@@ -93,18 +98,18 @@ class Record:
         number = int(digits)
         return number if number in self._moments else None
 
-    def _all(self) -> dict[str, Any]:
+    def _all(self, mask: bool) -> dict[str, Any]:
         moment = self._moments[self._last]
-        return {"nodes": _told(moment.picture), "facts": moment.facts}
+        return {"nodes": _told(moment.picture, mask), "facts": moment.facts}
 
-    def _changes(self, seen: int) -> dict[str, Any]:
+    def _changes(self, seen: int, mask: bool) -> dict[str, Any]:
         before, after = self._moments[seen], self._moments[self._last]
         put, gone = differences(before.picture, after.picture)
         since = (self._moments[number].cancelled for number in range(seen + 1, self._last + 1))
         cancelled = frozenset().union(*since)
         known = before.facts
         return {
-            "put": _told(put),
+            "put": _told(put, mask),
             "gone": gone,
             "cancelled": [number for number in gone if number in cancelled],
             "facts": {
@@ -115,16 +120,20 @@ class Record:
         }
 
 
-def _told(nodes: Mapping[int, Node]) -> list[dict[str, Any]]:
-    """Return nodes as JSON has them: what is as it mostly is goes without saying."""
+def _told(nodes: Mapping[int, Node], mask: bool) -> list[dict[str, Any]]:
+    """Return nodes as JSON has them; fields with default values are omitted."""
     return [
         {
             "id": number,
             **{
                 name: value
-                for name, value in node._asdict().items()
+                for name, value in _shown(node, mask)._asdict().items()
                 if value != Node._field_defaults.get(name, ...)
             },
         }
         for number, node in nodes.items()
     ]
+
+
+def _shown(node: Node, mask: bool) -> Node:
+    return node._replace(name=masked(node.name)) if mask else node

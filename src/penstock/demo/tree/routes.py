@@ -8,6 +8,7 @@ from typing import Any, Final
 from quart import request
 from quart_trio import QuartTrio
 
+from penstock.demo.access import is_of_this_machine
 from penstock.demo.tree.figures import Figures
 from penstock.demo.tree.lesson import Lesson
 from penstock.demo.tree.watch import Look, Watch
@@ -25,6 +26,8 @@ def add_tree_route(
     app: QuartTrio, lesson: Producer, facts: Callable[[], Mapping[str, Any]]
 ) -> None:
     """Give an application ``GET /tree``, the stream that draws it.
+
+    Visitors from elsewhere see aliases in place of the addresses of clients.
 
     Args:
       app: the application.
@@ -48,6 +51,12 @@ def add_tree_route(
         offered: Mapping[str, Any] = request.scope.get("extensions") or {}
         figures.group = offered.get(STREAM_GROUP)
         client = request.scope.get("client")
-        you = f"{client[0]}:{client[1]}" if client else ""
+        you = _authority(*client[:2]) if client else ""
+        mask = not is_of_this_machine()
         # One event may wait for a slow watcher; the next tells what has happened meanwhile.
-        return EventSourceResponse(watch.producer(you, last_event_id()), buffer=1)
+        return EventSourceResponse(watch.producer(you, last_event_id(), mask=mask), buffer=1)
+
+
+def _authority(host: str, port: int) -> str:
+    """Return an address as the names of connections have it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

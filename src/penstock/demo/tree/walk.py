@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, final
 import trio
 
 from penstock.demo.tree.internals import Scoped, age, scoped, scoped_nursery
+from penstock.demo.tree.names import fit
 from penstock.demo.tree.node import Kind, Node, Picture
 from penstock.demo.tree.waits import words_for
 
@@ -145,7 +146,7 @@ def _waits_for(task: _Task) -> str:
 
 def _name(task: _Task) -> str:
     """Return a task's name: as it was given, or without the modules of its function."""
-    name = task.name
+    name = fit(task.name)
     if " " in name or "." not in name:
         return name
     return name.replace(".<locals>", "").rsplit(".", 1)[-1].lstrip("_")

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, final
 import trio
 
 from penstock.demo.tree.internals import exited_cancelled
+from penstock.demo.tree.names import masked
 from penstock.demo.tree.record import Moment, Record
 from penstock.demo.tree.walk import Walker
 from penstock.event import ServerSentEvent
@@ -61,7 +62,7 @@ class Watch:
         self._spent = 0.0
         self._frame: int | None = None  # the last that was looked at, if somebody watched since
 
-    def producer(self, you: str, event_id: str | None) -> Producer:
+    def producer(self, you: str, event_id: str | None, *, mask: bool = False) -> Producer:
         """Return the producer for one watcher.
 
         Its events are ``you``, with a name; then ``snapshot``, with everything, and ``change``,
@@ -71,6 +72,7 @@ class Watch:
         Args:
           you: what the watcher's own stream can be known by.
           event_id: the id of the last event that it was told before it came back, or None.
+          mask: whether aliases stand for the addresses of clients, its own included.
 
         Cancellation:
           The producer can be cancelled wherever it waits; the last to go ends what is done.
@@ -78,13 +80,16 @@ class Watch:
 
         async def watch(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
             told = event_id
-            await events.send(ServerSentEvent(you, event="you", retry=self._retry))
+            await events.send(
+                ServerSentEvent(masked(you) if mask else you, event="you", retry=self._retry)
+            )
             with self._watched():
                 frame = _frame_of(trio.current_time())
                 while True:
                     started = time.thread_time()
                     self._look(frame)
-                    event = self._record.event_since(told, now=round(time.time() * 1000))
+                    now = round(time.time() * 1000)
+                    event = self._record.event_since(told, now=now, mask=mask)
                     self._spent += time.thread_time() - started
                     if event is not None:
                         told = event.id
