@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 
 from client_fakes import OVER, STREAM, URL, Answer, Clock, Network, data_of, redirect, source_on
@@ -142,7 +142,7 @@ async def test_credentials_are_for_one_origin(
 ) -> None:
     """The credentials of the client or of the URL stay with the origin they are for."""
     network = Network(redirect("/b"), redirect("https://other.example/c"), OVER)
-    async with httpx.AsyncClient(transport=network, auth=("user", "secret")) as client:
+    async with httpx2.AsyncClient(transport=network, auth=("user", "secret")) as client:
         async with EventSource("https://example.org/a", client=client) as source:
             assert await data_of(source) == []
     assert ["authorization" in request.headers for request in network.requests] == [1, 1, 0]
@@ -160,9 +160,9 @@ async def test_too_many_redirects_are_an_error(autojump_clock: Clock) -> None:
 
 async def test_a_redirect_to_what_is_not_http_is_an_error(autojump_clock: Clock) -> None:
     """There is nobody to ask."""
-    async with EventSource("http://127.0.0.1/", client=httpx.AsyncClient()) as source:
-        network = Network(redirect("ftp://example.org/"), httpx.UnsupportedProtocol("ftp"))
-        source._client = httpx.AsyncClient(transport=network)
+    async with EventSource("http://127.0.0.1/", client=httpx2.AsyncClient()) as source:
+        network = Network(redirect("ftp://example.org/"), httpx2.UnsupportedProtocol("ftp"))
+        source._client = httpx2.AsyncClient(transport=network)
         with pytest.raises(ConnectionFailed, match="cannot be asked for: ftp"):
             await anext(source)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trio.testing
@@ -96,10 +96,10 @@ async def test_left_when_the_head_of_an_answer_is_there(
 ) -> None:
     """A body that nobody wants is closed, even where every wait is cancelled."""
     network = Network(answer)
-    async with httpx.AsyncClient(transport=network) as client:
+    async with httpx2.AsyncClient(transport=network) as client:
         with trio.CancelScope() as left:
 
-            async def leave(response: httpx.Response) -> None:
+            async def leave(response: httpx2.Response) -> None:
                 left.cancel()
 
             client.event_hooks["response"] = [leave]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trio.testing
@@ -147,7 +147,7 @@ async def test_a_stream_that_breaks_is_opened_again(
 ) -> None:
     """What broke it is in the log, with when there is another; no secret of the URL is."""
     caplog.set_level(logging.INFO, "penstock.client")
-    network = Network(Answer([b"data: a\n\n", httpx.ReadError("reset\nby peer")]), REFUSED, OVER)
+    network = Network(Answer([b"data: a\n\n", httpx2.ReadError("reset\nby peer")]), REFUSED, OVER)
     async with source_on(network, url="https://me:secret@example.org/e?key=secret") as source:
         assert await data_of(source) == ["a"]
         assert "secret" not in repr(source)

@@ -6,7 +6,7 @@ import re
 from typing import Any, Final, final
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 
 from penstock.client.url import url_of
 
@@ -17,12 +17,12 @@ _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @final
-class _Url(click.ParamType[httpx.URL]):
+class _Url(click.ParamType[httpx2.URL]):
     name = "URL"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> httpx.URL:
+    ) -> httpx2.URL:
         """Return the URL."""
         try:
             return url_of(value)

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.cli.arguments import HEADER, URL
@@ -102,7 +102,7 @@ class _NobodyToAsk(click.ClickException):
 @HEADER
 @click.option("as_json", "--json", is_flag=True, help="Print a JSON object, for programs.")
 def doctor(
-    url: httpx.URL,
+    url: httpx2.URL,
     hold: float,
     origin: str | None,
     headers: tuple[tuple[str, str], ...],
@@ -119,7 +119,7 @@ def doctor(
     """
     seen = Observation(address_of(url), hold, origin)
     output = Output()
-    status = run(partial(_watch, url, seen, httpx.Headers(headers)), output=output)
+    status = run(partial(_watch, url, seen, httpx2.Headers(headers)), output=output)
     if seen.stopped and not status:  # nobody reads what would be said
         return 0
     found = [] if seen.unreachable else findings_of(seen)
@@ -133,7 +133,7 @@ def doctor(
     return status or (1 if failed else 0)
 
 
-async def _watch(url: httpx.URL, seen: Observation, headers: httpx.Headers) -> None:
+async def _watch(url: httpx2.URL, seen: Observation, headers: httpx2.Headers) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_show_progress, seen)
         await observe(url, seen, headers=headers)

@@ -8,7 +8,7 @@ import re
 from typing import Any, Final
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 
 from penstock.cli import Misuse
 from penstock.cli.arguments import HEADER, URL
@@ -67,7 +67,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
     help="Give up when an event is larger. [default: 1048576]",
 )
 def listen(
-    url: httpx.URL,
+    url: httpx2.URL,
     as_json: bool,
     headers: tuple[tuple[str, str], ...],
     count: int | None,

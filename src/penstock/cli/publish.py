@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, final
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.cli import Misuse
@@ -61,7 +61,7 @@ _SHOW: Final = 0.1
 )
 @HEADER
 def publish(
-    url: httpx.URL,
+    url: httpx2.URL,
     data: str | None,
     topics: tuple[str, ...],
     event: str | None,

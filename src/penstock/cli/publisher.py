@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of, status_of
@@ -43,11 +43,15 @@ class NotPublished(Exception):
 class Publisher:
     """Whoever publishes at one URL; open in its block."""
 
-    def __init__(self, url: httpx.URL, headers: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, url: httpx2.URL, headers: Sequence[tuple[str, str]]) -> None:
         self._url = url
-        self._headers = httpx.Headers({"Accept-Encoding": "identity", "Accept": "application/json"})
+        self._headers = httpx2.Headers(
+            {"Accept-Encoding": "identity", "Accept": "application/json"}
+        )
         self._headers.update(headers)
-        self._client = httpx.AsyncClient(timeout=None, limits=httpx.Limits(keepalive_expiry=_IDLE))
+        self._client = httpx2.AsyncClient(
+            timeout=None, limits=httpx2.Limits(keepalive_expiry=_IDLE)
+        )
 
     async def __aenter__(self) -> Publisher:
         return self
@@ -75,14 +79,14 @@ class Publisher:
         return await self._post("application/x-ndjson", body, "ids", len(publications))
 
     async def _post(self, kind: str, body: bytes, key: str, count: int) -> list[str]:
-        headers = httpx.Headers(self._headers)
+        headers = httpx2.Headers(self._headers)
         headers["Content-Type"] = kind
         with trio.move_on_after(_ANSWER_TIMEOUT):
             try:
                 response, answer = await self._answer(body, headers)
-            except (httpx.ConnectError, httpx.LocalProtocolError) as error:
+            except (httpx2.ConnectError, httpx2.LocalProtocolError) as error:
                 raise NotPublished(f"{address_of(self._url)}: {reason_of(error)}") from error
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 said = f"{address_of(self._url)}: {reason_of(error)}"
                 raise NotPublished(said, known=False) from error
             return self._ids(response, answer, key, count)
@@ -90,7 +94,7 @@ class Publisher:
             f"{address_of(self._url)}: no answer within {_ANSWER_TIMEOUT:g} s", known=False
         )
 
-    async def _answer(self, body: bytes, headers: httpx.Headers) -> tuple[httpx.Response, bytes]:
+    async def _answer(self, body: bytes, headers: httpx2.Headers) -> tuple[httpx2.Response, bytes]:
         request = self._client.build_request("POST", self._url, content=body, headers=headers)
         response = await self._client.send(request, stream=True)
         answer = b""
@@ -103,7 +107,7 @@ class Publisher:
                 await response.aclose()
         return response, answer
 
-    def _ids(self, response: httpx.Response, answer: bytes, key: str, count: int) -> list[str]:
+    def _ids(self, response: httpx2.Response, answer: bytes, key: str, count: int) -> list[str]:
         """Return the ids of an answer; or raise what it says is wrong."""
         try:
             said: Any = json.loads(answer)

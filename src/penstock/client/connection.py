@@ -12,7 +12,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.client.reconnection import retry_after
@@ -30,7 +30,7 @@ __all__ = [
     "status_of",
 ]
 
-# As Chromium, Firefox and httpx allow.
+# As Chromium, Firefox and httpx2 allow.
 _MAX_REDIRECTS: Final = 20
 
 # What says "not now" below 500: Request Timeout, Too Early, Too Many Requests.
@@ -64,15 +64,15 @@ class Unavailable(Exception):
 
 
 async def open_connection(
-    client: httpx.AsyncClient,
-    url: httpx.URL,
-    headers: httpx.Headers,
+    client: httpx2.AsyncClient,
+    url: httpx2.URL,
+    headers: httpx2.Headers,
     decoder: EventStreamDecoder,
 ) -> Connection | None:
     """Ask for an event stream; return it when its head has come, or None for "no more" (204).
 
     Redirects are followed, up to 20. What a redirect to another origin must not get, such as
-    Authorization, is taken off by httpx.
+    Authorization, is taken off by httpx2.
 
     Raises:
       ConnectionFailed: a later attempt would fail, too.
@@ -83,9 +83,9 @@ async def open_connection(
     """
     try:
         response, lasting = await _follow(client, url, headers)
-    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+    except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as error:
         raise ConnectionFailed(f"{address_of(url)}: cannot be asked for: {error}") from error
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         raise Unavailable(reason_of(error)) from error
     opened = None
     try:
@@ -102,11 +102,11 @@ async def open_connection(
 
 
 async def _follow(
-    client: httpx.AsyncClient, url: httpx.URL, headers: httpx.Headers
-) -> tuple[httpx.Response, httpx.URL]:
+    client: httpx2.AsyncClient, url: httpx2.URL, headers: httpx2.Headers
+) -> tuple[httpx2.Response, httpx2.URL]:
     """Return what answers in the end, and the URL to ask next time.
 
-    httpx would read the body of a redirect, however long it is; here it is never read.
+    httpx2 would read the body of a redirect, however long it is; here it is never read.
     """
     lasting = url
     # Deadlines are the caller's scopes.
@@ -121,7 +121,7 @@ async def _follow(
             raise ConnectionFailed(
                 f"{address_of(url)}: more than {_MAX_REDIRECTS} redirects", status=status
             )
-        # Another origin must not get next time, asked directly, what httpx does not send it now.
+        # Another origin must not get next time, asked directly, what httpx2 does not send it now.
         permanent = status in (301, 308) and request.url == lasting
         if permanent and _origin(following.url) == _origin(lasting):
             lasting = following.url
@@ -131,7 +131,7 @@ async def _follow(
     return response, lasting
 
 
-def _refusal_of(response: httpx.Response) -> ConnectionFailed | Unavailable | None:
+def _refusal_of(response: httpx2.Response) -> ConnectionFailed | Unavailable | None:
     """Return why an answer is neither an event stream nor the end of one; None if it is one."""
     status, where = response.status_code, address_of(response.url)
     if status == HTTPStatus.NO_CONTENT:
@@ -177,12 +177,12 @@ class Connection:
     )
 
     def __init__(
-        self, response: httpx.Response, url: httpx.URL, decoder: EventStreamDecoder
+        self, response: httpx2.Response, url: httpx2.URL, decoder: EventStreamDecoder
     ) -> None:
         self._response = response
         self._chunks: AsyncIterator[bytes] = response.aiter_raw()
         self._events: Iterator[ServerSentEvent] = iter(())
-        self.url: httpx.URL = url
+        self.url: httpx2.URL = url
         self.decoder: EventStreamDecoder = decoder
         self.opened_at: float = trio.current_time()
         self.ended_at: float = self.opened_at
@@ -198,7 +198,7 @@ class Connection:
           DecodeError: the stream cannot be read further.
 
         Cancellation:
-          A checkpoint where it waits. An event is returned or nothing was taken; but httpx closes
+          A checkpoint where it waits. An event is returned or nothing was taken; but httpx2 closes
           a connection whose reading is cancelled, so that there is nothing more to receive.
         """
         while True:
@@ -211,7 +211,7 @@ class Connection:
             try:
                 with trio.move_on_after(max_silence) as silence:
                     chunk = await anext(self._chunks, None)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 self.interrupted = False
                 raise Unavailable(reason_of(error)) from error
             finally:
@@ -231,23 +231,23 @@ class Connection:
         """
         await _close(self._response)
         with trio.CancelScope(shield=True) as scope:
-            # httpx reads in async generators, one in the other. Cancelled where the innermost
+            # httpx2 reads in async generators, one in the other. Cancelled where the innermost
             # waits, each ends; only dropped, they would be left to the garbage collector.
             scope.cancel()
-            with suppress(httpx.TransportError, httpx.StreamError):
+            with suppress(httpx2.TransportError, httpx2.StreamError):
                 async for _ in self._chunks:
                     pass
 
 
-async def _close(response: httpx.Response) -> None:
+async def _close(response: httpx2.Response) -> None:
     with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await response.aclose()
 
 
-def status_of(response: httpx.Response) -> str:
+def status_of(response: httpx2.Response) -> str:
     """Return an answer's status with its name, which many servers leave out."""
     status = response.status_code
-    phrase = response.reason_phrase or httpx.codes.get_reason_phrase(status)
+    phrase = response.reason_phrase or httpx2.codes.get_reason_phrase(status)
     return f"{status} {phrase}".rstrip()
 
 
@@ -268,11 +268,11 @@ def _cause_of(error: BaseException) -> BaseException | None:
     return error.__cause__ or error.__context__  # httpcore raises `from None`
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _notice_a_vanished_peer(response: httpx.Response) -> None:
+def _notice_a_vanished_peer(response: httpx2.Response) -> None:
     network = response.extensions.get("network_stream")
     if network is None:  # a transport without a network
         return

@@ -21,7 +21,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self, final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, Connection, Unavailable, open_connection
@@ -111,7 +111,7 @@ class EventSource:
 
     def __init__(
         self,
-        url: str | httpx.URL,
+        url: str | httpx2.URL,
         *,
         headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
         last_event_id: str = "",
@@ -122,14 +122,14 @@ class EventSource:
         max_silence: float | None = None,
         max_attempts: int | None = None,
         max_event_size: int = 2**20,
-        client: httpx.AsyncClient | None = None,
+        client: httpx2.AsyncClient | None = None,
     ) -> None:
         silence = math.inf if max_silence is None else max_silence
         for option, seconds in (("connect_timeout", connect_timeout), ("max_silence", silence)):
             if not seconds > 0:
                 raise ValueError(f"{option} must be a number of seconds above 0: {seconds}")
         self._url = url_of(url)
-        self._headers = httpx.Headers(headers)
+        self._headers = httpx2.Headers(headers)
         self._reconnection = Reconnection(
             retry=retry, max_delay=max_delay, jitter=jitter, max_attempts=max_attempts
         )
@@ -141,7 +141,7 @@ class EventSource:
             max_event_size=max_event_size, last_event_id=last_event_id
         )
         self._client = client
-        self._own_client: httpx.AsyncClient | None = None
+        self._own_client: httpx2.AsyncClient | None = None
         self._opened = False
         self._connection: Connection | None = None
         self._due = -math.inf
@@ -175,7 +175,7 @@ class EventSource:
             raise RuntimeError("an EventSource is opened once")
         self._opened = True
         if self._client is None:
-            self._client = self._own_client = httpx.AsyncClient()
+            self._client = self._own_client = httpx2.AsyncClient()
         return self
 
     async def __aexit__(
@@ -254,7 +254,7 @@ class EventSource:
         decoder = EventStreamDecoder(
             max_event_size=self._max_event_size, last_event_id=self.last_event_id
         )
-        headers = httpx.Headers(_HEADERS)
+        headers = httpx2.Headers(_HEADERS)
         headers.update(self._headers)
         # Spec: #the-last-event-id-header: in UTF-8, and only "if the last event ID string is not
         # the empty string". White space around a header's value is not part of it.
