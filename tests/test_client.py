@@ -81,7 +81,7 @@ async def test_its_own_client_is_closed_with_it(
     """What it opened, it closes; the caller's client is the caller's."""
     network = Network(Answer([b"data: a\n\n", math.inf]))
     client = httpx2.AsyncClient(transport=network)
-    monkeypatch.setattr(httpx2, "AsyncClient", lambda: client)
+    monkeypatch.setattr(httpx2, "AsyncClient", lambda **_: client)
     async with EventSource(URL) as source:
         assert await data_of(source, 1) == ["a"]
     assert client.is_closed
@@ -149,6 +149,9 @@ async def test_each_call_is_a_checkpoint(autojump_clock: Clock) -> None:
         {"max_silence": 0},
         {"max_attempts": 0},
         {"max_attempts": 1.5},
+        {"max_failures": 0},
+        {"min_delay": -1},
+        {"min_delay": math.inf},
         {"max_event_size": 0},
     ],
 )

@@ -53,7 +53,7 @@ async def test_a_cancelled_read_loses_no_event(autojump_clock: Clock) -> None:
         Answer([b"id: 3\ndata: c\n\n"]),
         OVER,
     )
-    async with source_on(network, retry=1000, max_attempts=1) as source:
+    async with source_on(network, retry=1000, max_failures=1) as source:
         assert await data_of(source, 1) == ["a"]
         with trio.CancelScope() as cancelled:
             cancelled.cancel()
@@ -69,7 +69,7 @@ async def test_a_cancelled_read_loses_no_event(autojump_clock: Clock) -> None:
 async def test_a_read_cancelled_long_ago_costs_no_wait(autojump_clock: Clock) -> None:
     """The reconnection time is counted from when the connection was lost; it was no failure."""
     network = Network(HANGS, OVER)
-    async with source_on(network, max_attempts=1) as source:
+    async with source_on(network, max_failures=1) as source:
         with trio.move_on_after(1):
             await anext(source)
         await trio.sleep(100)

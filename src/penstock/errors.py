@@ -3,6 +3,7 @@
     PenstockError
     ├── InvalidEvent (ValueError)             your event cannot be sent as it is
     ├── InvalidPublication (ValueError)       this cannot be published, or not on these topics
+    │   └── PublicationTooLarge               the event is larger than the hub takes
     ├── InvalidSettings (ValueError)          the server cannot be set up like this
     ├── ConnectionFailed                      their event stream cannot be had, now or later
     ├── DecodeError                           their event stream cannot be read further
@@ -23,6 +24,7 @@ __all__ = [
     "InvalidPublication",
     "InvalidSettings",
     "PenstockError",
+    "PublicationTooLarge",
     "StreamingUnsupported",
 ]
 
@@ -47,6 +49,10 @@ class InvalidPublication(PenstockError, ValueError):
         self.index: int | None = index
 
 
+class PublicationTooLarge(InvalidPublication):
+    """An event is larger than the hub's ``max_event_size``; over HTTP, this is 413."""
+
+
 class InvalidSettings(PenstockError, ValueError):
     """A server was to be set up in a way that cannot be, or that breaks its guarantee."""
 
@@ -56,11 +62,13 @@ class ConnectionFailed(PenstockError):
 
     Attributes:
       status: the HTTP status of the answer that decided it; None if there was none.
+      body: how the body of that answer begins, if it is text; 2048 bytes of it at most.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(message)
         self.status: int | None = status
+        self.body: bytes = body
 
 
 class DecodeError(PenstockError):

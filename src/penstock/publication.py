@@ -14,7 +14,7 @@ from typing import Final, final
 
 import uuid_utils
 
-from penstock.errors import InvalidPublication
+from penstock.errors import InvalidPublication, PublicationTooLarge
 from penstock.event import ServerSentEvent, event_of_wire
 
 __all__ = [
@@ -119,7 +119,7 @@ def publications_of(
         except InvalidPublication as error:
             raise InvalidPublication(str(error), index=index) from None
         if (size := len(publication.wire)) > max_event_size:
-            raise InvalidPublication(
+            raise PublicationTooLarge(
                 f"an event must not be larger than {max_event_size:,} bytes: this one has {size:,}",
                 index=index,
             )

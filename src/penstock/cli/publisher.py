@@ -11,6 +11,9 @@ import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of, status_of
 from penstock.client.url import address_of
+from penstock.errors import InvalidEvent
+from penstock.event import ServerSentEvent
+from penstock.printable import printable
 
 __all__ = ["NotPublished", "Publisher"]
 
@@ -41,7 +44,11 @@ class NotPublished(Exception):
 
 @final
 class Publisher:
-    """Whoever publishes at one URL; open in its block."""
+    """Publishes at one URL; open in its block.
+
+    Raises:
+      NotPublished: the environment names a proxy or certificates that cannot be used.
+    """
 
     def __init__(self, url: httpx2.URL, headers: Sequence[tuple[str, str]]) -> None:
         self._url = url
@@ -86,7 +93,8 @@ class Publisher:
                 response, answer = await self._answer(body, headers)
             except (httpx2.ConnectError, httpx2.LocalProtocolError) as error:
                 raise NotPublished(f"{address_of(self._url)}: {reason_of(error)}") from error
-            except httpx2.TransportError as error:
+            except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:
+                # The last two are of a redirect's target, at which httpx2 looks in vain.
                 said = f"{address_of(self._url)}: {reason_of(error)}"
                 raise NotPublished(said, known=False) from error
             return self._ids(response, answer, key, count)
@@ -125,7 +133,7 @@ class Publisher:
             raise NotPublished(_one_line(reason, line), line=line, known=known)
         given: Any = said.get(key)
         ids: list[str] = given if isinstance(given, list) else [given]
-        if len(ids) != count or not all(isinstance(each, str) for each in ids):
+        if len(ids) != count or not all(map(_is_id, ids)):
             where = address_of(self._url)
             raise NotPublished(
                 f"{where}: answered {status}, without {count} id{'' if count == 1 else 's'}: "
@@ -135,8 +143,15 @@ class Publisher:
         return ids
 
 
+def _is_id(given: Any) -> bool:
+    try:
+        ServerSentEvent(id=given)
+    except InvalidEvent:
+        return False
+    return True
+
+
 def _one_line(reason: str, line: int | None) -> str:
     """Return what a server said, fit for a line of a terminal; the input's line is named anyway."""
-    printable = "".join(each if each.isprintable() else " " for each in reason)
-    words = " ".join(printable.split())
-    return words.removeprefix(f"line {line}: ")[:500]
+    words = " ".join(reason.split())
+    return printable(words.removeprefix(f"line {line}: "), limit=500)
