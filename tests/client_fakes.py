@@ -64,6 +64,7 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: dict(STREAM))
     after: float = 0.0
+    raw: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 HANGS = Answer([math.inf])
@@ -92,7 +93,8 @@ class Network(httpx2.AsyncBaseTransport):
         await trio.sleep(answer.after)
         body = Body(answer.parts)
         self.bodies.append(body)
-        return httpx2.Response(answer.status, headers=answer.headers, stream=body)
+        headers = answer.raw or answer.headers
+        return httpx2.Response(answer.status, headers=headers, stream=body)
 
     async def aclose(self) -> None:
         self.closed = True
@@ -108,7 +110,8 @@ async def source_on(network: Network, **options: Any) -> AsyncIterator[EventSour
     before = trio.lowlevel.current_statistics().tasks_living
     options = {"jitter": 0, **options}
     async with httpx2.AsyncClient(transport=network) as client:
-        async with EventSource(options.pop("url", URL), client=client, **options) as source:
+        options.setdefault("client", client)
+        async with EventSource(options.pop("url", URL), **options) as source:
             yield source
         assert not client.is_closed
     assert all(body.gone for body in network.bodies)

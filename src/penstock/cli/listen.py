@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,7 +157,9 @@ def _content(data: str) -> bytes:
         return os.fsencode(data)
     try:
         if data == "@-":
-            return click.get_binary_stream("stdin").read()
+            if sys.stdin is None:
+                raise click.ClickException("standard input is closed")
+            return sys.stdin.buffer.read()
         return Path(data[1:]).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

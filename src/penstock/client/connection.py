@@ -197,7 +197,7 @@ async def _excerpt(response: httpx2.Response) -> bytes:
     kind = response.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
     coded = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
     textual = kind.startswith("text/") or kind.endswith(("json", "xml"))
-    if coded or not textual or kind == "text/event-stream":
+    if coded or not textual:
         return b""
     body = b""
     chunks = response.aiter_raw()

@@ -191,6 +191,8 @@ def _target_of(source: httpx2.URL, response: httpx2.Response) -> httpx2.URL:
         target = source.join(given)
         if target.scheme not in ("http", "https"):
             raise ConnectionFailed(f"{shown}, which is not http or https", status=status)
+        if given.scheme and not given.raw_host:  # joining would take the host from the source
+            raise ConnectionFailed(f"{shown}, which has no host", status=status)
         return url_of(target)
     except (httpx2.InvalidURL, ValueError) as error:
         raise ConnectionFailed(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import httpx2
 
+from penstock.printable import printable
+
 __all__ = ["Origin", "address_of", "origin_of", "url_of"]
 
 Origin = tuple[str, bytes, int]
@@ -23,7 +25,8 @@ def url_of(given: str | httpx2.URL) -> httpx2.URL:
         # error that is not an OSError.
         url.raw_host.decode("ascii").encode("idna")
     except (httpx2.InvalidURL, ValueError) as error:  # of which UnicodeError is one
-        raise ValueError(f"{_shown(given)} is not a URL: {error}") from error
+        reason = printable(str(error), limit=200)
+        raise ValueError(f"{_shown(given)} is not a URL: {reason}") from error
     if url.scheme not in _PORTS or not url.raw_host:
         raise ValueError(f"{_shown(given)} is not a URL such as https://example.org/events")
     if url.port is not None and not 0 < url.port < 65536:
