@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         InvalidPublication,
         InvalidSettings,
         PenstockError,
+        PublicationTooLarge,
         StreamingUnsupported,
     )
     from penstock.event import ServerSentEvent
@@ -57,6 +58,7 @@ __all__ = [
     "Producer",
     "ProducerState",
     "Publication",
+    "PublicationTooLarge",
     "ServerSentEvent",
     "StreamGroup",
     "StreamGroupStatistics",

@@ -8,7 +8,8 @@ import ssl
 import pytest
 import trio
 import trustme
-from cli_steps import listening
+from cli_steps import listening, publish
+from processes import Server
 from scripted import OPEN, scripted
 
 from penstock.client import EventSource
@@ -76,7 +77,7 @@ async def failure(url: str, connect_timeout: float = 30) -> str:
 
 
 @pytest.mark.parametrize("answer", [[b"HTTP/1.1 400 X\r\n\r\n"], []])
-async def test_tls_to_a_port_of_plain_http(answer: list[bytes | float]) -> None:
+async def test_tls_to_a_port_of_plain_http(answer: list[bytes]) -> None:
     """It is not asked for ever: the line says what to use."""
 
     async def plain(stream: trio.SocketStream) -> None:
@@ -123,3 +124,14 @@ async def test_a_host_that_does_not_exist() -> None:
         async with EventSource("http://no.such.host.invalid/", max_failures=1) as source:
             with pytest.raises(ConnectionFailed, match=r"no such host|resolution|[Nn]ame"):
                 await anext(source)
+
+
+def test_too_large_an_event_is_published_nowhere(shared_demo: Server) -> None:
+    """The demonstration answers 413, and publish says how large an event may be."""
+    event = "x" * 2**20
+    for arguments in (["-"], ["--json", "-"]):
+        line = json.dumps({"data": event}) if "--json" in arguments else event
+        ran = publish(shared_demo, "-t", "large", *arguments, stdin=f"{line}\n")
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+        assert "must not be larger than 1,048,576 bytes" in ran.stderr
+        assert "nothing was published" in ran.stderr
