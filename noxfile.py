@@ -19,7 +19,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # `event` to `stream`, and the response: what one reads to know Penstock.
 CORE = (
-    *("errors", "event", "decode", "outcome", "publication", "history"),
+    *("errors", "event", "decode", "outcome", "printable", "publication", "history"),
     *("stream/*", "hub/*", "stores/*", "client/*", "quart/*"),
 )
 

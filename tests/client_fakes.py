@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 import trio.testing
 
@@ -19,7 +19,7 @@ Clock = trio.testing.MockClock
 STREAM = {"content-type": "text/event-stream"}
 
 
-class Body(httpx.AsyncByteStream):
+class Body(httpx2.AsyncByteStream):
     """A body as a network gives it: in async generators, one in the other, that must all end."""
 
     def __init__(self, parts: Sequence[bytes | float | Exception]) -> None:
@@ -45,8 +45,10 @@ class Body(httpx.AsyncByteStream):
             yield chunk
 
     async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self.closed = True
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            self.closed = True  # as every resource of Trio's: closed even when cancelled
 
     @property
     def gone(self) -> bool:
@@ -62,25 +64,26 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: dict(STREAM))
     after: float = 0.0
+    raw: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 HANGS = Answer([math.inf])
 OVER = Answer(status=204, headers={})
-REFUSED = httpx.ConnectError("Connection refused")
+REFUSED = httpx2.ConnectError("Connection refused")
 
 
-class Network(httpx.AsyncBaseTransport):
+class Network(httpx2.AsyncBaseTransport):
     """A network on which one script answers; it knows what was asked for, and when."""
 
     def __init__(self, *script: Answer | Exception) -> None:
         self.script = iter(script)
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
         self.times: list[float] = []
         self.bodies: list[Body] = []
         self.closed = False
         self.began = trio.current_time()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
         self.times.append(trio.current_time() - self.began)
         answer = next(self.script)
@@ -90,7 +93,8 @@ class Network(httpx.AsyncBaseTransport):
         await trio.sleep(answer.after)
         body = Body(answer.parts)
         self.bodies.append(body)
-        return httpx.Response(answer.status, headers=answer.headers, stream=body)
+        headers = answer.raw or answer.headers
+        return httpx2.Response(answer.status, headers=headers, stream=body)
 
     async def aclose(self) -> None:
         self.closed = True
@@ -105,8 +109,9 @@ async def source_on(network: Network, **options: Any) -> AsyncIterator[EventSour
     """Open a source; nothing of its connections may be left when its block is over."""
     before = trio.lowlevel.current_statistics().tasks_living
     options = {"jitter": 0, **options}
-    async with httpx.AsyncClient(transport=network) as client:
-        async with EventSource(options.pop("url", URL), client=client, **options) as source:
+    async with httpx2.AsyncClient(transport=network) as client:
+        options.setdefault("client", client)
+        async with EventSource(options.pop("url", URL), **options) as source:
             yield source
         assert not client.is_closed
     assert all(body.gone for body in network.bodies)

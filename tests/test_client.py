@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trio.testing
@@ -80,8 +80,8 @@ async def test_its_own_client_is_closed_with_it(
 ) -> None:
     """What it opened, it closes; the caller's client is the caller's."""
     network = Network(Answer([b"data: a\n\n", math.inf]))
-    client = httpx.AsyncClient(transport=network)
-    monkeypatch.setattr(httpx, "AsyncClient", lambda: client)
+    client = httpx2.AsyncClient(transport=network)
+    monkeypatch.setattr(httpx2, "AsyncClient", lambda **_: client)
     async with EventSource(URL) as source:
         assert await data_of(source, 1) == ["a"]
     assert client.is_closed
@@ -108,7 +108,7 @@ async def test_open_in_its_block_and_once(autojump_clock: Clock) -> None:
     source = EventSource(URL)
     with pytest.raises(RuntimeError, match="async with"):
         await anext(source)
-    async with httpx.AsyncClient(transport=Network(OVER)) as client:
+    async with httpx2.AsyncClient(transport=Network(OVER)) as client:
         source = EventSource(URL, client=client)
         with pytest.raises(RuntimeError, match="async with"):
             await anext(source)
@@ -149,6 +149,9 @@ async def test_each_call_is_a_checkpoint(autojump_clock: Clock) -> None:
         {"max_silence": 0},
         {"max_attempts": 0},
         {"max_attempts": 1.5},
+        {"max_failures": 0},
+        {"min_delay": -1},
+        {"min_delay": math.inf},
         {"max_event_size": 0},
     ],
 )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
 import pytest
 
 from client_fakes import OVER, STREAM, URL, Answer, Clock, Network, data_of, redirect, source_on
-from penstock.client import EventSource, SourceState
+from penstock.client import SourceState
 from penstock.client.reconnection import retry_after
 from penstock.errors import ConnectionFailed
 
@@ -127,27 +126,6 @@ async def test_a_permanent_redirect_is_remembered(autojump_clock: Clock, status:
     assert [request.url.path for request in network.requests][-2:] == ["/e", "/c"]
 
 
-async def test_another_origin_does_not_get_what_authenticates(autojump_clock: Clock) -> None:
-    """Neither by the redirect nor, remembered, the next time."""
-    moved = redirect("https://other.example/events", 301)
-    network = Network(moved, Answer([b"data: a\n\n"]), moved, OVER)
-    async with source_on(network, headers={"Authorization": "Bearer secret"}) as source:
-        assert await data_of(source) == ["a"]
-    sent = [(request.url.host, "authorization" in request.headers) for request in network.requests]
-    assert sent == [("example.org", True), ("other.example", False)] * 2
-
-
-async def test_credentials_are_for_one_origin(
-    autojump_clock: Clock,
-) -> None:
-    """The credentials of the client or of the URL stay with the origin they are for."""
-    network = Network(redirect("/b"), redirect("https://other.example/c"), OVER)
-    async with httpx.AsyncClient(transport=network, auth=("user", "secret")) as client:
-        async with EventSource("https://example.org/a", client=client) as source:
-            assert await data_of(source) == []
-    assert ["authorization" in request.headers for request in network.requests] == [1, 1, 0]
-
-
 async def test_too_many_redirects_are_an_error(autojump_clock: Clock) -> None:
     """Twenty are followed; a circle is not, for ever."""
     network = Network(*[redirect("/events")] * 20, Answer([b"data: a\n\n"]), *[redirect("/")] * 30)
@@ -156,15 +134,6 @@ async def test_too_many_redirects_are_an_error(autojump_clock: Clock) -> None:
         with pytest.raises(ConnectionFailed, match="more than 20 redirects"):
             await anext(source)
     assert len(network.requests) == 21 + 21
-
-
-async def test_a_redirect_to_what_is_not_http_is_an_error(autojump_clock: Clock) -> None:
-    """There is nobody to ask."""
-    async with EventSource("http://127.0.0.1/", client=httpx.AsyncClient()) as source:
-        network = Network(redirect("ftp://example.org/"), httpx.UnsupportedProtocol("ftp"))
-        source._client = httpx.AsyncClient(transport=network)
-        with pytest.raises(ConnectionFailed, match="cannot be asked for: ftp"):
-            await anext(source)
 
 
 async def test_a_date_that_cannot_be(autojump_clock: Clock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trio.testing
@@ -53,7 +53,7 @@ async def test_a_cancelled_read_loses_no_event(autojump_clock: Clock) -> None:
         Answer([b"id: 3\ndata: c\n\n"]),
         OVER,
     )
-    async with source_on(network, retry=1000, max_attempts=1) as source:
+    async with source_on(network, retry=1000, max_failures=1) as source:
         assert await data_of(source, 1) == ["a"]
         with trio.CancelScope() as cancelled:
             cancelled.cancel()
@@ -69,7 +69,7 @@ async def test_a_cancelled_read_loses_no_event(autojump_clock: Clock) -> None:
 async def test_a_read_cancelled_long_ago_costs_no_wait(autojump_clock: Clock) -> None:
     """The reconnection time is counted from when the connection was lost; it was no failure."""
     network = Network(HANGS, OVER)
-    async with source_on(network, max_attempts=1) as source:
+    async with source_on(network, max_failures=1) as source:
         with trio.move_on_after(1):
             await anext(source)
         await trio.sleep(100)
@@ -96,10 +96,10 @@ async def test_left_when_the_head_of_an_answer_is_there(
 ) -> None:
     """A body that nobody wants is closed, even where every wait is cancelled."""
     network = Network(answer)
-    async with httpx.AsyncClient(transport=network) as client:
+    async with httpx2.AsyncClient(transport=network) as client:
         with trio.CancelScope() as left:
 
-            async def leave(response: httpx.Response) -> None:
+            async def leave(response: httpx2.Response) -> None:
                 left.cancel()
 
             client.event_hooks["response"] = [leave]

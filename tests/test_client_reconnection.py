@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trio.testing
@@ -56,7 +56,7 @@ async def test_a_quiet_connection_that_held_is_no_failure(autojump_clock: Clock)
     """A proxy that ends silent streams now and then does not make the client slow."""
     quiet = Answer([b":\n\n", 30.0, b":\n\n", 30.0])
     network = Network(REFUSED, REFUSED, quiet, quiet, quiet, OVER)
-    async with source_on(network, retry=1000, max_delay=60, max_attempts=3) as source:
+    async with source_on(network, retry=1000, max_delay=60, max_failures=3) as source:
         assert await data_of(source) == []
     assert network.times == [0, 1, 3, 64, 125, 186]
 
@@ -71,7 +71,7 @@ async def test_retry_sets_the_reconnection_time(autojump_clock: Clock) -> None:
         Answer([b"data: c\n\nretry: 100\n"]),
         OVER,
     )
-    async with source_on(network) as source:
+    async with source_on(network, min_delay=0) as source:
         assert source.retry == 3000
         assert await data_of(source, 1) == ["a"]
         assert source.retry == 500
@@ -83,7 +83,7 @@ async def test_retry_sets_the_reconnection_time(autojump_clock: Clock) -> None:
 async def test_retry_of_nothing_grows_all_the_same(autojump_clock: Clock) -> None:
     """At once means at once after events, and not for ever when there is nobody."""
     network = Network(Answer([b"retry: 0\ndata: a\n\n"]), REFUSED, REFUSED, REFUSED, OVER)
-    async with source_on(network) as source:
+    async with source_on(network, min_delay=0) as source:
         assert await data_of(source) == ["a"]
     assert network.times == pytest.approx([0, 0, 0.1, 0.3, 0.7])
 
@@ -137,7 +137,9 @@ async def test_an_answer_that_does_not_come_is_a_failed_attempt(autojump_clock: 
     slow, moved = Answer(after=8), redirect("/")
     moved.after = 4
     network = Network(slow, moved, Answer(after=4), Answer([5.0, b"data: a\n\n"], after=4), OVER)
-    async with source_on(network, connect_timeout=7, retry=1000) as source:
+    async with source_on(
+        network, url="http://example.org/", connect_timeout=7, retry=1000
+    ) as source:
         assert await data_of(source) == ["a"]
     assert network.times == [0, 8, 12, 17, 27]
 
@@ -147,7 +149,7 @@ async def test_a_stream_that_breaks_is_opened_again(
 ) -> None:
     """What broke it is in the log, with when there is another; no secret of the URL is."""
     caplog.set_level(logging.INFO, "penstock.client")
-    network = Network(Answer([b"data: a\n\n", httpx.ReadError("reset\nby peer")]), REFUSED, OVER)
+    network = Network(Answer([b"data: a\n\n", httpx2.ReadError("reset\nby peer")]), REFUSED, OVER)
     async with source_on(network, url="https://me:secret@example.org/e?key=secret") as source:
         assert await data_of(source) == ["a"]
         assert "secret" not in repr(source)
@@ -167,7 +169,7 @@ async def test_failures_in_a_row_are_counted(
     fails: list[Answer | Exception] = [Answer(status=503), REFUSED, Answer(status=502)]
     fails = fails[-attempts:]
     network = Network(*fails[:-1], Answer([b"data: a\n\n"]), *fails)
-    async with source_on(network, max_attempts=attempts) as source:
+    async with source_on(network, max_failures=attempts) as source:
         assert await data_of(source, 1) == ["a"]
         with pytest.raises(
             ConnectionFailed, match=f"answered 502 .*gave up after {said}$"
@@ -181,7 +183,7 @@ async def test_an_end_after_an_event_is_no_failed_attempt(autojump_clock: Clock)
     """A stream that ends is asked for again, even by who wants to see no attempt fail."""
     one = Answer([b"data: a\n\n"])
     network = Network(one, one, Answer([]))
-    async with source_on(network, max_attempts=1) as source:
+    async with source_on(network, max_failures=1) as source:
         assert await data_of(source, 2) == ["a", "a"]
         with pytest.raises(ConnectionFailed, match="the stream ended; gave up"):
             await anext(source)
@@ -189,7 +191,7 @@ async def test_an_end_after_an_event_is_no_failed_attempt(autojump_clock: Clock)
 
 def test_delays_do_not_overflow() -> None:
     """A client that was away for a year is still bounded."""
-    reconnection = Reconnection(retry=3000, max_delay=60, jitter=0, max_attempts=None)
+    reconnection = Reconnection(retry=3000, min_delay=0, max_delay=60, jitter=0, max_failures=None)
     for _ in range(100_000):
         reconnection.note(delivered=False)
     assert reconnection.delay() == 60

@@ -12,7 +12,8 @@ import pytest
 import penstock
 
 SANS_IO = {
-    *("errors", "event", "decode", "outcome", "position_ids", "publication", "selection"),
+    *("errors", "event", "decode", "outcome", "position_ids", "printable", "publication"),
+    "selection",
     *("doctor.examination", "doctor.findings", "doctor.unpacking"),
     *("doctor.origins", "doctor.payloads"),
 }
@@ -34,7 +35,7 @@ def test_imports_point_downward(module: str) -> None:
     if module in SANS_IO:
         assert "trio" not in loaded
     if not {module, module.partition(".")[0]} & HOSTS:
-        assert not loaded & {"quart", "quart_trio", "hypercorn", "httpx", "werkzeug", "click"}
+        assert not loaded & {"quart", "quart_trio", "hypercorn", "httpx2", "werkzeug", "click"}
 
 
 def test_the_lines_are_drawn_through_modules_that_exist() -> None:

@@ -11,7 +11,14 @@ import trio.testing
 
 from hub_fakes import SlowHistory
 from hub_steps import Clock, following, prompt_hub, publish, what_comes
-from penstock import EVERY_TOPIC, Hub, InvalidPublication, InvalidSubscription, ServerSentEvent
+from penstock import (
+    EVERY_TOPIC,
+    Hub,
+    InvalidPublication,
+    InvalidSubscription,
+    PublicationTooLarge,
+    ServerSentEvent,
+)
 from test_publication import BAD_TOPICS
 
 
@@ -56,7 +63,7 @@ async def test_an_event_that_is_too_large_is_refused() -> None:
     event = ServerSentEvent("é", id="1")
     async with prompt_hub(max_event_size=len(event.encode())) as hub:
         assert await hub.publish(event, ["a"]) == "1"
-        with pytest.raises(InvalidPublication, match="larger than 16 bytes: this one has 17"):
+        with pytest.raises(PublicationTooLarge, match="larger than 16 bytes: this one has 17"):
             await hub.publish(ServerSentEvent("é!", id="1"), ["a"])
         assert hub.statistics().published == 1
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         InvalidSettings,
         InvalidSubscription,
         PenstockError,
+        PublicationTooLarge,
         StreamingUnsupported,
     )
     from penstock.event import ServerSentEvent
@@ -61,6 +62,7 @@ __all__ = [
     "Producer",
     "ProducerState",
     "Publication",
+    "PublicationTooLarge",
     "Selection",
     "ServerSentEvent",
     "StreamGroup",

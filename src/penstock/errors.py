@@ -3,6 +3,7 @@
     PenstockError
     ├── InvalidEvent (ValueError)             your event cannot be sent as it is
     ├── InvalidPublication (ValueError)       this cannot be published, or not on these topics
+    │   └── PublicationTooLarge               the event is larger than the hub takes
     ├── InvalidSubscription (ValueError)      this cannot be subscribed to
     ├── InvalidSettings (ValueError)          the server cannot be set up like this
     ├── ConnectionFailed                      their event stream cannot be had, now or later
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidSettings",
     "InvalidSubscription",
     "PenstockError",
+    "PublicationTooLarge",
     "StreamingUnsupported",
 ]
 
@@ -49,6 +51,10 @@ class InvalidPublication(PenstockError, ValueError):
         self.index: int | None = index
 
 
+class PublicationTooLarge(InvalidPublication):
+    """An event or a batch is larger than the hub accepts; over HTTP, this is 413."""
+
+
 class InvalidSubscription(PenstockError, ValueError):
     """A hub does not accept a subscription to these topics.
 
@@ -65,11 +71,13 @@ class ConnectionFailed(PenstockError):
 
     Attributes:
       status: the HTTP status of the answer that decided it; None if there was none.
+      body: how the body of that answer begins, if it is text; 2048 bytes of it at most.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(message)
         self.status: int | None = status
+        self.body: bytes = body
 
 
 class DecodeError(PenstockError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import h2.connection
 import h2.events
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 from processes import PENSTOCK, Server, serving
 from proxied import Proxy
 
@@ -33,11 +33,11 @@ def penstock(
 
 
 @contextmanager
-def client_of(proxy: Proxy, version: str = "HTTP/2") -> Iterator[httpx.Client]:
+def client_of(proxy: Proxy, version: str = "HTTP/2") -> Iterator[httpx2.Client]:
     two = version == "HTTP/2"
     trusted = proxy.place.certificate.trusted()
-    limits = httpx.Limits(max_connections=None)
-    with httpx.Client(
+    limits = httpx2.Limits(max_connections=None)
+    with httpx2.Client(
         http1=not two, http2=two, verify=trusted, base_url=proxy.url, timeout=10, limits=limits
     ) as client:
         assert client.get("/headers").http_version == version
@@ -47,7 +47,7 @@ def client_of(proxy: Proxy, version: str = "HTTP/2") -> Iterator[httpx.Client]:
 class Stream:
     """Reads one event stream."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         self.response = response
@@ -70,7 +70,7 @@ class Stream:
         return self._heard.pop(0)
 
     def rest(self) -> list[ServerSentEvent]:
-        """Return all that comes until the stream's end, which httpx takes only if it is proper."""
+        """Return all that comes until the stream's end, which httpx2 takes only if it is proper."""
         while self.read():
             pass
         return self._heard
@@ -81,7 +81,7 @@ class Stream:
 
 
 @contextmanager
-def listening(client: httpx.Client, path: str, **headers: str) -> Iterator[Stream]:
+def listening(client: httpx2.Client, path: str, **headers: str) -> Iterator[Stream]:
     given = {"Accept": "text/event-stream", **headers}
     with client.stream("GET", path, headers=given) as response:
         yield Stream(response)

@@ -303,8 +303,8 @@ def test_version_and_help() -> None:
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [
-        (["--help"], {"trio", "hypercorn", "quart", "httpx"}),
-        (["serve", "--help"], {"httpx"}),
+        (["--help"], {"trio", "hypercorn", "quart", "httpx2"}),
+        (["serve", "--help"], {"httpx2"}),
         (["listen", "--help"], {"hypercorn", "quart"}),
         (["publish", "--help"], {"hypercorn", "quart"}),
         (["doctor", "--help"], {"hypercorn", "quart"}),

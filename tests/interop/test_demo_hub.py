@@ -361,7 +361,7 @@ def test_an_event_that_is_too_large_is_refused(port: int, headers: dict[str, str
     """An event has 1 MiB at most, as it goes over the wire."""
     before = newest(port)
     body = json.dumps({"topics": ["large"], "data": "x" * 2**20}).encode()
-    said = refused(ask(port, "POST", "/publish", body, headers), 400)
+    said = refused(ask(port, "POST", "/publish", body, headers), 413)
     assert re.search(r"larger than 1,048,576 bytes: this one has 1,0\d\d,\d\d\d", said["error"])
     assert ("line" in said) == (headers is LINES)
     assert newest(port) == before

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trustme
@@ -538,7 +538,7 @@ async def test_observing_can_be_cancelled_anywhere(delay: float) -> None:
         before = trio.lowlevel.current_statistics().tasks_living
         seen = Observation(server.url, 0.1)
         with trio.move_on_after(delay) as scope:
-            await observe(httpx.URL(server.url), seen)
+            await observe(httpx2.URL(server.url), seen)
         assert seen.stopped == scope.cancelled_caught
         assert findings_of(seen)
         with trio.fail_after(5):
@@ -552,7 +552,7 @@ async def test_what_is_seen_is_there_at_once() -> None:
         seen = Observation(server.url, 60.0)
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(observe, httpx.URL(server.url), seen))
+                nursery.start_soon(partial(observe, httpx2.URL(server.url), seen))
                 while seen.body is None or not seen.body.events:  # noqa: ASYNC110
                     await trio.sleep(0.01)
                 assert (seen.end, list(seen.body.ids)) == (None, ["1"])

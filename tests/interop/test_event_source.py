@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trio.testing
@@ -157,10 +157,10 @@ async def test_a_redirect_that_never_ends_is_not_waited_for() -> None:
 async def test_a_peer_that_vanishes_is_looked_for() -> None:
     """The kernel asks it whether it is there, though nothing is sent."""
     async with scripted([OPEN, EVENT, 30.0]) as server:
-        async with httpx.AsyncClient() as client:
+        async with httpx2.AsyncClient() as client:
             sockets: list[trio.socket.SocketType] = []
 
-            async def note(response: httpx.Response) -> None:
+            async def note(response: httpx2.Response) -> None:
                 sockets.append(response.extensions["network_stream"].get_extra_info("socket"))
 
             client.event_hooks["response"] = [note]
@@ -183,7 +183,7 @@ async def test_over_tls(tmp_path: Path) -> None:
     authority.configure_trust(trusting)
     async with guarded(counting(), config=config) as (server, port):
         url = f"https://127.0.0.1:{port}/"
-        async with httpx.AsyncClient(verify=trusting) as client, nothing_left(server):
+        async with httpx2.AsyncClient(verify=trusting) as client, nothing_left(server):
             async with EventSource(url, client=client) as source:
                 assert await take(source, 50) == list(range(1, 51))
         async with EventSource(url, max_attempts=1) as source:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 from playwright.sync_api import Browser
 from processes import Server, wait_until
@@ -50,22 +50,22 @@ def proxy(request: pytest.FixtureRequest, server: Server, folder: Path) -> Itera
 
 
 @pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
-def http(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[httpx.Client]:
+def http(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[httpx2.Client]:
     """Make a client of either protocol."""
     with client_of(proxy, request.param) as client:
         yield client
 
 
-def in_step(client: httpx.Client, server: Server, events: int = 20) -> list[float]:
+def in_step(client: httpx2.Client, server: Server, events: int = 20) -> list[float]:
     """Have an event sent only when the one before has come; return how late each was, in seconds.
 
-    An event that anything holds back until there is more never comes, and httpx gives up.
+    An event that anything holds back until there is more never comes, and httpx2 gives up.
     """
     name = f"step{next(NUMBERS)}"
     late = []
     with listening(client, f"/steps/{name}") as stream:
         for number in range(events):
-            assert httpx.post(f"{server.url}/tell/{name}/{number}").status_code == 200
+            assert httpx2.post(f"{server.url}/tell/{name}/{number}").status_code == 200
             word, moment = (stream.event().data or "").split()
             late.append(time.monotonic() - float(moment))
             assert word == str(number)
@@ -75,7 +75,9 @@ def in_step(client: httpx.Client, server: Server, events: int = 20) -> list[floa
 # What passes, and when.
 
 
-def test_each_event_comes_when_it_is_sent(proxy: Proxy, http: httpx.Client, server: Server) -> None:
+def test_each_event_comes_when_it_is_sent(
+    proxy: Proxy, http: httpx2.Client, server: Server
+) -> None:
     """The first, and every other, although nothing follows it."""
     late = [seconds * 1000 for seconds in in_step(http, server, 100)]
     version = http.get("/headers").http_version
@@ -98,8 +100,8 @@ def test_a_proxy_that_buffers_is_found_out(name: str, server: Server, folder: Pa
         edits = {**edits, "\t\tlb_try_interval 250ms\n": ""}
     with proxied(name, server.port, folder, edits) as proxy:
         with client_of(proxy, "HTTP/1.1") as client:
-            client.timeout = httpx.Timeout(3)
-            with pytest.raises(httpx.ReadTimeout):
+            client.timeout = httpx2.Timeout(3)
+            with pytest.raises(httpx2.ReadTimeout):
                 in_step(client, server)
 
 
@@ -109,13 +111,13 @@ def test_haproxy_without_tls(server: Server, folder: Path) -> None:
     late = []
     for edits in (plain, {**plain, "    option http-no-delay": "    #"}):
         with proxied("haproxy", server.port, folder, edits) as proxy:
-            with httpx.Client(base_url=proxy.plain_url, timeout=10) as client:
+            with httpx2.Client(base_url=proxy.plain_url, timeout=10) as client:
                 late.append(median(in_step(client, server)))
     print(f"without TLS: {late[0] * 1000:.1f} ms late; without the option {late[1] * 1000:.1f} ms")
     assert late[0] < 0.1 < late[1]
 
 
-def test_nothing_is_compressed(http: httpx.Client) -> None:
+def test_nothing_is_compressed(http: httpx2.Client) -> None:
     """Not even for a client that asks for it."""
     with listening(http, "/quiet/plain", **{"Accept-Encoding": "gzip, br, zstd"}) as stream:
         assert "content-encoding" not in stream.response.headers
@@ -133,20 +135,20 @@ def test_compression_is_found_out(server: Server, folder: Path) -> None:
 def test_two_hundred_streams(proxy: Proxy, server: Server) -> None:
     """Each hears all ten events, in order; half of them share two connections."""
     with ExitStack() as stack:
-        # By hand: httpx holds back a shared connection's streams until another one hears something.
+        # By hand: httpx2 holds back a shared connection's streams until another hears something.
         singly = [stack.enter_context(closing(One(proxy, "/ten"))) for _ in range(100)]
         shared = [stack.enter_context(closing(Fifty(proxy, "/ten"))) for _ in range(2)]
         listeners: list[One | Fifty] = [*singly, *shared]
         for each in listeners:
             each.read(lambda heard: heard == ["begun"])
         for number in range(10):
-            httpx.post(f"{server.url}/news", content=f"{number}")
+            httpx2.post(f"{server.url}/news", content=f"{number}")
         expected = ["begun", *(str(number) for number in range(10))]
         for each in listeners:
             each.read(lambda heard: heard == expected)
 
 
-def test_resuming(http: httpx.Client) -> None:
+def test_resuming(http: httpx2.Client) -> None:
     """Last-Event-ID arrives, on both ways; so do ids, `retry`, the proper end, and 204."""
     with listening(http, "/count") as stream:
         assert stream.response.headers["Last-Event-ID"] == "0"
@@ -275,7 +277,7 @@ def test_silence(name: str, version: str, server: Server, folder: Path) -> None:
             with listening(client, "/quiet/cut") as stream:
                 began = time.monotonic()
                 # Some proxies make the end look like a proper one.
-                with suppress(httpx.RemoteProtocolError):
+                with suppress(httpx2.RemoteProtocolError):
                     stream.rest()
                 assert 1 < time.monotonic() - began < 8
 
@@ -283,7 +285,7 @@ def test_silence(name: str, version: str, server: Server, folder: Path) -> None:
 # The stop.
 
 
-def ask(client: httpx.Client, path: str = "/count") -> httpx.Response:
+def ask(client: httpx2.Client, path: str = "/count") -> httpx2.Response:
     return client.get(path, headers={"Accept": "text/event-stream"})
 
 
@@ -353,7 +355,7 @@ def heard_after_restart(
             with penstock(folder, port, APP, "--reconnect-spread", "0") as server:
                 page.goto(f"{proxy.url}/page")
                 page.wait_for_function("source.readyState === EventSource.OPEN")
-                httpx.post(f"{server.url}/news", content="before")
+                httpx2.post(f"{server.url}/news", content="before")
                 page.wait_for_function("heard.length === 1")
                 # It comes back half a second after the end, and so before Penstock is there.
                 with page.expect_request("**/news"):
@@ -363,7 +365,7 @@ def heard_after_restart(
                 return [*page.evaluate("heard"), None]
             with penstock(folder, port) as server:
                 page.wait_for_function("source.readyState === EventSource.OPEN")
-                httpx.post(f"{server.url}/news", content="after")
+                httpx2.post(f"{server.url}/news", content="after")
                 page.wait_for_function("heard.length === 2")
                 heard: list[str | None] = page.evaluate("heard")
                 return heard
@@ -372,7 +374,7 @@ def heard_after_restart(
 # Who the client is.
 
 
-def test_the_client_s_address(proxy: Proxy, http: httpx.Client, server: Server) -> None:
+def test_the_client_s_address(proxy: Proxy, http: httpx2.Client, server: Server) -> None:
     """The log has the address that the proxy saw, whatever the client itself says of it."""
     name = f"/quiet/address{next(NUMBERS)}"
     lies = {
@@ -395,7 +397,7 @@ def test_the_client_s_address(proxy: Proxy, http: httpx.Client, server: Server) 
 
 def test_without_tls_there_is_only_the_way_to_it(proxy: Proxy) -> None:
     """The plain port sends everyone on."""
-    answer = httpx.get(f"{proxy.plain_url}/count?a=b")
+    answer = httpx2.get(f"{proxy.plain_url}/count?a=b")
     assert answer.status_code in (301, 302, 308)
     assert re.fullmatch(r"https://localhost(:\d+)?/count\?a=b", answer.headers["location"])
 
@@ -406,7 +408,9 @@ def test_the_demonstration_s_hub_is_closed_to_all(name: str, folder: Path) -> No
     with penstock(folder, 0, DEMO) as server, proxied(name, server.port, folder) as proxy:
         trusted = proxy.place.certificate.trusted()
         for host in ("localhost", "127.0.0.1:8080"):
-            with httpx.Client(verify=trusted, base_url=proxy.url, headers={"Host": host}) as client:
+            with httpx2.Client(
+                verify=trusted, base_url=proxy.url, headers={"Host": host}
+            ) as client:
                 publication = {"topics": ["a"], "data": "x"}
                 answers = [
                     client.post("/publish", json=publication),
@@ -418,7 +422,7 @@ def test_the_demonstration_s_hub_is_closed_to_all(name: str, folder: Path) -> No
                         continue
                     assert answer.status_code == 403
                     assert "this machine only" in answer.json()["error"]
-        assert httpx.post(f"{server.url}/publish", json=publication).status_code == 200
+        assert httpx2.post(f"{server.url}/publish", json=publication).status_code == 200
 
 
 # The documentation.

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 from processes import PENSTOCK, Server, serving
@@ -178,7 +178,7 @@ class Publishing:
         """Publish at the pace of the form, in batches that are acknowledged."""
         url = f"http://127.0.0.1:{port}/publish"
         begun = trio.current_time()
-        async with httpx.AsyncClient(timeout=60) as client:
+        async with httpx2.AsyncClient(timeout=60) as client:
             while self.number < self.total:
                 await trio.sleep(BATCH)
                 due = int((trio.current_time() - begun) * self._rate)

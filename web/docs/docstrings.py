@@ -21,7 +21,7 @@ SECTIONS: Final = ["Cancellation", "Error handling", "Resource handling"]
 # Where other projects tell of their names. Nothing is fetched: these become ordinary links.
 ELSEWHERE: Final = {
     "trio": "https://trio.readthedocs.io/en/stable/reference.html",
-    "httpx": "https://www.python-httpx.org/api/",
+    "httpx2": "https://github.com/pydantic/httpx2",
     "hypercorn": "https://hypercorn.readthedocs.io/en/latest/",
     "quart": "https://quart.palletsprojects.com/",
     "quart_trio": "https://quart-trio.readthedocs.io/",

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, final
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 
+from penstock.client.request import HEADER_NAME
 from penstock.client.url import url_of
 
 __all__ = ["HEADER", "URL"]
 
-# Spec: RFC 9110, 5.1: a field name is a token.
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
 
 @final
-class _Url(click.ParamType[httpx.URL]):
+class _Url(click.ParamType[httpx2.URL]):
     name = "URL"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> httpx.URL:
+    ) -> httpx2.URL:
         """Return the URL."""
         try:
             return url_of(value)
@@ -42,7 +39,7 @@ class _Header(click.ParamType[tuple[str, str]]):
             return value
         name, colon, text = str(value).partition(":")
         text = text.strip(" \t")
-        if not colon or not _NAME.fullmatch(name):
+        if not colon or not HEADER_NAME.fullmatch(name):
             self.fail(f"{value!r} is not a header, such as 'Authorization: Bearer …'")
         if not text.isprintable() or not text.isascii():
             self.fail(f"{value!r}: a header's value is of printable ASCII characters")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, final
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.cli.arguments import HEADER, URL
@@ -98,7 +98,7 @@ class _NobodyToAsk(click.ClickException):
 @HEADER
 @click.option("as_json", "--json", is_flag=True, help="Print a JSON object, for programs.")
 def doctor(
-    url: httpx.URL,
+    url: httpx2.URL,
     hold: float,
     origin: str | None,
     method: str | None,
@@ -118,7 +118,7 @@ def doctor(
     nothing failed, 1 when something did, 2 when the server cannot be reached, and for wrong usage;
     after Ctrl-C, which prints what was found so far, it is 130, after SIGTERM 143.
     """
-    asked = httpx.Headers(headers)
+    asked = httpx2.Headers(headers)
     if data is not None:
         asked.setdefault("Content-Type", FORM)
     method = method or ("GET" if data is None else "POST")
@@ -138,7 +138,7 @@ def doctor(
     return status or (1 if failed else 0)
 
 
-async def _watch(url: httpx.URL, seen: Observation, headers: httpx.Headers) -> None:
+async def _watch(url: httpx2.URL, seen: Observation, headers: httpx2.Headers) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_show_progress, seen)
         await observe(url, seen, headers=headers)

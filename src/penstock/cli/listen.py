@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 
 from penstock.cli import Misuse
 from penstock.cli.arguments import HEADER, URL
@@ -17,6 +20,7 @@ from penstock.cli.standard_streams import Output
 from penstock.client import EventSource
 from penstock.errors import ConnectionFailed, DecodeError
 from penstock.event import ServerSentEvent
+from penstock.printable import printable
 
 __all__ = ["listen"]
 
@@ -26,10 +30,13 @@ Examples:
   penstock listen 'http://127.0.0.1:8080/subscribe?topic=*' --last-event-id earliest
   penstock listen --json URL | jq -r .data
   penstock listen --count 1 URL                 wait for one event
+  penstock listen --once URL                    read a stream to its end, once
+  penstock listen --data @prompt.json -H 'Authorization: Bearer …' URL
 """
 
-# What a terminal would obey. A line end is none of them: it begins a new line of data.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What `json.dumps` leaves as it is, and a terminal would obey: DEL, C1 and all above that is not
+# printable. Within JSON it can only be part of a string, so it can be escaped afterwards.
+_ABOVE_ASCII: Final = re.compile(r"[\x7f-\U0010ffff]")
 
 
 @click.command(epilog=_EXAMPLES)
@@ -43,7 +50,28 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
     is_flag=True,
     help="Print each event as a JSON object on a line of its own.",
 )
+@click.option(
+    "method",
+    "--request",
+    "-X",
+    metavar="METHOD",
+    help="Ask with this method. [default: GET; POST with --data]",
+)
+@click.option(
+    "--data",
+    "-d",
+    metavar="TEXT|@FILE",
+    help="Send this body, or the content of FILE (@- is standard input), as application/json "
+    "unless --header gives another Content-Type.",
+)
 @HEADER
+@click.option(
+    "reconnect",
+    "--reconnect/--once",
+    default=None,
+    help="Ask again for a stream that ended or broke, or read it once. [default: --reconnect for "
+    "GET, --once for any other method]",
+)
 @click.option(
     "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many events."
 )
@@ -51,7 +79,13 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
     "--max-attempts",
     type=click.IntRange(min=1),
     metavar="COUNT",
-    help="Give up when so many attempts to connect fail in a row. [default: never]",
+    help="Make this many requests at most, in all. [default: no limit; 1 with --once]",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Give up when this many attempts in a row fail. [default: never]",
 )
 @click.option(
     "--max-silence",
@@ -67,25 +101,31 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
     help="Give up when an event is larger. [default: 1048576]",
 )
 def listen(
-    url: httpx.URL,
+    url: httpx2.URL,
     as_json: bool,
     headers: tuple[tuple[str, str], ...],
+    data: str | None,
     count: int | None,
     **options: Any,
 ) -> int:
     r"""Print the events of the stream at URL as they come.
 
     They are printed as they are on the wire: id, name and data, then an empty line; on a terminal,
-    control characters show as \x1b. With --json, each is {"id": …, "event": …, "data": …}; an
-    event without id or name has null there.
+    characters that are not printable show as \x1b or \u202e. With --json, each is
+    {"id": …, "event": …, "data": …}; an event without id or name has null there, and what is not
+    printable is escaped as JSON.
 
-    A stream that ends or breaks is opened again, and a line on stderr says so. It ends with status
-    0 when the server says that there is no more (204), after --count events, and when nobody reads
-    its output any more; with 1 when the server has no such stream; after Ctrl-C with 130, after
-    SIGTERM with 143.
+    A stream that ends or breaks is opened again, and a line on stderr says so; with --once, or
+    after a request other than GET, it is read to its end once. The status is 0 at that end, when
+    the server says that there is no more (204), after --count events, and when nobody reads the
+    output any more; 1 when the server refuses, when there is no such server, or when the stream
+    that is read once breaks; 130 after Ctrl-C, 143 after SIGTERM.
     """
+    content = None if data is None else _content(data)
+    if content is not None and not any(name.lower() == "content-type" for name, _ in headers):
+        headers = (*headers, ("Content-Type", "application/json"))
     try:
-        source = EventSource(url, headers=headers, **options)
+        source = EventSource(url, headers=headers, content=content, **options)
     except ValueError as error:
         raise Misuse(str(error)) from error
     _tell_of_reconnections()
@@ -107,16 +147,41 @@ def listen(
     return run(work, output=output)
 
 
+def _content(data: str) -> bytes:
+    """Return the body that --data gives.
+
+    Raises:
+      Misuse: its file cannot be read.
+    """
+    if not data.startswith("@"):
+        return os.fsencode(data)
+    try:
+        if data == "@-":
+            if sys.stdin is None:
+                raise click.ClickException("standard input is closed")
+            return sys.stdin.buffer.read()
+        return Path(data[1:]).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Misuse(f"--data {printable(data, limit=200)}: {reason}") from error
+
+
 def _json(event: ServerSentEvent, terminal: bool) -> bytes:
     values = {"id": event.id, "event": event.event, "data": event.data}
-    return (json.dumps(values, ensure_ascii=terminal) + "\n").encode()
+    line = json.dumps(values, ensure_ascii=terminal)
+    return (_ABOVE_ASCII.sub(_json_escape, line) + "\n").encode()
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    return f"\\u{0x7F:04x}" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 def _text(event: ServerSentEvent, terminal: bool) -> bytes:
     wire = event.encode()
-    if not terminal:
-        return wire
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", wire.decode()).encode()
+    return printable(wire, keep="\n\t").encode() if terminal else wire
 
 
 def _tell_of_reconnections() -> None:

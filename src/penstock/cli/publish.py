@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, final
 
 import click
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.cli import Misuse
@@ -19,6 +19,7 @@ from penstock.cli.running import run
 from penstock.cli.standard_streams import Input, Output
 from penstock.errors import InvalidEvent
 from penstock.event import ServerSentEvent
+from penstock.printable import printable
 
 __all__ = ["publish"]
 
@@ -61,7 +62,7 @@ _SHOW: Final = 0.1
 )
 @HEADER
 def publish(
-    url: httpx.URL,
+    url: httpx2.URL,
     data: str | None,
     topics: tuple[str, ...],
     event: str | None,
@@ -91,7 +92,10 @@ def publish(
     except InvalidEvent as error:
         raise Misuse(str(error)) from error
     make = _Maker(topics, event, id_, as_json)
-    publisher = Publisher(url, headers)
+    try:
+        publisher = Publisher(url, headers)
+    except NotPublished as error:
+        raise click.ClickException(str(error)) from error
     if lines:
         batches = _Batches(publisher, LineReader(Input().receive_some), make)
         status = run(batches.publish)
@@ -112,7 +116,7 @@ async def _publish_one(publisher: Publisher, publication: bytes, output: Output)
     except NotPublished as error:
         fate = "nothing was published" if error.known else "whether it was published is not known"
         raise click.ClickException(f"{error}; {fate}") from error
-    await output.write(f"{published}\n".encode())
+    await output.write(f"{printable(published) if output.is_terminal else published}\n".encode())
 
 
 @final

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of, status_of
 from penstock.client.url import address_of
+from penstock.errors import InvalidEvent
+from penstock.event import ServerSentEvent
+from penstock.printable import printable
 
 __all__ = ["NotPublished", "Publisher"]
 
@@ -41,13 +44,21 @@ class NotPublished(Exception):
 
 @final
 class Publisher:
-    """Whoever publishes at one URL; open in its block."""
+    """Publishes at one URL; open in its block.
 
-    def __init__(self, url: httpx.URL, headers: Sequence[tuple[str, str]]) -> None:
+    Raises:
+      NotPublished: the environment names a proxy or certificates that cannot be used.
+    """
+
+    def __init__(self, url: httpx2.URL, headers: Sequence[tuple[str, str]]) -> None:
         self._url = url
-        self._headers = httpx.Headers({"Accept-Encoding": "identity", "Accept": "application/json"})
+        self._headers = httpx2.Headers(
+            {"Accept-Encoding": "identity", "Accept": "application/json"}
+        )
         self._headers.update(headers)
-        self._client = httpx.AsyncClient(timeout=None, limits=httpx.Limits(keepalive_expiry=_IDLE))
+        self._client = httpx2.AsyncClient(
+            timeout=None, limits=httpx2.Limits(keepalive_expiry=_IDLE)
+        )
 
     async def __aenter__(self) -> Publisher:
         return self
@@ -75,14 +86,15 @@ class Publisher:
         return await self._post("application/x-ndjson", body, "ids", len(publications))
 
     async def _post(self, kind: str, body: bytes, key: str, count: int) -> list[str]:
-        headers = httpx.Headers(self._headers)
+        headers = httpx2.Headers(self._headers)
         headers["Content-Type"] = kind
         with trio.move_on_after(_ANSWER_TIMEOUT):
             try:
                 response, answer = await self._answer(body, headers)
-            except (httpx.ConnectError, httpx.LocalProtocolError) as error:
+            except (httpx2.ConnectError, httpx2.LocalProtocolError) as error:
                 raise NotPublished(f"{address_of(self._url)}: {reason_of(error)}") from error
-            except httpx.TransportError as error:
+            except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:
+                # The last two are of a redirect's target, at which httpx2 looks in vain.
                 said = f"{address_of(self._url)}: {reason_of(error)}"
                 raise NotPublished(said, known=False) from error
             return self._ids(response, answer, key, count)
@@ -90,7 +102,7 @@ class Publisher:
             f"{address_of(self._url)}: no answer within {_ANSWER_TIMEOUT:g} s", known=False
         )
 
-    async def _answer(self, body: bytes, headers: httpx.Headers) -> tuple[httpx.Response, bytes]:
+    async def _answer(self, body: bytes, headers: httpx2.Headers) -> tuple[httpx2.Response, bytes]:
         request = self._client.build_request("POST", self._url, content=body, headers=headers)
         response = await self._client.send(request, stream=True)
         answer = b""
@@ -103,7 +115,7 @@ class Publisher:
                 await response.aclose()
         return response, answer
 
-    def _ids(self, response: httpx.Response, answer: bytes, key: str, count: int) -> list[str]:
+    def _ids(self, response: httpx2.Response, answer: bytes, key: str, count: int) -> list[str]:
         """Return the ids of an answer; or raise what it says is wrong."""
         try:
             said: Any = json.loads(answer)
@@ -121,7 +133,7 @@ class Publisher:
             raise NotPublished(_one_line(reason, line), line=line, known=known)
         given: Any = said.get(key)
         ids: list[str] = given if isinstance(given, list) else [given]
-        if len(ids) != count or not all(isinstance(each, str) for each in ids):
+        if len(ids) != count or not all(map(_is_id, ids)):
             where = address_of(self._url)
             raise NotPublished(
                 f"{where}: answered {status}, without {count} id{'' if count == 1 else 's'}: "
@@ -131,8 +143,15 @@ class Publisher:
         return ids
 
 
+def _is_id(given: Any) -> bool:
+    try:
+        ServerSentEvent(id=given)
+    except InvalidEvent:
+        return False
+    return True
+
+
 def _one_line(reason: str, line: int | None) -> str:
     """Return what a server said, fit for a line of a terminal; the input's line is named anyway."""
-    printable = "".join(each if each.isprintable() else " " for each in reason)
-    words = " ".join(printable.split())
-    return words.removeprefix(f"line {line}: ")[:500]
+    words = " ".join(reason.split())
+    return printable(words.removeprefix(f"line {line}: "), limit=500)

@@ -131,7 +131,10 @@ def _descriptor(stream: TextIO | None, name: str) -> int:
 
 
 def _can_wait(fd: int) -> bool:
-    """Tell whether one can wait for a descriptor: not for a file, which never blocks."""
+    """Return whether Trio can wait for a descriptor: not for a file, which never blocks."""
+    if not hasattr(select, "epoll"):
+        mode = os.fstat(fd).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)
     with select.epoll() as epoll:
         try:
             epoll.register(fd)

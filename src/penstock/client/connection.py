@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import reprlib
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
+from penstock.client.failures import Unavailable, failure_of, other_scheme, reason_of, status_of
 from penstock.client.reconnection import retry_after
-from penstock.client.url import address_of
+from penstock.client.request import StreamRequest, redirected
+from penstock.client.url import address_of, origin_of
 from penstock.decode import EventStreamDecoder
 from penstock.errors import ConnectionFailed
 from penstock.event import ServerSentEvent
+from penstock.printable import printable
 
-__all__ = [
-    "CLOSE_TIMEOUT",
-    "Connection",
-    "Unavailable",
-    "open_connection",
-    "reason_of",
-    "status_of",
-]
+__all__ = ["CLOSE_TIMEOUT", "Connection", "open_connection", "reason_of", "status_of"]
 
-# As Chromium, Firefox and httpx allow.
+# As Chromium, Firefox and httpx2 allow.
 _MAX_REDIRECTS: Final = 20
 
 # What says "not now" below 500: Request Timeout, Too Early, Too Many Requests.
@@ -39,40 +32,53 @@ _PASSING: Final = frozenset({408, 425, 429})
 # Seconds. Closing waits for nobody; should a transport do so, this ends it.
 CLOSE_TIMEOUT: Final = 2.0
 
-# A peer that vanished without a packet is noticed after a minute (30 + 3 x 10 s), by the kernel,
-# even if the server never sends a comment.
-_KEEP_ALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-)
+# Of the body of a refusal: bytes that are kept, characters that are shown, and seconds for them.
+_EXCERPT: Final = 2048
+_SHOWN: Final = 300
+_EXCERPT_TIMEOUT: Final = 1.0
+
+# Bytes that are decoded at a time, and seconds after which other tasks get their turn.
+_SLICE: Final = 4096
+_BUDGET: Final = 0.005
 
 
-class Unavailable(Exception):
-    """There are no events now, and there may be later.
+def _keep_alive() -> list[tuple[int, int, int]]:
+    """Return the socket options of this platform by which a vanished peer is noticed.
 
-    Attributes:
-      asked: seconds that the server asked to wait before the next attempt.
-      status: the HTTP status that says so, if one does.
+    The kernel notices it after a minute (30 + 3 x 10 s), even if the server never sends a comment.
+    macOS names the first of these times TCP_KEEPALIVE.
     """
-
-    def __init__(self, reason: str, *, asked: float = 0.0, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.asked: float = asked
-        self.status: int | None = status
+    wanted = [
+        (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 30),
+        (("TCP_KEEPINTVL",), 10),
+        (("TCP_KEEPCNT",), 3),
+    ]
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for names, value in wanted:
+        option = next((getattr(socket, each) for each in names if hasattr(socket, each)), None)
+        if option is not None:
+            options.append((socket.IPPROTO_TCP, option, value))
+    return options
 
 
 async def open_connection(
-    client: httpx.AsyncClient,
-    url: httpx.URL,
-    headers: httpx.Headers,
+    client: httpx2.AsyncClient,
+    wanted: StreamRequest,
     decoder: EventStreamDecoder,
+    *,
+    connect_timeout: float,
+    known: bool,
 ) -> Connection | None:
     """Ask for an event stream; return it when its head has come, or None for "no more" (204).
 
-    Redirects are followed, up to 20. What a redirect to another origin must not get, such as
-    Authorization, is taken off by httpx.
+    Redirects are followed, up to 20; `redirected` says what another origin gets.
+
+    Args:
+      client: what sends the request.
+      wanted: what to ask for.
+      decoder: decodes the events; it has the last event id.
+      connect_timeout: seconds until the head of the answer, redirects included.
+      known: whether there was an answer before.
 
     Raises:
       ConnectionFailed: a later attempt would fail, too.
@@ -81,81 +87,128 @@ async def open_connection(
     Cancellation:
       A checkpoint. When it is cancelled, nothing is left open.
     """
-    try:
-        response, lasting = await _follow(client, url, headers)
-    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
-        raise ConnectionFailed(f"{address_of(url)}: cannot be asked for: {error}") from error
-    except httpx.TransportError as error:
-        raise Unavailable(reason_of(error)) from error
+    answered: tuple[httpx2.Response, httpx2.URL] | None = None
+    with trio.move_on_after(connect_timeout):
+        answered = await _follow(client, wanted, decoder.last_event_id, known)
+    if answered is None:
+        reason = f"no answer within {connect_timeout:g} s"
+        # A server of plain HTTP may wait for the rest of what is a TLS handshake.
+        tls = wanted.url.scheme == "https" and not known
+        if tls and (hint := await other_scheme(client, wanted.url)) is not None:
+            raise ConnectionFailed(f"{address_of(wanted.url)}: {reason}; {hint}")
+        raise Unavailable(reason)
+    response, lasting = answered
     opened = None
     try:
-        if (refusal := _refusal_of(response)) is not None:
-            raise refusal
         if response.status_code != HTTPStatus.NO_CONTENT:
+            if (fault := _fault_of(response)) is not None:
+                raise _refusal(response, fault, await _excerpt(response))
             _notice_a_vanished_peer(response)
             opened = Connection(response, lasting, decoder)
     finally:
         if opened is None:
-            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await response.aclose()
+            await _close(response)
     return opened
 
 
 async def _follow(
-    client: httpx.AsyncClient, url: httpx.URL, headers: httpx.Headers
-) -> tuple[httpx.Response, httpx.URL]:
+    client: httpx2.AsyncClient, wanted: StreamRequest, last_event_id: str, known: bool
+) -> tuple[httpx2.Response, httpx2.URL]:
     """Return what answers in the end, and the URL to ask next time.
 
-    httpx would read the body of a redirect, however long it is; here it is never read.
+    httpx2 would read the body of a redirect, however long it is; here it is never read.
     """
-    lasting = url
-    # Deadlines are the caller's scopes.
-    request = client.build_request("GET", url, headers=headers, timeout=None)
-    response = await client.send(request, stream=True, follow_redirects=False)
+    lasting = wanted.url
+    request = wanted.build(client, last_event_id)
+    response = await _send(client, request, known, first=True)
     redirects = 0
-    while (following := response.next_request) is not None:
+    while True:
+        try:
+            following = redirected(request, response, client, wanted.headers)
+        except ConnectionFailed:
+            await _close(response)
+            raise
+        if following is None:
+            return response, lasting
         await _close(response)
         status = response.status_code
         redirects += 1
         if redirects > _MAX_REDIRECTS:
             raise ConnectionFailed(
-                f"{address_of(url)}: more than {_MAX_REDIRECTS} redirects", status=status
+                f"{address_of(wanted.url)}: more than {_MAX_REDIRECTS} redirects", status=status
             )
-        # Another origin must not get next time, asked directly, what httpx does not send it now.
+        # Another origin must not get next time, asked directly, what it does not get now.
         permanent = status in (301, 308) and request.url == lasting
-        if permanent and _origin(following.url) == _origin(lasting):
+        same = origin_of(following.url) == origin_of(lasting)
+        if permanent and same and following.method == request.method:
             lasting = following.url
         request = following
-        # Its headers have what authenticates it, where this may be: no client adds it again.
-        response = await client.send(request, stream=True, auth=None, follow_redirects=False)
-    return response, lasting
+        response = await _send(client, request, known, first=False)
 
 
-def _refusal_of(response: httpx.Response) -> ConnectionFailed | Unavailable | None:
-    """Return why an answer is neither an event stream nor the end of one; None if it is one."""
-    status, where = response.status_code, address_of(response.url)
-    if status == HTTPStatus.NO_CONTENT:
-        return None
-    if status != HTTPStatus.OK:
-        said = f"answered {status_of(response)}"
-        if status >= 500 or status in _PASSING:
-            asked = retry_after(response.headers.get("retry-after", ""))
-            return Unavailable(said, asked=asked, status=status)
-        return ConnectionFailed(f"{where}: {said}, not 200", status=status)
+async def _send(
+    client: httpx2.AsyncClient, request: httpx2.Request, known: bool, *, first: bool
+) -> httpx2.Response:
+    # A redirect's request has what authenticates it, where this may be: no client adds it again.
+    auth = httpx2.USE_CLIENT_DEFAULT if first else None
+    try:
+        return await client.send(request, stream=True, auth=auth, follow_redirects=False)
+    except httpx2.TransportError as error:
+        raise await failure_of(error, client, request.url, known=known) from error
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        # Of the URL, or of the target of a redirect, at which httpx2 looks though it does not
+        # follow it.
+        raise ConnectionFailed(
+            f"{address_of(request.url)}: cannot be asked for, or redirects to what cannot: "
+            f"{reason_of(error)}"
+        ) from error
+
+
+def _fault_of(response: httpx2.Response) -> str | None:
+    """Return why an answer is no event stream; None if it is one."""
+    if response.status_code != HTTPStatus.OK:
+        return f"answered {status_of(response)}"
     given = response.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != "text/event-stream":
         kind = reprlib.repr(given) if given else "no content type"
-        return ConnectionFailed(
-            f"{where}: answered with {kind}, not with text/event-stream", status=status
-        )
+        return f"answered with {kind}, not with text/event-stream"
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         # A few bytes may hold megabytes: to decode what was not asked for has no bound.
-        return ConnectionFailed(
-            f"{where}: answered in the encoding {reprlib.repr(coding)}, and asked for none",
-            status=status,
-        )
+        return f"answered in the encoding {reprlib.repr(coding)}, and asked for none"
     return None
+
+
+def _refusal(response: httpx2.Response, fault: str, body: bytes) -> ConnectionFailed | Unavailable:
+    status = response.status_code
+    words = " ".join(body.decode(errors="replace").split())
+    excerpt = f": {printable(words, limit=_SHOWN)}" if words else ""
+    if status >= 500 or status in _PASSING:
+        asked = retry_after(response.headers.get("retry-after", ""))
+        return Unavailable(f"{fault}{excerpt}", asked=asked, status=status)
+    expected = "" if status == HTTPStatus.OK else ", not 200"
+    return ConnectionFailed(
+        f"{address_of(response.url)}: {fault}{expected}{excerpt}", status=status, body=body
+    )
+
+
+async def _excerpt(response: httpx2.Response) -> bytes:
+    """Return how the body of a refusal begins, if it is text."""
+    kind = response.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+    coded = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
+    textual = kind.startswith("text/") or kind.endswith(("json", "xml"))
+    if coded or not textual:
+        return b""
+    body = b""
+    chunks = response.aiter_raw()
+    with trio.move_on_after(_EXCERPT_TIMEOUT), suppress(httpx2.TransportError):
+        async for chunk in chunks:
+            body += chunk[: _EXCERPT - len(body)]
+            if len(body) >= _EXCERPT:
+                break
+    await _close(response)
+    await _end(chunks)
+    return body
 
 
 @final
@@ -172,17 +225,19 @@ class Connection:
     """
 
     __slots__ = (
-        *("_chunks", "_events", "_response"),
+        *("_chunks", "_events", "_rest", "_response", "_yielded"),
         *("decoder", "delivered", "ended_at", "interrupted", "opened_at", "url"),
     )
 
     def __init__(
-        self, response: httpx.Response, url: httpx.URL, decoder: EventStreamDecoder
+        self, response: httpx2.Response, url: httpx2.URL, decoder: EventStreamDecoder
     ) -> None:
         self._response = response
         self._chunks: AsyncIterator[bytes] = response.aiter_raw()
         self._events: Iterator[ServerSentEvent] = iter(())
-        self.url: httpx.URL = url
+        self._rest = b""  # what was received and is not decoded yet
+        self._yielded = trio.current_time()
+        self.url: httpx2.URL = url
         self.decoder: EventStreamDecoder = decoder
         self.opened_at: float = trio.current_time()
         self.ended_at: float = self.opened_at
@@ -198,30 +253,41 @@ class Connection:
           DecodeError: the stream cannot be read further.
 
         Cancellation:
-          A checkpoint where it waits. An event is returned or nothing was taken; but httpx closes
+          A checkpoint where it waits. An event is returned or nothing was taken; but httpx2 closes
           a connection whose reading is cancelled, so that there is nothing more to receive.
         """
         while True:
             for event in self._events:
                 self.delivered = True
                 return event
-            if self.interrupted:
-                raise Unavailable("the reading was cancelled")
-            self.interrupted = True
-            try:
-                with trio.move_on_after(max_silence) as silence:
-                    chunk = await anext(self._chunks, None)
-            except httpx.TransportError as error:
-                self.interrupted = False
-                raise Unavailable(reason_of(error)) from error
-            finally:
-                self.ended_at = trio.current_time()
+            # A stream without events, or in the smallest pieces, is not to hold up other tasks.
+            if trio.current_time() - self._yielded > _BUDGET:
+                await trio.lowlevel.checkpoint()
+                self._yielded = trio.current_time()
+            if self._rest:
+                part, self._rest = self._rest[:_SLICE], self._rest[_SLICE:]
+                self._events = self.decoder.feed(part)
+                continue
+            await self._read(max_silence)
+
+    async def _read(self, max_silence: float) -> None:
+        if self.interrupted:
+            raise Unavailable("the reading was cancelled")
+        self.interrupted = True
+        try:
+            with trio.move_on_after(max_silence) as silence:
+                chunk = await anext(self._chunks, None)
+        except httpx2.TransportError as error:
             self.interrupted = False
-            if silence.cancelled_caught:
-                raise Unavailable(f"nothing came for {max_silence:g} s")
-            if chunk is None:
-                raise Unavailable("the stream ended")
-            self._events = self.decoder.feed(chunk)
+            raise Unavailable(reason_of(error)) from error
+        finally:
+            self.ended_at = trio.current_time()
+        self.interrupted = False
+        if silence.cancelled_caught:
+            raise Unavailable(f"nothing came for {max_silence:g} s")
+        if chunk is None:
+            raise Unavailable("the stream ended", ended=True)
+        self._rest = chunk
 
     async def aclose(self) -> None:
         """Close the connection.
@@ -230,53 +296,29 @@ class Connection:
           A checkpoint; the connection is closed even when it is cancelled.
         """
         await _close(self._response)
-        with trio.CancelScope(shield=True) as scope:
-            # httpx reads in async generators, one in the other. Cancelled where the innermost
-            # waits, each ends; only dropped, they would be left to the garbage collector.
-            scope.cancel()
-            with suppress(httpx.TransportError, httpx.StreamError):
-                async for _ in self._chunks:
-                    pass
+        await _end(self._chunks)
 
 
-async def _close(response: httpx.Response) -> None:
+async def _end(chunks: AsyncIterator[bytes]) -> None:
+    with trio.CancelScope(shield=True) as scope:
+        # httpx2 reads in async generators, one in the other. Cancelled where the innermost waits,
+        # each ends; only dropped, they would be left to the garbage collector.
+        scope.cancel()
+        with suppress(httpx2.TransportError, httpx2.StreamError):
+            async for _ in chunks:
+                pass
+
+
+async def _close(response: httpx2.Response) -> None:
     with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await response.aclose()
 
 
-def status_of(response: httpx.Response) -> str:
-    """Return an answer's status with its name, which many servers leave out."""
-    status = response.status_code
-    phrase = response.reason_phrase or httpx.codes.get_reason_phrase(status)
-    return f"{status} {phrase}".rstrip()
-
-
-def reason_of(error: BaseException) -> str:
-    """Return what went wrong in one line: the operating system's words where there are some."""
-    words, cause = str(error), _cause_of(error)
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            number = 0 if isinstance(cause, ssl.SSLError) else cause.errno or 0
-            words = os.strerror(number) if number in errno.errorcode else cause.strerror
-        cause = _cause_of(cause)
-    return " ".join(words.split()).rstrip(".") or type(error).__name__
-
-
-def _cause_of(error: BaseException) -> BaseException | None:
-    if isinstance(error, BaseExceptionGroup):
-        return error.exceptions[-1]
-    return error.__cause__ or error.__context__  # httpcore raises `from None`
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
-
-
-def _notice_a_vanished_peer(response: httpx.Response) -> None:
+def _notice_a_vanished_peer(response: httpx2.Response) -> None:
     network = response.extensions.get("network_stream")
     if network is None:  # a transport without a network
         return
     connected = network.get_extra_info("socket")
     with suppress(OSError):  # a socket of another kind than TCP
-        for option in _KEEP_ALIVE if connected is not None else ():
+        for option in _keep_alive() if connected is not None else ():
             connected.setsockopt(*option)

@@ -2,7 +2,7 @@
 
 Rule 1: it does what a browser's EventSource does. A stream that ends or breaks is opened again,
 after the reconnection time, with the id of the last event; 204 ends it, and an answer that no later
-attempt will change is an error.
+attempt will change is an error. What a browser's cannot ask for, such as a POST, is read once.
 
 Rule 2: nothing runs while nobody iterates. There is no task behind a source: a consumer that falls
 behind is, to the server, a client that does not read.
@@ -16,33 +16,33 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
-from penstock.client.connection import CLOSE_TIMEOUT, Connection, Unavailable, open_connection
+from penstock.client.connection import CLOSE_TIMEOUT, Connection, open_connection
+from penstock.client.failures import Unavailable, reason_of
 from penstock.client.reconnection import Reconnection
-from penstock.client.url import address_of, url_of
+from penstock.client.request import HeadersLike, StreamRequest
+from penstock.client.url import address_of
 from penstock.decode import EventStreamDecoder
 from penstock.errors import ConnectionFailed, DecodeError
 from penstock.event import ServerSentEvent
 
-__all__ = ["EventSource", "SourceState"]
+__all__ = ["EventSource", "SourceState", "own_client"]
 
 _logger = logging.getLogger("penstock.client")
 
-_HEADERS: Final = {
-    "Accept": "text/event-stream",
-    "Accept-Encoding": "identity",  # what compresses a stream holds events back
-    "Cache-Control": "no-store",
-}
-
 # Milliseconds, as in Chromium. The specification wants "a few seconds".
 DEFAULT_RETRY: Final = 3000
+
+# Seconds, as in Firefox, whatever `retry:` asks for: without it, a server that sends `retry: 0` and
+# closes is asked hundreds of times a second.
+DEFAULT_MIN_DELAY: Final = 0.5
 
 # Seconds; gRPC's back-off ends at 120, that of Google's and Amazon's clients at 20 to 64.
 DEFAULT_MAX_DELAY: Final = 60.0
@@ -72,21 +72,48 @@ class EventSource:
     It connects when it is first iterated. An event's ``id`` is the last event id in force.
 
     A stream that ends or breaks is asked for again after the reconnection time (``retry``, or what
-    the server sent as ``retry:``), with the header ``Last-Event-ID``. That time doubles with each
-    attempt that fails after the first, up to ``max_delay``; at random, up to half of it is added,
-    so that the clients of one server do not come back at once. A connection that delivered an
-    event, or that held for ``max_delay``, resets it.
+    the server sent as ``retry:``, but ``min_delay`` at least), with the header ``Last-Event-ID``.
+    That time doubles with each attempt that fails after the first, up to ``max_delay``; at random,
+    up to half of it is added, so that the clients of one server do not come back at once. A
+    connection that delivered an event, or that held for ``max_delay``, resets it.
 
-    204 ends the iteration: it is how a server says that there is no more. Other than in a browser,
+    A stream that is the answer to one request, such as a language model's, is read once:
+
+        async with EventSource(url, json={"prompt": "…", "stream": True}) as source:
+            async for event in source: ...
+
+    With ``reconnect=False``, the default for any method but GET, the iteration ends with the
+    stream, and a stream that breaks raises `ConnectionFailed`. With ``reconnect=True`` the same
+    request, body included, is sent again with ``Last-Event-ID``: for servers that resume a POST.
+
+    204 ends the iteration: it is how a server says that there is no more. Unlike in a browser,
     408, 425, 429 and 5xx are a failed attempt and not the end: a browser has a person who reloads
-    the page once the server is back, a program has nobody. What Retry-After asks for is waited
-    for, up to an hour. Any other status, and any other content type, are errors.
+    the page once the server is back, a program does not. What Retry-After asks for is waited for,
+    up to an hour. Any other status, and any other content type, are errors. So is, until there was
+    an answer, what points to a wrong URL: a host that does not exist, a certificate that is not
+    trusted, a port that speaks TLS where ``http:`` was asked for, or the other way round.
+
+    Redirects are followed. Another origin (scheme, host and port) gets ``Accept``,
+    ``Accept-Encoding``, ``Cache-Control`` and ``User-Agent`` and none of the other headers, neither
+    what authenticates nor ``Last-Event-ID``: a stream behind such a redirect is not resumed. 307
+    and 308 take the method and the body along (with the headers that describe it), as in a browser.
+
+    Of an id, what no header can carry is left out of ``Last-Event-ID``: control characters, white
+    space around it, and ids of more than 8000 bytes altogether.
 
     Args:
       url: what to ask for.
-      headers: what to send besides ``Accept``, ``Accept-Encoding`` and ``Cache-Control``.
+      method: the request's method; None is POST where there is a body, else GET.
+      headers: what to send besides ``Accept``, ``Accept-Encoding`` and ``Cache-Control``. Cookies
+        are sent if they are here (``Cookie``); without a ``client`` none is kept.
+      content: the request's body.
+      json: the request's body, as JSON; with ``Content-Type: application/json`` unless ``headers``
+        has another.
+      reconnect: whether to ask again for a stream that was open; None does so for GET.
       last_event_id: where to go on from; ``""`` is wherever the server begins.
       retry: the reconnection time until the server names one, in milliseconds, as on the wire.
+      min_delay: seconds that each delay has at least, whatever the server asks for. Firefox has the
+        same 0.5; with 0, a server can have itself asked hundreds of times a second.
       max_delay: seconds to which the reconnection time may grow; a longer one that the server asks
         for counts all the same, up to an hour.
       jitter: how much of a delay is added to it at the most, at random; 0 adds nothing.
@@ -95,13 +122,16 @@ class EventSource:
         again. Servers send a comment now and then to show that they are there, Penstock every 15
         s: three times that is good. None waits until the kernel finds that the peer does not
         answer, a minute, which a proxy may hide for ever.
-      max_attempts: how many attempts in a row may fail; None is no limit.
+      max_attempts: how many requests are made in all, redirects not counted. When the last one's
+        stream ends, so does the iteration. None is no limit, or 1 where it does not reconnect.
+      max_failures: how many attempts in a row may fail; None is no limit.
       max_event_size: the most bytes an event may have, as in `penstock.EventStreamDecoder`.
       client: what asks, with its connections, cookies, authentication and proxies; it is not
         closed. Its own timeouts and its way with redirects do not count.
 
     Raises:
       ValueError: an argument is out of its range.
+      TypeError: ``json`` has no JSON form.
       InvalidEvent: no event could have had that ``last_event_id``.
 
     Resource handling:
@@ -111,27 +141,45 @@ class EventSource:
 
     def __init__(
         self,
-        url: str | httpx.URL,
+        url: str | httpx2.URL,
         *,
-        headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        method: str | None = None,
+        headers: HeadersLike | None = None,
+        content: bytes | str | None = None,
+        json: Any = None,
+        reconnect: bool | None = None,
         last_event_id: str = "",
         retry: int = DEFAULT_RETRY,
+        min_delay: float = DEFAULT_MIN_DELAY,
         max_delay: float = DEFAULT_MAX_DELAY,
         jitter: float = 0.5,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         max_silence: float | None = None,
         max_attempts: int | None = None,
+        max_failures: int | None = None,
         max_event_size: int = 2**20,
-        client: httpx.AsyncClient | None = None,
+        client: httpx2.AsyncClient | None = None,
     ) -> None:
         silence = math.inf if max_silence is None else max_silence
         for option, seconds in (("connect_timeout", connect_timeout), ("max_silence", silence)):
             if not seconds > 0:
                 raise ValueError(f"{option} must be a number of seconds above 0: {seconds}")
-        self._url = url_of(url)
-        self._headers = httpx.Headers(headers)
+        if max_attempts is not None and (type(max_attempts) is not int or max_attempts < 1):
+            raise ValueError(f"max_attempts must be a whole number above 0: {max_attempts}")
+        self._request = StreamRequest.of(
+            url, method=method, headers=headers, content=content, json=json
+        )
+        self._reconnect = self._request.method == "GET" if reconnect is None else reconnect
+        if max_attempts is None and not self._reconnect:
+            max_attempts = 1
+        self._attempts_left = math.inf if max_attempts is None else max_attempts
+        self._answered = False
         self._reconnection = Reconnection(
-            retry=retry, max_delay=max_delay, jitter=jitter, max_attempts=max_attempts
+            retry=retry,
+            min_delay=min_delay,
+            max_delay=max_delay,
+            jitter=jitter,
+            max_failures=max_failures,
         )
         self._connect_timeout = connect_timeout
         self._max_silence = silence
@@ -141,7 +189,7 @@ class EventSource:
             max_event_size=max_event_size, last_event_id=last_event_id
         )
         self._client = client
-        self._own_client: httpx.AsyncClient | None = None
+        self._own_client: httpx2.AsyncClient | None = None
         self._opened = False
         self._connection: Connection | None = None
         self._due = -math.inf
@@ -151,7 +199,7 @@ class EventSource:
 
     def __repr__(self) -> str:
         last = f", last event {self.last_event_id!r}" if self.last_event_id else ""
-        return f"<EventSource {address_of(self._url)} {self.state}{last}>"
+        return f"<EventSource {address_of(self._request.url)} {self.state}{last}>"
 
     @property
     def state(self) -> SourceState:
@@ -171,11 +219,16 @@ class EventSource:
         return self._reconnection.retry if self._decoder.retry is None else self._decoder.retry
 
     async def __aenter__(self) -> Self:
+        """Open the source; it connects when it is iterated.
+
+        Raises:
+          ConnectionFailed: the environment names a proxy or certificates that cannot be used.
+        """
         if self._opened or self._end is not None:
             raise RuntimeError("an EventSource is opened once")
         self._opened = True
         if self._client is None:
-            self._client = self._own_client = httpx.AsyncClient()
+            self._client = self._own_client = own_client()
         return self
 
     async def __aexit__(
@@ -193,7 +246,7 @@ class EventSource:
         """Return the next event, over as many connections as it takes.
 
         Raises:
-          ConnectionFailed: an answer that no later attempt will change, or too many failures.
+          ConnectionFailed: an answer that no later attempt will change, or no attempt is left.
           DecodeError: an event is larger than ``max_event_size``.
           trio.ClosedResourceError: the source was closed.
           trio.BusyResourceError: another task is waiting for an event.
@@ -201,7 +254,8 @@ class EventSource:
         Cancellation:
           A checkpoint. Atomic: either an event is returned or nothing was taken. But cancelled
           while it waits for the server, it costs the connection, and the next call opens another
-          after the reconnection time: who waits for something else, too, does so in another task.
+          after the reconnection time, or fails where it does not reconnect: to wait for something
+          else at the same time, use another task.
         """
         try:
             self._turn.acquire_nowait()
@@ -251,30 +305,35 @@ class EventSource:
         """Open a connection; or, where the server says that there is no more, end."""
         if self._client is None or not self._opened:
             raise RuntimeError("an EventSource is open in its block: async with … as source")
+        if not self._attempts_left:  # the last one was cancelled before there was an answer
+            raise Unavailable("the request was cancelled")
         decoder = EventStreamDecoder(
             max_event_size=self._max_event_size, last_event_id=self.last_event_id
         )
-        headers = httpx.Headers(_HEADERS)
-        headers.update(self._headers)
-        # Spec: #the-last-event-id-header: in UTF-8, and only "if the last event ID string is not
-        # the empty string". White space around a header's value is not part of it.
-        if last := self.last_event_id.encode().strip(b" \t"):
-            headers.update([(b"Last-Event-ID", last)])
         # Cancelled before there is an answer, the next call waits before it connects.
         self._due = trio.current_time() + self._reconnection.delay()
-        with trio.move_on_after(self._connect_timeout) as limit:
-            self._connection = await open_connection(self._client, self._url, headers, decoder)
-        if limit.cancelled_caught:
-            raise Unavailable(f"no answer within {self._connect_timeout:g} s")
+        self._attempts_left -= 1
+        self._connection = await open_connection(
+            self._client,
+            self._request,
+            decoder,
+            connect_timeout=self._connect_timeout,
+            known=self._answered,
+        )
+        self._answered = True
         if self._connection is None:
             self._end = StopAsyncIteration()
-        else:
-            self._decoder, self._url = decoder, self._connection.url
+            return
+        self._decoder = decoder
+        self._request = self._request.at(self._connection.url)
+        if not self._reconnect:
+            self._attempts_left = 0
 
     def _retreat(self, error: Unavailable) -> None:
-        """Set when to connect again; or give up."""
+        """Set when to connect again; or end."""
         lost, since = self._connection, trio.current_time()
         if lost is None:
+            self._answered = self._answered or error.status is not None
             self._reconnection.note(delivered=False)
         else:
             since = lost.ended_at
@@ -282,13 +341,14 @@ class EventSource:
                 self._reconnection.retry = lost.decoder.retry
             if not lost.interrupted:
                 self._reconnection.note(delivered=lost.delivered, held=since - lost.opened_at)
-        where = address_of(self._url)
-        if self._reconnection.exhausted:
+        where = address_of(self._request.url)
+        if not self._attempts_left and error.ended:
+            self._end = StopAsyncIteration()
+            return
+        if not self._attempts_left or self._reconnection.exhausted:
             tries = self._reconnection.failures
-            self._end = ConnectionFailed(
-                f"{where}: {error}; gave up after {tries} attempt{'' if tries == 1 else 's'}",
-                status=error.status,
-            )
+            gave_up = f"; gave up after {tries} attempt{'' if tries == 1 else 's'}" if tries else ""
+            self._end = ConnectionFailed(f"{where}: {error}{gave_up}", status=error.status)
             return
         delay = self._reconnection.delay(error.asked)
         self._due = since + delay
@@ -298,3 +358,18 @@ class EventSource:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+
+def own_client(**options: Any) -> httpx2.AsyncClient:
+    """Return a client that keeps no cookie: what a server has kept with it would have no bound.
+
+    Raises:
+      ConnectionFailed: the environment names a proxy or certificates that cannot be used.
+    """
+    jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    try:
+        return httpx2.AsyncClient(cookies=jar, **options)
+    except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
+        raise ConnectionFailed(
+            f"the environment names a proxy or certificates that cannot be used: {reason_of(error)}"
+        ) from error

@@ -31,9 +31,10 @@ class Reconnection:
 
     Args:
       retry: the reconnection time in milliseconds, until the server names one.
+      min_delay: the least seconds, whatever the server asks for; not more than ``max_delay``.
       max_delay: seconds to which it may grow.
       jitter: how much of a delay is added to it at the most, at random.
-      max_attempts: how many failures in a row are too many; None is no limit.
+      max_failures: how many failures in a row are too many; None is no limit.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -43,29 +44,38 @@ class Reconnection:
       failures: how many attempts have failed in a row.
     """
 
-    __slots__ = ("_jitter", "_max_attempts", "_max_delay", "failures", "retry")
+    __slots__ = ("_jitter", "_max_delay", "_max_failures", "_min_delay", "failures", "retry")
 
     def __init__(
-        self, *, retry: int, max_delay: float, jitter: float, max_attempts: int | None
+        self,
+        *,
+        retry: int,
+        min_delay: float,
+        max_delay: float,
+        jitter: float,
+        max_failures: int | None,
     ) -> None:
         if type(retry) is not int or not 0 <= retry <= MAX_RETRY:
             raise ValueError(f"retry must be from 0 to {MAX_RETRY} milliseconds: {retry}")
+        if not 0 <= min_delay < math.inf:
+            raise ValueError(f"min_delay must be a number of seconds from 0 on: {min_delay}")
         if not 0 < max_delay < math.inf:
             raise ValueError(f"max_delay must be a number of seconds above 0: {max_delay}")
         if not 0 <= jitter <= 1:
             raise ValueError(f"jitter must be a number from 0 to 1: {jitter}")
-        if max_attempts is not None and (type(max_attempts) is not int or max_attempts < 1):
-            raise ValueError(f"max_attempts must be a whole number above 0: {max_attempts}")
+        if max_failures is not None and (type(max_failures) is not int or max_failures < 1):
+            raise ValueError(f"max_failures must be a whole number above 0: {max_failures}")
         self.retry: int = retry
         self.failures: int = 0
         self._max_delay = max_delay
         self._jitter = jitter
-        self._max_attempts = math.inf if max_attempts is None else max_attempts
+        self._min_delay = min(min_delay, max_delay)
+        self._max_failures = math.inf if max_failures is None else max_failures
 
     @property
     def exhausted(self) -> bool:
         """Whether too many attempts have failed."""
-        return self.failures >= self._max_attempts
+        return self.failures >= self._max_failures
 
     def note(self, *, delivered: bool, held: float = 0.0) -> None:
         """Take note of an attempt that is over.
@@ -84,7 +94,7 @@ class Reconnection:
           asked: the least that the server asked for.
         """
         base = self.retry / 1000
-        seconds = max(base, asked)
+        seconds = max(base, asked, self._min_delay)
         if self.failures:
             doublings = min(self.failures - 1, _MOST_DOUBLINGS)
             grown = max(base, _LEAST_GROWING) * 2.0**doublings

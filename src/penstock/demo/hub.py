@@ -18,7 +18,12 @@ from werkzeug.exceptions import HTTPException
 from penstock.demo.access import is_of_this_machine
 from penstock.demo.answers import answer
 from penstock.demo.publishing import BadBatch, events_of_batch, publication_of
-from penstock.errors import HistoryError, InvalidPublication, InvalidSubscription
+from penstock.errors import (
+    HistoryError,
+    InvalidPublication,
+    InvalidSubscription,
+    PublicationTooLarge,
+)
 from penstock.hub.hub import Hub
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
 from penstock.selection import EVERY_TOPIC
@@ -81,19 +86,23 @@ async def _publish(hub: Hub) -> Response:
             event, on = publication_of(await _body(), topics)
             return answer(200, id=await hub.publish(event, on))
         except InvalidPublication as error:
-            return answer(400, error=str(error))
+            return answer(_status_of(error), error=str(error))
     if request.mimetype == "application/x-ndjson":
         try:
-            batch = events_of_batch(await _body(), topics)
+            batch = await events_of_batch(await _body(), topics)
             return answer(200, ids=await hub.publish_batch(batch))
         except BadBatch as error:
             return answer(400, error=str(error), line=error.line)
         except InvalidPublication as error:
             line = (error.index or 0) + 1
-            return answer(400, error=f"line {line}: {error}", line=line)
+            return answer(_status_of(error), error=f"line {line}: {error}", line=line)
     return answer(
         415, error="publish one event as application/json, or many as application/x-ndjson"
     )
+
+
+def _status_of(error: InvalidPublication) -> int:
+    return 413 if isinstance(error, PublicationTooLarge) else 400
 
 
 async def _body() -> bytes:

@@ -7,10 +7,16 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock.errors import InvalidEvent, InvalidPublication
+import trio
+
+from penstock.errors import InvalidEvent, InvalidPublication, PublicationTooLarge
 from penstock.event import ServerSentEvent
+from penstock.hub.hub import MAX_BATCH
 
 __all__ = ["BadBatch", "events_of_batch", "publication_of"]
+
+# Lines that are read before others get their turn, at some 10 µs each.
+_PER_TURN: Final = 256
 
 _FIELDS: Final = frozenset({"topics", "data", "event", "id", "retry"})
 
@@ -55,15 +61,25 @@ def publication_of(body: bytes, topics: Sequence[str]) -> tuple[ServerSentEvent,
         raise InvalidPublication(str(error)) from None
 
 
-def events_of_batch(
+async def events_of_batch(
     body: bytes, topics: Sequence[str]
 ) -> list[tuple[ServerSentEvent, Sequence[str]]]:
     """Return the events of a batch, one JSON object on each line, with their topics.
 
     Raises:
-      BadBatch: a line is none; the message says which, and what is wrong.
+      BadBatch: a line is not an event; the message says which, and what is wrong.
+      PublicationTooLarge: there are more lines than a hub takes at a time.
+
+    Cancellation:
+      A checkpoint at every 256th line.
     """
-    lines = body.removesuffix(b"\n").split(b"\n")
+    body = body.removesuffix(b"\n")
+    if (count := body.count(b"\n") + 1) > MAX_BATCH:
+        raise PublicationTooLarge(
+            f"a batch must not have more than {MAX_BATCH:,} events: this one has {count:,} lines",
+            index=MAX_BATCH,
+        )
+    lines = body.split(b"\n")
     events = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -72,4 +88,6 @@ def events_of_batch(
             events.append(publication_of(line, topics))
         except InvalidPublication as error:
             raise BadBatch(number, str(error)) from None
+        if not number % _PER_TURN:
+            await trio.lowlevel.checkpoint()
     return events

@@ -6,7 +6,7 @@ import math
 from enum import Enum, auto
 from typing import Any, Final, final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of
@@ -40,14 +40,14 @@ class NoAnswer(Exception):
         self.why: Why = why
 
 
-def client_like_a_browsers(cookies: httpx.Cookies | None = None) -> httpx.AsyncClient:
+def client_like_a_browsers(cookies: httpx2.Cookies | None = None) -> httpx2.AsyncClient:
     """Return a client that offers HTTP/2 over TLS, and leaves deadlines to its caller.
 
     Raises:
       NoAnswer: the environment does not let it: SSL_CERT_FILE, or the address of a proxy, is wrong.
     """
     try:
-        return httpx.AsyncClient(http2=True, timeout=None, cookies=cookies)
+        return httpx2.AsyncClient(http2=True, timeout=None, cookies=cookies)
     except (ImportError, OSError, ValueError) as error:
         said = f"the environment is not as it should be: {reason_of(error)}"
         raise NoAnswer(Why.UNREACHABLE, said) from error
@@ -69,8 +69,8 @@ class Asker:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
-        url: httpx.URL,
+        client: httpx2.AsyncClient,
+        url: httpx2.URL,
         *,
         method: str = "GET",
         content: bytes | None = None,
@@ -83,8 +83,8 @@ class Asker:
         self.asked: bool = False
 
     async def ask(
-        self, headers: httpx.Headers, limit: float, redirects: list[Redirect]
-    ) -> tuple[httpx.Response, Answer]:
+        self, headers: httpx2.Headers, limit: float, redirects: list[Redirect]
+    ) -> tuple[httpx2.Response, Answer]:
         """Return the answer that redirects lead to; what sent elsewhere is added to them.
 
         Raises:
@@ -109,17 +109,17 @@ class Asker:
                         raise NoAnswer(Why.LOOP, said)
                     own = request.headers.get("Cookie")
                     if own and "Cookie" not in following.headers and _alike(request, following):
-                        following.headers["Cookie"] = own  # httpx takes it off at any redirect
+                        following.headers["Cookie"] = own  # httpx2 takes it off at any redirect
                     request = following
                     response = await self._send(request)
                 return response, self._answer_of(response, request.method)
-        except (httpx.ConnectError, httpx.ProxyError) as error:
+        except (httpx2.ConnectError, httpx2.ProxyError) as error:
             said = f"cannot connect to {address_of(request.url)}: {reason_of(error)}"
             raise NoAnswer(Why.UNREACHABLE, said) from error
-        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, UnicodeError) as error:
+        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError) as error:
             said = f"{address_of(request.url)} cannot be asked for: {reason_of(error)}"
             raise NoAnswer(Why.UNREACHABLE, said) from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
             said = f"no answer from {address_of(request.url)}: {reason_of(error)}"
             raise NoAnswer(Why.BROKEN, said) from error
         if not self.asked:
@@ -128,8 +128,8 @@ class Asker:
         said = f"no answer from {address_of(request.url)} within {limit:g} s"
         raise NoAnswer(Why.SILENT, said)
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Ask, and follow no redirect: httpx would read its body, however long it is."""
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        """Ask, and follow no redirect: httpx2 would read its body, however long it is."""
         request.extensions["trace"] = self._trace
         self.asked = False
         return await self._client.send(request, stream=True, auth=None, follow_redirects=False)
@@ -138,11 +138,11 @@ class Asker:
         if event.endswith(".send_request_headers.complete"):
             self.asked, self._sent_at = True, trio.current_time()
 
-    def _answer_of(self, response: httpx.Response, method: str) -> Answer:
+    def _answer_of(self, response: httpx2.Response, method: str) -> Answer:
         now = trio.current_time()
         return Answer(
             status=response.status_code,
-            phrase=response.reason_phrase or httpx.codes.get_reason_phrase(response.status_code),
+            phrase=response.reason_phrase or httpx2.codes.get_reason_phrase(response.status_code),
             headers={name.lower(): value for name, value in response.headers.items()},
             version=response.http_version,
             tls=response.url.scheme == "https",
@@ -153,12 +153,12 @@ class Asker:
         )
 
 
-def _alike(one: httpx.Request, other: httpx.Request) -> bool:
+def _alike(one: httpx2.Request, other: httpx2.Request) -> bool:
     """Tell whether both are for the same origin."""
     return (one.url.scheme, one.url.netloc) == (other.url.scheme, other.url.netloc)
 
 
-async def close(response: httpx.Response) -> None:
+async def close(response: httpx2.Response) -> None:
     """Close an answer, whatever of it was read.
 
     Cancellation:

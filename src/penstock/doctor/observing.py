@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of
@@ -39,7 +39,7 @@ _RESUME: Final = 10.0
 
 
 async def observe(
-    url: httpx.URL, seen: Observation, *, headers: httpx.Headers | None = None
+    url: httpx2.URL, seen: Observation, *, headers: httpx2.Headers | None = None
 ) -> None:
     """Request a URL, and record in ``seen`` what happens.
 
@@ -51,7 +51,7 @@ async def observe(
     Cancellation:
       A checkpoint. What was seen so far is in ``seen``, and nothing is left open.
     """
-    asked = httpx.Headers(_HEADERS)
+    asked = httpx2.Headers(_HEADERS)
     if seen.origin is not None:
         asked["Origin"] = seen.origin
     asked.update(headers or {})
@@ -60,14 +60,16 @@ async def observe(
     cookies = await _hold(url, asked, seen)
     if seen.is_get and seen.body is not None and (pair := to_send(seen.body)) is not None:
         # With a client of its own: over HTTP/2, the first one's connection would still carry the
-        # first stream, which httpx does not reset.
+        # first stream, which httpx2 does not reset.
         async with client_like_a_browsers(cookies) as client:
             asker = Asker(client, url, method=seen.method, content=seen.content)
             await _resume(asker, asked, seen, *pair)
     seen.stopped = False
 
 
-async def _hold(url: httpx.URL, headers: httpx.Headers, seen: Observation) -> httpx.Cookies | None:
+async def _hold(
+    url: httpx2.URL, headers: httpx2.Headers, seen: Observation
+) -> httpx2.Cookies | None:
     """Ask, and hold the stream for as long as is wanted; return the cookies that were set."""
     asker = None
     try:
@@ -86,7 +88,7 @@ async def _hold(url: httpx.URL, headers: httpx.Headers, seen: Observation) -> ht
         return None
 
 
-async def _open(asker: Asker, headers: httpx.Headers, seen: Observation) -> httpx.Response | None:
+async def _open(asker: Asker, headers: httpx2.Headers, seen: Observation) -> httpx2.Response | None:
     """Return an answer that is a stream, whose bytes can be read if there is a way.
 
     Raises:
@@ -98,7 +100,7 @@ async def _open(asker: Asker, headers: httpx.Headers, seen: Observation) -> http
     if seen.answer.is_stream and not seen.readable and seen.is_get:
         # What a browser gets is known; the content is examined uncompressed.
         await close(response)
-        plain = httpx.Headers(headers)
+        plain = httpx2.Headers(headers)
         plain["Accept-Encoding"] = "identity"
         response, seen.answer = await asker.ask(plain, seen.hold, [])
         seen.readable = can_unpack(_coding(seen.answer))
@@ -108,7 +110,7 @@ async def _open(asker: Asker, headers: httpx.Headers, seen: Observation) -> http
     return None
 
 
-async def _watch(response: httpx.Response, answer: Answer, seen: Observation) -> None:
+async def _watch(response: httpx2.Response, answer: Answer, seen: Observation) -> None:
     seen.body = Examination(answer.opened_at)
     try:
         await _read(response, seen.body, seen.hold)
@@ -122,11 +124,11 @@ async def _watch(response: httpx.Response, answer: Answer, seen: Observation) ->
 
 
 async def _resume(
-    asker: Asker, headers: httpx.Headers, seen: Observation, last: str, expected: str | None
+    asker: Asker, headers: httpx2.Headers, seen: Observation, last: str, expected: str | None
 ) -> None:
     """Reconnect with the id of an event, and record which event arrives first."""
     tried = seen.resumption = Resumption(last, expected)
-    again = httpx.Headers(headers)
+    again = httpx2.Headers(headers)
     if last_bytes := last.encode().strip(b" \t"):
         again.update([(b"Last-Event-ID", last_bytes)])
     again["Accept-Encoding"] = "identity"
@@ -159,7 +161,7 @@ class _Ended(Exception):
 
 
 async def _read(
-    response: httpx.Response, body: Examination, limit: float, *, first_id: bool = False
+    response: httpx2.Response, body: Examination, limit: float, *, first_id: bool = False
 ) -> None:
     """Examine what comes until time is up, or until an event brings an id.
 
@@ -175,11 +177,11 @@ async def _read(
                 body.feed(b"", at, size=size)
                 for piece in unpacker.unpack(chunk):
                     body.feed(piece, at, size=0)
-                    await trio.lowlevel.checkpoint()  # httpx has none where more is there
+                    await trio.lowlevel.checkpoint()  # httpx2 has none where more is there
                 if first_id and body.first_id is not None:
                     return
             raise _Ended(_how(response))
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         raise _Ended(StreamEnd.TORN, reason_of(error)) from error
     except ValueError as error:
         raise _Ended(StreamEnd.TORN, f"what came is not compressed: {error}") from error
@@ -190,19 +192,19 @@ async def _read(
 
 
 async def _finish(chunks: AsyncIterator[bytes]) -> None:
-    """End what httpx reads with: async generators, one in the other.
+    """End what httpx2 reads with: async generators, one in the other.
 
     Cancelled where the innermost waits, each ends; only dropped, they would be left to the garbage
     collector.
     """
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
-        with suppress(httpx.TransportError, httpx.StreamError):
+        with suppress(httpx2.TransportError, httpx2.StreamError):
             async for _ in chunks:
                 pass
 
 
-def _how(response: httpx.Response) -> StreamEnd:
+def _how(response: httpx2.Response) -> StreamEnd:
     """Tell how a body ended that ended without an error."""
     framed = {"transfer-encoding", "content-length"} & {name.lower() for name in response.headers}
     whole = framed or not response.http_version.startswith("HTTP/1")

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 
 import trio
 
-from penstock.errors import InvalidPublication
+from penstock.errors import InvalidPublication, PublicationTooLarge
 from penstock.event import ServerSentEvent
 from penstock.history import History
 from penstock.hub.backlog import WhenSlow
@@ -142,17 +142,18 @@ class Hub:
         size = 0
         for index, (event, topics) in enumerate(batch):
             if index == MAX_BATCH:
-                raise InvalidPublication(
+                raise PublicationTooLarge(
                     f"a batch must not have more than {MAX_BATCH:,} events: publish it in parts",
                     index=index,
                 )
             try:
                 publication = self._publication(event, topics)
             except InvalidPublication as error:
-                raise InvalidPublication(str(error), index=index) from None
+                error.index = index
+                raise
             size += publication.size
             if publications and size > MAX_BATCH_SIZE:
-                raise InvalidPublication(
+                raise PublicationTooLarge(
                     f"a batch must not be larger than {MAX_BATCH_SIZE:,} bytes, its topics "
                     "included: publish it in parts",
                     index=index,
@@ -167,7 +168,7 @@ class Hub:
     def _publication(self, event: ServerSentEvent, topics: Iterable[str]) -> Publication:
         publication = Publication(event, topics)
         if (size := len(publication.wire)) > self._max_event_size:
-            raise InvalidPublication(
+            raise PublicationTooLarge(
                 f"an event must not be larger than {self._max_event_size:,} bytes: "
                 f"this one has {size:,}"
             )
