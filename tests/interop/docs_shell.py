@@ -103,7 +103,7 @@ class _Session:
 
     def _finish(self, command: list[str], *, statuses: Container[int] = (0,)) -> None:
         ran = subprocess.run(
-            command, cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+            command, cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
         )
         assert ran.returncode in statuses, ran.stderr.decode()
 

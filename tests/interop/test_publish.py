@@ -91,7 +91,7 @@ def test_misuse_of_publish(arguments: list[str], says: str) -> None:
         [os.fsencode(each) for each in command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (2, b"")
@@ -114,7 +114,7 @@ def test_where_nobody_publishes(
         input=stdin or "",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (1, "")
