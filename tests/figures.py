@@ -11,7 +11,7 @@ def figure(kept: bool, text: str) -> None:
     """Print a figure; fail if it is not what it should be and figures are judged.
 
     `nox -s interop` judges them, on a machine with nothing else to do. Elsewhere another program
-    may have the processor, which is no fault of Penstock's.
+    may have the processor, which is no fault of the server's.
     """
     print(text)
     assert kept or not JUDGED, text

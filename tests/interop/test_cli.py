@@ -18,8 +18,6 @@ from penstock import cli
 from penstock.cli import serve
 from penstock.hypercorn import Settings
 
-pytestmark = pytest.mark.beside
-
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

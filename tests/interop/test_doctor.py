@@ -30,8 +30,6 @@ from penstock.doctor.findings import findings_of
 from penstock.doctor.observation import Observation, StreamEnd
 from penstock.doctor.observing import observe
 
-pytestmark = pytest.mark.beside
-
 
 async def ask(server: Scripted, *arguments: str) -> Said:
     """Run it to its end, beside a server in the test's own Trio run."""

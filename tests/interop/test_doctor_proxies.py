@@ -17,8 +17,6 @@ from processes import PENSTOCK, Server, free_port, serving, wait_until
 
 from require import require
 
-pytestmark = pytest.mark.beside
-
 NGINX = """
 pid {folder}/pid;
 daemon off;

@@ -18,8 +18,6 @@ from cli_steps import end, lines_of, listening, objects_of, publish, running, sh
 from processes import PENSTOCK, Server, free_port, serving, wait_until
 from scripted import OPEN, scripted
 
-pytestmark = pytest.mark.beside
-
 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]

@@ -11,8 +11,6 @@ import pytest
 from cli_steps import end, lines_of, objects_of, publish, running, topic
 from processes import PENSTOCK, Server, serving
 
-pytestmark = pytest.mark.beside
-
 
 def test_what_is_published_is_heard(demo: Server) -> None:
     """Data, name and id arrive; the id that publish prints is the event's."""

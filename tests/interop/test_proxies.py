@@ -23,8 +23,6 @@ from proxied_clients import APP, DEMO, Fifty, One, client_of, listening, opened,
 
 from figures import figure
 
-pytestmark = pytest.mark.beside
-
 NUMBERS = count()  # for names that no other test has
 
 

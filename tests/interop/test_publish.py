@@ -16,8 +16,6 @@ from cli_steps import end, lines_of, objects_of, publish, running, shown, termin
 from processes import PENSTOCK, Server
 from scripted import scripted
 
-pytestmark = pytest.mark.beside
-
 
 @pytest.mark.parametrize(
     ("line", "says"),

@@ -16,8 +16,6 @@ from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_un
 
 from figures import figure
 
-pytestmark = pytest.mark.beside
-
 
 def test_the_go_program_through_curl(demo: Server, curl: CurlFixture) -> None:
     """A comment at once, then id, event and data every 500 ms: 20 events take 10 s."""
