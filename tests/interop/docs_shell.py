@@ -112,7 +112,7 @@ def _check_session(name: str) -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "nox", "-l"], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert f"{name} ->" in listed.stdout, f"there is no session {name}"
+    assert re.search(rf"\b{name}(-[\d.]+)? ->", listed.stdout), f"there is no session {name}"
 
 
 def _check_options(words: list[str]) -> None:
