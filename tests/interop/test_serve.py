@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hurting import post
+from hurting import post, told
 from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_until
 
 from figures import figure
@@ -65,9 +65,11 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals)
     """Who cannot wait for a drain need not: the process ends by the signal."""
     options = ("--bind", "127.0.0.1:0", "--drain-window", "600", "--send-timeout", "600")
     with serving(PENSTOCK, "serve", *options, folder=tmp_path) as server:
-        assert post(server.port, "/fates/stops-reading").status == 201
+        port = server.port
+        assert post(port, "/fates/stops-reading").status == 201
+        wait_until(lambda: told(port)["rows"][0]["hurt"])
         server.process.send_signal(signal.SIGTERM)
-        server.wait_for_log("Stopping: 1 stream to end; a second signal stops at once")
+        server.wait_for_log(r"Stopping: \d streams? to end; a second signal stops at once")
         assert server.stop(number) == -number
         assert "Traceback" not in server.log
 
