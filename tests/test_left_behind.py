@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CONFTEST = Path(__file__).with_name("conftest.py")
+PLUGIN = Path(__file__).with_name("left_behind.py")
 
 # The middle one of three processes ends; the last is in a session of its own, and listens.
 LEAVES_AN_ORPHAN = """
@@ -58,7 +58,7 @@ def test_two(process):
 
 
 def run(tests: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    (folder / "conftest.py").write_text(CONFTEST.read_text())
+    (folder / "conftest.py").write_text(PLUGIN.read_text())
     (folder / "test_it.py").write_text(tests)
     plugins = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:trio")
     command = [sys.executable, "-m", "pytest", "-q", "-rP", *plugins, *options, "."]

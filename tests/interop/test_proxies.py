@@ -17,8 +17,8 @@ from typing import Any
 import httpx  # noqa: ASYNC127 - the release that the project depends on
 import pytest
 from playwright.sync_api import Browser
-from processes import PATIENCE, Server, wait_until
-from proxied import FILES, KINDS, Edits, Proxy, free_port, proxied
+from processes import PATIENCE, Server, free_port, wait_until
+from proxied import FILES, KINDS, Edits, Proxy, proxied
 from proxied_clients import APP, DEMO, Fifty, One, client_of, listening, opened, penstock
 
 from figures import figure
