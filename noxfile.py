@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "typing", "tests"]
+# A session for a Python that is not installed is skipped, and nox says so.
+nox.options.error_on_missing_interpreters = False
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -26,6 +24,22 @@ CORE = (
 # The page's JavaScript has its types in comments, and is checked by this and no other version.
 TYPESCRIPT = "typescript@7.0.2"
 
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+
+# Many tests wait, most of the time, so there is one more worker than processors. The tests of a
+# module share servers, and so a worker.
+PARALLEL = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadscope")
+
+# What depends on dependencies: all unit tests, and some on sockets, with servers in the tests' own
+# process or in one of their own.
+COMPATIBILITY = (
+    *sorted(str(path) for path in Path("tests").glob("test_*.py")),
+    *(
+        f"tests/interop/test_{name}.py"
+        for name in ("cli", "connection", "event_source", "hurting", "hypercorn", "upstream")
+    ),
+)
+
 # Where the modules are that the sessions' programs share with the tests.
 SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
 
@@ -33,28 +47,6 @@ SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package as its users do, not as an editable tree, and the groups' tools."""
     session.install(".", *nox.project.dependency_groups(PYPROJECT, *groups))
-
-
-@contextmanager
-def beside(session: nox.Session, module: str, *arguments: str) -> Iterator[None]:
-    """Run a module while the block runs, then print what it said, and fail if it did.
-
-    If the block raises, it is ended.
-    """
-    with TemporaryFile("w+") as said:
-        command = [f"{session.bin}/python", "-m", module, *arguments]
-        env = os.environ | {"PATH": os.pathsep.join([session.bin, os.environ["PATH"]])}
-        with subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT) as process:
-            try:
-                yield
-                status = process.wait()
-            finally:
-                process.terminate()
-        said.seek(0)
-        session.log(f"{module} {' '.join(arguments)}, which ran beside it:")
-        print(said.read(), flush=True)
-        if status:
-            session.error(f"{module} {' '.join(arguments)} failed with status {status}")
 
 
 def check_page(session: nox.Session) -> None:
@@ -86,17 +78,39 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    with beside(session, "pytest", "-m", "beside"):
-        session.run("coverage", "run", "-m", "pytest", "-m", "not beside")
+    session.log("Part 1 of 2: unit tests, which start no servers. They take about a minute.")
+    session.run("pytest", *PARALLEL, "-m", "not interop", "--cov", "--cov-report=")
     core = ",".join(f"*/penstock/{module}.py" for module in CORE)
     session.run("coverage", "report", f"--include={core}", "--fail-under=95")
+    session.log("Part 2 of 2: real servers, proxies and browsers. They take five minutes or so.")
+    session.run("pytest", *PARALLEL, "-m", "interop")
+
+
+@nox.session(python=PYTHONS)
+def compat(session: nox.Session) -> None:
+    """Test with the newest release of every dependency, on each Python that is installed."""
+    install(session, "test")
+    session.run("pytest", *PARALLEL, *(session.posargs or COMPATIBILITY))
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """Test with the oldest release of every dependency that pyproject.toml allows."""
+    session.install("uv")
+    oldest = str(Path(session.create_tmp()) / "oldest.txt")
+    resolve = ("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate")
+    session.run(*resolve, "--resolution=lowest-direct", "pyproject.toml", "-o", oldest)
+    groups = nox.project.dependency_groups(PYPROJECT, "test")
+    session.install("--constraint", oldest, ".", *groups)
+    session.run("pytest", *PARALLEL, *(session.posargs or COMPATIBILITY))
 
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Run the tests with real servers, sockets and Chromium only, and show their figures."""
+    """Run the tests with real servers, one by one, and judge their figures: on an idle machine."""
     install(session, "test")
-    session.run("pytest", "-m", "interop", "-s", *session.posargs)
+    judged = {"PENSTOCK_TEST_FIGURES": "judged"}
+    session.run("pytest", "-m", "interop", "-s", *session.posargs, env=judged)
 
 
 @nox.session

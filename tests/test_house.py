@@ -26,16 +26,59 @@ MODULES = {
 } - {"__main__"}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_point_downward(module: str) -> None:
-    """Below the sans-IO line nobody imports trio; below the host line nobody imports a host."""
-    code = f"import sys, json, penstock.{module}; print(json.dumps(sorted(sys.modules)))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
-    if module in SANS_IO:
-        assert "trio" not in loaded
-    if not {module, module.partition(".")[0]} & HOSTS:
-        assert not loaded & {"quart", "quart_trio", "hypercorn", "httpx2", "werkzeug", "click"}
+# Imports modules one after the other, and prints for each what else came with it.
+IMPORT = """
+import importlib, json, sys
+for module in sys.argv[1:]:
+    before = set(sys.modules)
+    importlib.import_module(f"penstock.{module}")
+    loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+    print(json.dumps([module, sorted(loaded)]))
+"""
+
+# The third-party packages are imported once; each child then imports one module and nothing else.
+IMPORT_ALONE = """
+import gc, importlib, os, sys
+import click, h2.connection, httpx2, hypercorn.trio, quart_trio, uuid_utils
+assert not [name for name in sys.modules if name.startswith("penstock")]
+gc.disable()
+failed = []
+for module in sys.argv[1:]:
+    if not (child := os.fork()):
+        importlib.import_module(f"penstock.{module}")
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(module)
+sys.exit(" ".join(failed) or None)
+"""
+
+
+def imported(modules: set[str]) -> dict[str, set[str]]:
+    """Import modules in a fresh interpreter; return the packages each was the first to load."""
+    command = [sys.executable, "-c", IMPORT, *sorted(modules)]
+    ran = subprocess.run(command, capture_output=True, check=True)
+    return {module: set(loaded) for module, loaded in map(json.loads, ran.stdout.splitlines())}
+
+
+def test_sans_io_modules_do_not_import_trio() -> None:
+    """Nothing below the sans-IO line loads Trio."""
+    assert [module for module, loaded in imported(SANS_IO).items() if "trio" in loaded] == []
+
+
+def test_only_host_modules_import_a_host() -> None:
+    """Nothing below the host line loads a web framework, a server or an HTTP client."""
+    below = {module for module in MODULES if not {module, module.partition(".")[0]} & HOSTS}
+    hosts = {"quart", "quart_trio", "hypercorn", "httpx2", "werkzeug", "click"}
+    found = {module: hosts & loaded for module, loaded in imported(below).items()}
+    assert {module: packages for module, packages in found.items() if packages} == {}
+
+
+def test_every_module_can_be_imported_first() -> None:
+    """No module depends on another having been imported before it, as circular imports do."""
+    command = [sys.executable, "-c", IMPORT_ALONE, *sorted(MODULES)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_the_lines_are_drawn_through_modules_that_exist() -> None:

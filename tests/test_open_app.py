@@ -18,6 +18,10 @@ from penstock.testing import no_leaks, open_app, open_client
 Clock = trio.testing.MockClock
 
 
+# Quart-Trio 0.13 ends `while_serving` first, 0.12 last.
+SHUT_DOWN = {"stop", "served"}
+
+
 class Shop:
     """An application with a hub, background tasks, and a note of what it did."""
 
@@ -86,7 +90,8 @@ async def test_an_application_lives_as_long_as_the_block(autojump_clock: Clock) 
                 assert (await client.event()).data == "3.10"
             assert client.close_reason is CloseReason.DISCONNECTED
         assert shop.hub.closed
-        assert shop.did == ["start", "serve", "stop", "served"]
+        assert shop.did[:2] == ["start", "serve"]
+        assert set(shop.did[2:]) == SHUT_DOWN
     assert trio.current_time() == 5  # so long Quart gives its background tasks
 
 
@@ -114,7 +119,7 @@ async def test_a_task_that_is_left_is_named(autojump_clock: Clock) -> None:
         f"the application has left:\n  - task '{__name__}.Shop.poll', waiting at "
         f"{__file__}:{line} in poll()"
     )
-    assert shop.did[-1] == "served"  # it has been shut down nevertheless
+    assert set(shop.did[2:]) == SHUT_DOWN  # nevertheless
 
 
 async def test_what_lingers_or_is_allowed_may_be_left(autojump_clock: Clock) -> None:
@@ -218,7 +223,7 @@ async def test_what_the_block_raises_comes_out_as_it_was(autojump_clock: Clock) 
             raise error
     assert raised.value is error
     assert not hasattr(error, "__notes__")
-    assert shop.did[-1] == "served"
+    assert set(shop.did[2:]) == SHUT_DOWN
 
 
 async def test_the_block_is_cancelled(autojump_clock: Clock) -> None:

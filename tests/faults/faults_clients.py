@@ -19,7 +19,7 @@ from h2.settings import SettingCodes, Settings
 E = TypeVar("E", bound=Event)
 
 # Seconds within which anything that is no subject of a row has to happen.
-PATIENCE: Final = 5.0
+PATIENCE: Final = 30.0
 
 WIDE_OPEN: Final = 2**31 - 1
 
@@ -121,8 +121,11 @@ class Http1(Connection):
         received, self.received = self.received, b""
         return received
 
-    def goes_on(self, seconds: float) -> bool:
-        """Read for a time; tell whether events came to its end."""
+    def goes_on(self, seconds: float, patience: float = 0) -> bool:
+        """Read for a time; tell whether events came to its end.
+
+        With a ``patience``, the last may come so many seconds later.
+        """
         end = time.monotonic() + seconds
         last = 0.0
         while (left := end - time.monotonic()) > 0:
@@ -135,6 +138,12 @@ class Http1(Connection):
             except OSError:
                 return False
             last = time.monotonic()
+        if patience:
+            self.socket.settimeout(patience)
+            try:
+                return self.socket.recv(65536) != b""
+            except OSError:
+                return False
         return end - last < seconds / 2
 
 

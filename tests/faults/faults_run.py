@@ -76,10 +76,12 @@ class Run:
     """The servers of a run: one for each row of stock, which rows break; shared ones of Penstock.
 
     That Penstock's are shared is a part of the test: what one row did, the next must not notice.
+    With a ``patience``, Penstock has so many seconds for what it promised: see `Site`.
     """
 
-    def __init__(self, certificates: Certificates) -> None:
+    def __init__(self, certificates: Certificates, patience: float = 0) -> None:
         self._certificates = certificates
+        self._patience = patience
         self._shared: dict[tuple[Way, Settings], tuple[Running, Inventory]] = {}
         self.results: Results = {}
         self.left_over: list[LeftOver] = []
@@ -104,10 +106,11 @@ class Run:
         with ExitStack() as servers, ThreadPoolExecutor(JOBS) as pool:
             list(pool.map(one, stock))
             self._share(guarded, servers)
-            list(pool.map(one, (task for task in guarded if not task.row.quick)))
-            for task in guarded:
-                if task.row.quick:
-                    one(task)
+            # Nobody has to be quick who may take as long as it takes.
+            quick = [task for task in guarded if task.row.quick and not self._patience]
+            list(pool.map(one, (task for task in guarded if task not in quick)))
+            for task in quick:
+                one(task)
             for running, before in self._shared.values():
                 self.left_over.append(_left_over(running, before))
                 said(str(self.left_over[-1]))
@@ -138,16 +141,18 @@ class Run:
     def _site(self, task: Task) -> Iterator[Site]:
         """Give a row the server it needs, and close its clients when it is through."""
         row = task.row
+        # Stock is not waited for: what it is known not to do does not come.
+        patience = 0 if task.way is Way.STOCK else self._patience
         shared = None if row.alone else self._shared.get((task.way, row.settings))
         if shared is not None and shared[0].alive():
-            with Site(shared[0]) as site:
+            with Site(shared[0], patience) as site:
                 yield site
             return
         with row.around(row.settings) as settings:
             with launched(task.way, settings, self._certificates) as running:
                 if row.starts:
                     wait_until_it_listens(running)
-                with Site(running) as site:
+                with Site(running, patience) as site:
                     yield site
 
 

@@ -48,14 +48,6 @@ class Outcome:
     late: bool = False
     """It came, only not in time."""
 
-    @classmethod
-    def within(cls, seconds: float | None, limit: float, bound: float = BOUND) -> Outcome:
-        """Judge a time, None if it had not come after ``bound`` seconds."""
-        if seconds is None:
-            return cls(False, f"> {bound:g} s")
-        figure = f"{seconds * 1000:.1f} ms" if seconds < 0.2 else f"{seconds:.2f} s"
-        return cls(seconds <= limit, figure, late=seconds > limit)
-
 
 class Stock(StrEnum):
     """What the stock server is known to do."""
@@ -69,12 +61,17 @@ class Stock(StrEnum):
 
 
 class Site:
-    """A server, and the clients that one row has there; they are gone when its block is left."""
+    """A server, and the clients that one row has there; they are gone when its block is left.
+
+    With a ``patience``, what is promised may take so many seconds: that it happens is judged, and
+    not when.
+    """
 
     _keys = count(1)
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, patience: float = 0) -> None:
         self.running = running
+        self.patience = patience
         self._clients = ExitStack()
 
     def __enter__(self) -> Self:
@@ -97,6 +94,18 @@ class Site:
     def settings(self) -> Settings:
         """What the server was started with."""
         return self.running.settings
+
+    def within(self, seconds: float | None, limit: float, bound: float = BOUND) -> Outcome:
+        """Judge a time, None if it had not come after ``bound`` seconds."""
+        limit, bound = max(limit, self.patience), max(bound, self.patience)
+        if seconds is None:
+            return Outcome(False, f"> {bound:g} s")
+        figure = f"{seconds * 1000:.1f} ms" if seconds < 0.2 else f"{seconds:.2f} s"
+        return Outcome(seconds <= limit, figure, late=seconds > limit)
+
+    def ends(self, client: Connection, limit: float, bound: float) -> Outcome:
+        """Wait for the server to close a connection, and judge when it did."""
+        return self.within(client.ends(max(bound, self.patience)), limit, bound)
 
     def key(self) -> str:
         """Return a name for a stream that no other has."""
@@ -138,6 +147,7 @@ class Site:
         Then its producer's `finally` has run, and the application's call has returned. None: not
         within the bound.
         """
+        bound = max(bound, self.patience)
         try:
             note = self.noted(key, "returned", max(0.0, since + bound - time.monotonic()))
             self.noted(key, "finally", 0.0)
@@ -147,6 +157,7 @@ class Site:
 
     def stopped(self, number: int, bound: float) -> tuple[int | None, float | None]:
         """Send the server a signal; return its status and the seconds it took, None if too many."""
+        bound = max(bound, self.patience)
         start = time.monotonic()
         self.running.server.process.send_signal(number)
         while time.monotonic() - start < bound:

@@ -20,7 +20,7 @@ REAPED: Final = f"keep_alive_timeout + 0.5 s ({PLAIN.keep_alive_timeout:g} s; pe
 
 def gone(leave: Callable[[Http1], None], more: bytes, limit: float, site: Site) -> Outcome:
     """Leave a stream on which nothing is sent: only the leaving can be noticed."""
-    return _worst(partial(_left, leave, more, site), limit)
+    return _worst(site, partial(_left, leave, more, site), limit)
 
 
 def _left(leave: Callable[[Http1], None], more: bytes, site: Site) -> float | None:
@@ -34,7 +34,7 @@ def _left(leave: Callable[[Http1], None], more: bytes, site: Site) -> float | No
 
 def gone_http2(leave: Callable[[Http2], None], site: Site) -> Outcome:
     """Leave a stream on which nothing is sent."""
-    return _worst(partial(_left_http2, leave, site), AT_ONCE)
+    return _worst(site, partial(_left_http2, leave, site), AT_ONCE)
 
 
 def _left_http2(leave: Callable[[Http2], None], site: Site) -> float | None:
@@ -47,14 +47,14 @@ def _left_http2(leave: Callable[[Http2], None], site: Site) -> float | None:
     return site.released(key, start)
 
 
-def _worst(once: Callable[[], float | None], limit: float) -> Outcome:
+def _worst(site: Site, once: Callable[[], float | None], limit: float) -> Outcome:
     worst = 0.0
     for _ in range(TIMES):
         took = once()
         if took is None:
-            return Outcome.within(None, limit)
+            return site.within(None, limit)
         worst = max(worst, took)
-    return Outcome.within(worst, limit)
+    return site.within(worst, limit)
 
 
 def reaped(site: Site) -> Outcome:
@@ -84,7 +84,7 @@ def reaped_after_reset(site: Site) -> Outcome:
 def _ends(client: Connection, site: Site) -> Outcome:
     limit = site.running.keep_alive_timeout + 0.5
     bound = limit + 1.5
-    return Outcome.within(client.ends(bound), limit, bound)
+    return site.ends(client, limit, bound)
 
 
 def closed_after(version: str, headers: str, site: Site) -> Outcome:
@@ -92,7 +92,7 @@ def closed_after(version: str, headers: str, site: Site) -> Outcome:
     client = site.http1()
     client.get("/hello", version=version, headers=headers)
     client.read_until(b"hello")
-    return Outcome.within(client.ends(2), 0.2, 2)
+    return site.ends(client, 0.2, 2)
 
 
 def raises(site: Site) -> Outcome:
@@ -101,7 +101,7 @@ def raises(site: Site) -> Outcome:
     client = site.http1()
     client.get(f"/raise/{key}")
     client.read_until(b"0\r\n\r\n")
-    goes_on = witness.goes_on(0.5)
+    goes_on = witness.goes_on(0.5, site.patience)
     records = site.running.server.log.count(f"LookupError: raised by {key}")
     said = f"{records} traceback{'' if records == 1 else 's'}, the other stream "
     return Outcome(goes_on and records == 1, said + ("goes on" if goes_on else "ended"))

@@ -93,7 +93,7 @@ def others_go_on(site: Site, do: Callable[[], None]) -> Outcome:
     start = time.monotonic()
     with suppress(OSError, ProtocolError):  # the server has had enough, as it may
         do()
-    goes_on = witness.goes_on(WATCHED)
+    goes_on = witness.goes_on(WATCHED, site.patience)
     if not goes_on:
         took = time.monotonic() - start
         with suppress(AssertionError):  # whether the whole process went
@@ -127,7 +127,7 @@ def http1_garbage(data: bytes, site: Site) -> Outcome:
         client = site.http1()
         with suppress(OSError):  # it may end before it has everything
             client.send(data)
-        ended = client.ends(WATCHED)
+        ended = client.ends(max(WATCHED, site.patience) if b"Upgrade" not in data else WATCHED)
 
     outcome = others_go_on(site, do)
     if outcome.kept and ended is None and b"Upgrade" not in data:
@@ -154,7 +154,7 @@ def workers(site: Site) -> Outcome:
         with suppress(OSError, ProtocolError):
             send(site.http2())
     time.sleep(WATCHED)
-    going = sum(witness.goes_on(0.3) for witness in witnesses)
+    going = sum(witness.goes_on(0.3, site.patience) for witness in witnesses)
     status = site.running.server.process.poll()
     gone = "" if status is None else f", exit status {status}"
     return Outcome(going == STREAMS and not gone, f"{going} of {STREAMS}{gone}")

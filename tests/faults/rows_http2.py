@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final
 
 from faults_clients import WIDE_OPEN
@@ -15,6 +16,9 @@ GROWTH: Final = 8.0
 # Seconds of flood; shorter where it has grown too much by then.
 FLOOD: Final = 3.0
 TOO_MUCH: Final = 100.0
+# Seconds for something to happen in the server of which nobody tells; all are less than LONG.
+PAUSE: Final = 0.3
+LONG: Final = 20
 
 
 def growth(site: Site) -> Outcome:
@@ -37,19 +41,19 @@ def headers_in_step(site: Site) -> Outcome:
     """
     client, _, _ = stalled_http2(site, window=WIDE_OPEN, before=[site.key() for _ in range(40)])
     flooded = client.stream
-    time.sleep(0.3)  # until the socket is full
+    time.sleep(3 * PAUSE)  # until the socket is full
     first, second, third = site.key(), site.key(), site.key()
     lost = client.get(f"/echo-headers/{first}")
     site.noted(first, "started")
     client.get(f"/echo-headers/{second}")
     site.noted(second, "started")
-    time.sleep(0.1)  # until the headers wait
+    time.sleep(PAUSE)  # until the headers wait
     client.h2.reset_stream(lost)
     client.flush()
-    time.sleep(0.1)  # until the view has been cancelled
+    time.sleep(PAUSE)  # until the view has been cancelled
     sibling = client.get(f"/echo-headers/{third}")
     site.noted(third, "started")
-    time.sleep(0.1)
+    time.sleep(PAUSE)
     client.h2.reset_stream(flooded)
     client.flush()
     try:
@@ -84,6 +88,6 @@ ROWS: Final = [
         headers_in_step,
         "the next stream has its own headers",
         Stock.FAILS,
-        TLS,
+        replace(TLS, send_timeout=LONG),
     )
 ]

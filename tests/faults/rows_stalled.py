@@ -50,7 +50,7 @@ def leaves(leave: Callable[[Http1], None], site: Site) -> Outcome:
     time.sleep(0.5)
     start = time.monotonic()
     leave(client)
-    return Outcome.within(site.released(key, start), RELEASED)
+    return site.within(site.released(key, start), RELEASED)
 
 
 def leaves_http2(leave: Callable[[Http2], None], window: int | None, site: Site) -> Outcome:
@@ -59,19 +59,19 @@ def leaves_http2(leave: Callable[[Http2], None], window: int | None, site: Site)
     time.sleep(0.5)
     start = time.monotonic()
     leave(client)
-    return Outcome.within(site.released(key, start), RELEASED)
+    return site.within(site.released(key, start), RELEASED)
 
 
 def stays(site: Site) -> Outcome:
     """Do nothing at all any more."""
     _, key, start = stalled_http1(site)
-    return Outcome.within(site.released(key, start), CUT)
+    return site.within(site.released(key, start), CUT)
 
 
 def stays_http2(window: int | None, site: Site) -> Outcome:
     """Do nothing at all any more."""
     _, key, start = stalled_http2(site, window=window)
-    return Outcome.within(site.released(key, start), CUT)
+    return site.within(site.released(key, start), CUT)
 
 
 def sips(size: int, every: float, site: Site) -> Outcome:
@@ -102,7 +102,7 @@ def _released_while(
     """Act until the server does not go on, or long enough; then look when it let go."""
     while time.monotonic() < start + BOUND and act():
         time.sleep(every)
-    return Outcome.within(site.released(key, start, max(BOUND, CUT)), CUT)
+    return site.within(site.released(key, start, max(BOUND, CUT)), CUT)
 
 
 def _http1() -> list[Row]:

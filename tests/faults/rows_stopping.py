@@ -35,7 +35,7 @@ CUT_AFTER: Final = 1
 def stop(site: Site, limit: float) -> Outcome:
     """Send SIGTERM, and judge when the process has ended and how."""
     status, took = site.stopped(signal.SIGTERM, STUCK)
-    outcome = Outcome.within(took, limit, STUCK)
+    outcome = site.within(took, limit, STUCK)
     if status is None:
         return outcome
     return replace(outcome, kept=outcome.kept and status == 0, text=f"{outcome.text}, {status}")
@@ -133,7 +133,7 @@ def lives_on(path: str, site: Site) -> Outcome:
     """Listen for twice the time after which something would cut the stream."""
     client = site.stream(path, site.key())
     start = time.monotonic()
-    goes_on = client.goes_on(2 * CUT_AFTER)
+    goes_on = client.goes_on(2 * CUT_AFTER, site.patience)
     return Outcome(
         goes_on, "goes on" if goes_on else f"cut within {time.monotonic() - start:.1f} s"
     )
@@ -147,7 +147,7 @@ def response_timeout(site: Site) -> Outcome:
     client.get(f"/generator/{key}")
     client.read_until(b"tick")
     start = time.monotonic()
-    goes_on = client.goes_on(2 * CUT_AFTER)
+    goes_on = client.goes_on(2 * CUT_AFTER, site.patience)
     return Outcome(
         goes_on, "goes on" if goes_on else f"cut within {time.monotonic() - start:.1f} s"
     )
@@ -157,7 +157,7 @@ def quic_refused(site: Site) -> Outcome:
     """Expect the process to end with one line that says why."""
     process = site.running.server.process
     try:
-        wait_until(lambda: process.poll() is not None, within=5)
+        wait_until(lambda: process.poll() is not None, within=max(5, site.patience))
     except AssertionError:
         return Outcome(False, "runs")
     lines = [line for line in site.running.server.log.split("\n") if line.strip()]

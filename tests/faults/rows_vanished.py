@@ -94,7 +94,7 @@ def vanishes(path: str, query: str, site: Site) -> Outcome:
             released = site.released(key, start, STOCK_BOUND)
         finally:
             client.kill()
-    return Outcome.within(released, LIMIT, STOCK_BOUND)
+    return site.within(released, LIMIT, STOCK_BOUND)
 
 
 _user, _probe = PLAIN.tcp_user_timeout, PLAIN.tcp_keep_alive

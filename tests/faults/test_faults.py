@@ -45,7 +45,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """Measure all rows that were selected; those that wait, at the same time."""
     names = {item.name for item in request.session.items}
     selected = [task for task in TASKS if f"{test_row.__name__}[{task}]" in names]
-    run = Run(Certificates(tmp_path_factory.mktemp("faults")))
+    # Not a measurement: what is promised within milliseconds may come late on a busy machine.
+    run = Run(Certificates(tmp_path_factory.mktemp("faults")), patience=60)
     run.measure(selected, print)
     return run
 

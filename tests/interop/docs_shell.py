@@ -103,7 +103,7 @@ class _Session:
 
     def _finish(self, command: list[str], *, statuses: Container[int] = (0,)) -> None:
         ran = subprocess.run(
-            command, cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+            command, cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
         )
         assert ran.returncode in statuses, ran.stderr.decode()
 
@@ -112,7 +112,7 @@ def _check_session(name: str) -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "nox", "-l"], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert f"{name} ->" in listed.stdout, f"there is no session {name}"
+    assert re.search(rf"\b{name}(-[\d.]+)? ->", listed.stdout), f"there is no session {name}"
 
 
 def _check_options(words: list[str]) -> None:

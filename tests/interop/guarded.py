@@ -26,11 +26,11 @@ def config_for(bind: str = "127.0.0.1:0") -> Config:
 async def guarded(
     app: Any, *, config: Config | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Server, int]]:
-    """Serve an application while the block runs, then stop it; the block has a minute."""
+    """Serve an application while the block runs, then stop it; the block has two minutes."""
     values = {"drain_window": 0.5, "tune_process": False, **settings}
     server = Server(app, config or config_for(), settings=Settings(**values), mode="asgi")
     stop = trio.Event()
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(partial(server.serve, shutdown_trigger=stop.wait))
             try:

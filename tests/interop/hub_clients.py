@@ -38,7 +38,7 @@ def ask(
     host: str = "127.0.0.1",
 ) -> Answer:
     """Make one request, on a connection of its own."""
-    connection = HTTPConnection(host, port, timeout=20)
+    connection = HTTPConnection(host, port, timeout=60)
     try:
         connection.request(method, path, body, headers or {})
         with connection.getresponse() as response:
@@ -72,7 +72,7 @@ class Listener:
     """Reads one event stream; leave its block to make it go away."""
 
     def __init__(self, port: int, query: str, **headers: str) -> None:
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
         self._heard: deque[ServerSentEvent] = deque()
         self._decoder = EventStreamDecoder()
         self._connection.request("GET", f"/subscribe{query}", headers=headers)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -22,14 +24,37 @@ PENSTOCK = str(BIN / "penstock")
 HYPERCORN = str(BIN / "hypercorn")
 UVICORN = str(BIN / "uvicorn")
 
+# Seconds within which anything that is waited for has to happen. How fast it is on an idle machine
+# is measured elsewhere; here a machine may be busy with other things.
+PATIENCE = 60.0
 
-def wait_until(condition: Callable[[], T | None], *, within: float = 10) -> T:
+
+def wait_until(condition: Callable[[], T | None], *, within: float = PATIENCE) -> T:
     """Return a condition's value as soon as it is true; fail if it does not become so in time."""
     deadline = time.monotonic() + within
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {within} s"
         time.sleep(0.005)
     return value
+
+
+_ports = count(os.getpid())  # so that two runs on one machine seldom try the same
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens, and that nothing else is given meanwhile.
+
+    It is below those that the kernel hands out by itself, and none of another worker's of this
+    test run.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 20_000 + 1000 * worker + next(_ports) % 1000
+        try:
+            with closing(socket.create_server(("127.0.0.1", port))):
+                return port
+        except OSError:
+            continue
 
 
 class Server:
@@ -58,18 +83,18 @@ class Server:
             assert self.process.poll() is None, self.output + self.log
             return re.search(r"https?://[^\s/)]+", self.output + self.log)
 
-        return wait_until(said, within=30).group()
+        return wait_until(said).group()
 
     @property
     def port(self) -> int:
         """The port of that address."""
         return int(self.url.rpartition(":")[2])
 
-    def wait_for_log(self, pattern: str, *, within: float = 5) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, *, within: float = PATIENCE) -> re.Match[str]:
         """Return the first match of a pattern in the log, waiting for it."""
         return wait_until(lambda: re.search(pattern, self.log), within=within)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, within: float = 10) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, within: float = PATIENCE) -> int:
         """Send a signal, and return the process's status when it has ended."""
         self.process.send_signal(number)
         return self.process.wait(timeout=within)
@@ -77,19 +102,29 @@ class Server:
 
 @contextmanager
 def serving(*command: str, folder: Path, cwd: Path | None = None) -> Iterator[Server]:
-    """Run a server for the length of the block; kill it if it is there at the end."""
+    """Run a server for the length of the block; at its end, kill it and all that it started.
+
+    It has a process group of its own: workers outlive a master that is killed.
+    """
     number = len(list(folder.glob("*.out")))
     output, log = folder / f"server{number}.out", folder / f"server{number}.err"
     # Unbuffered output would hide that a line is not flushed.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with output.open("wb") as out, log.open("wb") as err:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=env
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
         )
     try:
         yield Server(process, output, log)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -116,7 +151,7 @@ class Curl:
 
     def status(self) -> int:
         """Return its exit status when it has ended: 0 after a proper end, 18 after none."""
-        return self._process.wait(timeout=5)
+        return self._process.wait(timeout=PATIENCE)
 
 
 CurlFixture = Callable[..., Curl]

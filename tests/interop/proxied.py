@@ -13,13 +13,13 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import trustme
-from processes import wait_until
+from processes import free_port, wait_until
 
 from require import require
 
@@ -34,12 +34,6 @@ def replaced(text: str, edits: Edits) -> str:
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in:\n{text}"
         text = text.replace(old, new)
     return text
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 class Certificate:
@@ -156,7 +150,7 @@ class Proxy:
         """Return a connection of HTTP/1.1, or another protocol, over TLS."""
         context = self.place.certificate.trusted()
         context.set_alpn_protocols([alpn])
-        plain = socket.create_connection(("127.0.0.1", self.place.https), timeout=20)
+        plain = socket.create_connection(("127.0.0.1", self.place.https), timeout=60)
         return context.wrap_socket(plain, server_hostname="localhost")
 
     def _answers(self) -> bool:
@@ -192,11 +186,11 @@ def proxied(name: str, penstock: int, folder: Path, edits: Edits | None = None) 
         )
     try:
         proxy = Proxy(name, place, process)
-        wait_until(proxy._answers, within=20)
+        wait_until(proxy._answers)
         yield proxy
         assert process.poll() is None, proxy.log
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its workers, too, should any be left

@@ -38,7 +38,7 @@ def client_of(proxy: Proxy, version: str = "HTTP/2") -> Iterator[httpx2.Client]:
     trusted = proxy.place.certificate.trusted()
     limits = httpx2.Limits(max_connections=None)
     with httpx2.Client(
-        http1=not two, http2=two, verify=trusted, base_url=proxy.url, timeout=10, limits=limits
+        http1=not two, http2=two, verify=trusted, base_url=proxy.url, timeout=60, limits=limits
     ) as client:
         assert client.get("/headers").http_version == version
         yield client
@@ -112,7 +112,7 @@ class One:
     def __init__(self, proxy: Proxy, path: str) -> None:
         context = proxy.place.certificate.trusted()
         self._connection = HTTPSConnection(
-            "localhost", proxy.place.https, timeout=30, context=context
+            "localhost", proxy.place.https, timeout=60, context=context
         )
         self._connection.request("GET", path)
         self._response = self._connection.getresponse()

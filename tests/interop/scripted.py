@@ -73,7 +73,7 @@ def _is_whole(request: bytes) -> bool:
 async def scripted(*answers: Answer) -> AsyncIterator[Scripted]:
     """Serve a script while the block runs: bytes to send, seconds to wait; then 204 for ever."""
     server = Scripted(answers)
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
             server.port = listener.socket.getsockname()[1]

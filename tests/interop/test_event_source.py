@@ -14,10 +14,12 @@ import trio
 import trio.testing
 import trustme
 from guarded import config_for, guarded, settled
+from processes import free_port
 from quart import request
 from quart_trio import QuartTrio
 from scripted import CHUNKED, OPEN, scripted
 
+from figures import figure
 from penstock import ServerSentEvent
 from penstock.client import EventSource, SourceState
 from penstock.errors import ConnectionFailed
@@ -72,7 +74,8 @@ async def test_leaving_the_block_ends_the_stream() -> None:
             left = trio.current_time()
             while server.statistics().streams.streams_open:  # noqa: ASYNC110 - no event of it
                 await trio.sleep(0.001)
-            assert trio.current_time() - left < 0.5
+            seconds = trio.current_time() - left
+            figure(seconds < 0.5, f"ended {seconds:.3f} s after the block")
 
 
 async def test_a_cancelled_read_closes_the_connection_and_loses_nothing() -> None:
@@ -90,8 +93,7 @@ async def test_a_cancelled_read_closes_the_connection_and_loses_nothing() -> Non
 
 async def test_a_server_that_is_restarted() -> None:
     """It comes back on its port, with Last-Event-ID: no number is missing, none comes twice."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config = config_for(f"127.0.0.1:{port}")
     heard: list[int] = []
     async with EventSource(f"http://127.0.0.1:{port}/", retry=50, max_delay=0.2) as source:
@@ -104,8 +106,7 @@ async def test_a_server_that_is_restarted() -> None:
 
 async def test_nobody_there() -> None:
     """The operating system's words say why, and the error comes when it was asked for."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with EventSource(f"http://127.0.0.1:{port}/", retry=1, max_attempts=3) as source:
         with pytest.raises(ConnectionFailed, match=r"Connection refused; gave up after 3 attempts"):
             await anext(source)
@@ -139,9 +140,9 @@ async def test_a_server_that_falls_silent() -> None:
     """Silence of a live connection, and no answer at all, are both noticed."""
     async with scripted([OPEN, EVENT, 30.0], [30.0], [OPEN, EVENT, 30.0]) as server:
         began = trio.current_time()
-        async with EventSource(server.url, retry=1, max_silence=0.2, connect_timeout=0.3) as source:
+        async with EventSource(server.url, retry=1, max_silence=1, connect_timeout=3) as source:
             assert [event.data async for event in source] == ["a", "a"]
-        assert 0.7 <= trio.current_time() - began < 5
+        assert trio.current_time() - began >= 1 + 3 + 1
         assert len(server.gone) == 3
 
 
@@ -200,4 +201,5 @@ async def test_left_while_events_pour(pause: float) -> None:
                 await take(source, 1)
                 await trio.sleep(pause)
                 left = trio.current_time()
-            assert trio.current_time() - left < 1
+            seconds = trio.current_time() - left
+            figure(seconds < 1, f"left the block within {seconds:.3f} s")

@@ -48,7 +48,7 @@ def events_of(chunks: Iterator[bytes]) -> Iterator[ServerSentEvent]:
 @pytest.mark.parametrize("name", ["before", "after"])
 def test_the_stream_says_the_same(name: str, tmp_path: Path) -> None:
     """It counts, goes on where a client was, and notices that the client is gone."""
-    with served(name, tmp_path) as server, httpx2.Client(timeout=10) as client:
+    with served(name, tmp_path) as server, httpx2.Client(timeout=60) as client:
         for headers, first in (({}, 0), ({"Last-Event-ID": "41"}, 42)):
             with client.stream("GET", f"{server.url}/count", headers=headers) as response:
                 assert response.headers["content-type"].startswith("text/event-stream")
@@ -61,7 +61,7 @@ def test_the_stream_says_the_same(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["before_news", "after_news"])
 def test_the_news_are_the_same(name: str, tmp_path: Path) -> None:
     """What is published reaches all who listen."""
-    with served(name, tmp_path) as server, httpx2.Client(timeout=10) as client:
+    with served(name, tmp_path) as server, httpx2.Client(timeout=60) as client:
         url = f"{server.url}/news"
         with client.stream("GET", url) as one, client.stream("GET", url) as other:
             both = [response.iter_raw() for response in (one, other)]

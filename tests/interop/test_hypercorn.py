@@ -53,7 +53,7 @@ async def test_cancelled_without_a_trigger(app: QuartTrio, config: Config) -> No
     """A program may just cancel the server: its streams are gone when that is done."""
     server = Server(app, config)
     group = server.streams
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(server.serve)
             client = await open_stream(url)
@@ -68,7 +68,7 @@ async def test_triggered(app: QuartTrio, config: Config) -> None:
     """The trigger drains the streams: the client has a proper end."""
     server, stop = Server(app, config), trio.Event()
     group = server.streams
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             run = partial(server.serve, shutdown_trigger=stop.wait)
             (url,) = await nursery.start(run)
@@ -90,7 +90,7 @@ async def test_an_application_that_fails_to_start_has_not_started(config: Config
         raise LookupError("away")
 
     started = []
-    with trio.fail_after(10), pytest.RaisesGroup(LifespanFailureError, flatten_subgroups=True):
+    with trio.fail_after(60), pytest.RaisesGroup(LifespanFailureError, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             started += await nursery.start(partial(serve, app, config))
     assert not started

@@ -93,23 +93,23 @@ def test_each_fate_by_its_button(impatient: Server, page: Page, browser: Browser
     """The page says how each ended and that the promise was kept; the tree is what it was."""
     opened(page, impatient)
     expect(page.locator("button.fate")).to_have_count(len(FATES))
-    before = wait_until(lambda: tasks(page), within=20)
+    before = wait_until(lambda: tasks(page))
     for fate in FATES:
         button(page, fate).click()
         expect(outcome(page, fate)).to_be_visible()
-    # What is promised within 50 ms may come late on a machine that is busy; then the page says so.
+    # What is promised may come late on a machine that is busy; then the page says so.
     for fate, reason in FATES.items():
         row = outcome(page, fate)
-        expect(row).to_have_attribute("data-kept", re.compile("kept"), timeout=40_000)
+        expect(row).to_have_attribute("data-kept", re.compile("kept"), timeout=60_000)
         happened = row.inner_text()
         print(re.sub(r"\s+", " ", happened))
         assert f"Happened: {reason};" in happened
         took = row.locator(".took").inner_text()
-        within = re.search(r"within (\d+) ms", happened)
-        late = within is not None and milliseconds(took) > int(within[1])
+        within = re.search(r"within ([\d.]+ m?s)", happened)
+        late = within is not None and milliseconds(took) > milliseconds(f"after {within[1]}")
         assert row.get_attribute("data-kept") == ("not kept" if late else "kept")
         assert row.locator(".verdict").inner_text() == row.get_attribute("data-kept")
-    wait_until(lambda: tasks(page) == before, within=20)
+    wait_until(lambda: tasks(page) == before)
     with told(browser, impatient) as watcher:
         wait_until_same(page, watcher)
 
@@ -128,8 +128,8 @@ def test_while_it_runs_it_counts(impatient: Server, page: Page) -> None:
     row = outcome(page, "stops-reading")
     expect(row.locator(".verdict")).to_have_text("running")
     expect(row.locator(".promise")).to_have_text(re.compile(r"^Promised: slow within 2.5 s: .*\.$"))
-    expect(row.locator(".took")).to_have_text(re.compile(r"^for 1\.\d s$"))
-    expect(row.locator(".took")).to_have_text(re.compile(r"^after 2\.\d\d s$"))
+    expect(row.locator(".took")).to_have_text(re.compile(r"^for \d\.\d s$"))
+    expect(row.locator(".took")).to_have_text(re.compile(r"^after ([2-9]|\d\d)\.\d\d s$"))
 
 
 def test_a_page_that_comes_later_sees_the_rows(impatient: Server, page: Page) -> None:
@@ -146,7 +146,7 @@ def test_a_page_that_comes_later_sees_the_rows(impatient: Server, page: Page) ->
 def test_a_thousand_clients(impatient: Server, page: Page, browser: Browser) -> None:
     """They come and go by the switch; most are counted and not drawn; the tree is what it was."""
     opened(page, impatient)
-    before = wait_until(lambda: tasks(page), within=20)
+    before = wait_until(lambda: tasks(page))
     switch = page.get_by_role("switch", name="a thousand clients")
     switch.click()
     expect(page.locator("#there")).to_have_text("1,000 of 1,000 here", timeout=60_000)
@@ -156,9 +156,9 @@ def test_a_thousand_clients(impatient: Server, page: Page, browser: Browser) -> 
     with told(browser, impatient) as watcher:
         wait_until_same(page, watcher)
     switch.click()
-    expect(page.locator("#there")).to_have_text("", timeout=30_000)
+    expect(page.locator("#there")).to_have_text("", timeout=60_000)
     expect(switch).not_to_be_checked()
-    wait_until(lambda: tasks(page) == before, within=30)
+    wait_until(lambda: tasks(page) == before)
 
 
 def test_a_drain(restarting: Server, page: Page, browser: Browser) -> None:
@@ -173,11 +173,11 @@ def test_a_drain(restarting: Server, page: Page, browser: Browser) -> None:
     dialog.get_by_role("button", name="Drain it").click()
     restarting.wait_for_log("Starting again")
     expect(page.locator("#live .state-text")).to_have_text("reconnecting")
-    expect(page.locator("#live .state-text")).to_have_text("live", timeout=20_000)
+    expect(page.locator("#live .state-text")).to_have_text("live", timeout=60_000)
     with told(browser, restarting) as watcher:
         wait_until_same(page, watcher)
     for stream in ("sse", "ticks"):
-        expect(page.locator(f"#{stream} .state-text")).to_have_text("open", timeout=10_000)
+        expect(page.locator(f"#{stream} .state-text")).to_have_text("open", timeout=60_000)
 
 
 def test_where_it_may_not_be_drained_the_page_says_why(impatient: Server, page: Page) -> None:
@@ -281,7 +281,7 @@ def test_a_button_that_gets_no_answer_gives_up(demo: Server, page: Page) -> None
     """What still waited in the browser would be done when nobody thinks of it any more."""
     page.route("**/fates/closes", lambda route: None)
     opened(page, demo)
-    with page.expect_event("requestfailed", timeout=10_000) as failed:
+    with page.expect_event("requestfailed", timeout=60_000) as failed:
         button(page, "closes").click()
     assert failed.value.url.endswith("/fates/closes")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^Given up: .* six connections"))

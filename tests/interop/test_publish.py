@@ -16,8 +16,6 @@ from cli_steps import end, lines_of, objects_of, publish, running, shown, termin
 from processes import PENSTOCK, Server
 from scripted import scripted
 
-pytestmark = pytest.mark.beside
-
 
 @pytest.mark.parametrize(
     ("line", "says"),
@@ -91,7 +89,7 @@ def test_misuse_of_publish(arguments: list[str], says: str) -> None:
         [os.fsencode(each) for each in command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (2, b"")
@@ -114,7 +112,7 @@ def test_where_nobody_publishes(
         input=stdin or "",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (1, "")

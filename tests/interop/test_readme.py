@@ -149,7 +149,8 @@ def test_the_commands_are_sessions() -> None:
     assert {"serve", "tests"} <= set(re.findall(r"nox -s (\w+)", readme))
     sessions = {name for page in PAGES for name in re.findall(r"nox -s (\w+)", page.read_text())}
     for session in sessions:
-        assert f"{session} ->" in listed.stdout, session
+        # One for several Pythons has one of them in its name.
+        assert re.search(rf"\b{session}(-[\d.]+)? ->", listed.stdout), session
     links = re.findall(r"\]\((?!http)([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", readme)
     assert len(links) > 5
     headings = {

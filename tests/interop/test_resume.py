@@ -457,7 +457,7 @@ async def measured(history: str, form: Form, folder: Path) -> Tally:
 @pytest.mark.parametrize("history", ["memory", "file"])
 async def test_who_comes_back_misses_nothing(history: str, tmp_path: Path) -> None:
     """Two hundred clients leave at random and resume: no gap, no duplicate, for both histories."""
-    with trio.fail_after(110):
+    with trio.fail_after(300):
         tally = await measured(history, SHORT, tmp_path)
     assert not tally.wrong, tally.examples
     assert tally.resumes > SHORT.clients / 2

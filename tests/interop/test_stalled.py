@@ -22,6 +22,7 @@ import trio
 import trustme
 from processes import PENSTOCK, Server, serving
 
+from figures import figure
 from penstock import EventStreamDecoder
 
 # Clients of each of the two hubs, which behave.
@@ -286,7 +287,7 @@ async def test_a_stalled_client_is_its_own_trouble(
     """No publisher and no other client feels it, and it then sees what its policy says."""
     query = f"{topics()}&when_slow={policy}&buffer={BUFFER}&stalls"
     with (
-        trio.fail_after(100),
+        trio.fail_after(300),
         hub_served(transport, tmp_path / "beside") as hub,
         hub_served(transport, tmp_path / "without") as other,
     ):
@@ -309,7 +310,7 @@ async def test_a_stalled_client_is_its_own_trouble(
                     for topic in range(TOPICS):
                         for which in (other, hub):  # in turns, so that both have the same machine
                             took[which] += await which.publish(f"t/{topic}", BLOCK)
-                with trio.fail_after(5):  # all of it, soon after the last one was published
+                with trio.fail_after(60):  # all of it, soon after the last one was published
                     while sum(map(len, healthy.values())) < 2 * HEALTHY:  # noqa: ASYNC110
                         await trio.sleep(0.01)
             await trio.sleep(0.05)
@@ -318,14 +319,13 @@ async def test_a_stalled_client_is_its_own_trouble(
             publishing = [p99_of_rounds([took[which]]) for which in (hub, other)]
             late = [p99_of_rounds([each.late for each in healthy[which]]) for which in (hub, other)]
             grown = (after["resident"] - before["resident"]) / 2**20
-            print(
+            figure(
+                publishing[0] <= 2 * publishing[1] + 0.001 and late[0] <= 2 * late[1] + 0.02,
                 f"{transport}, {policy}: await publish p99 {publishing[0] * 1000:.2f} ms beside a "
                 f"stalled client, {publishing[1] * 1000:.2f} ms without; the healthy p99 "
                 f"{late[0] * 1000:.1f} and {late[1] * 1000:.1f} ms late; "
-                f"{grown:+.1f} MB, {after['waiting'][0]} wait, {after['dropped'][0]} dropped"
+                f"{grown:+.1f} MB, {after['waiting'][0]} wait, {after['dropped'][0]} dropped",
             )
-            assert publishing[0] <= 2 * publishing[1] + 0.001
-            assert late[0] <= 2 * late[1] + 0.02
             for each in healthy[hub] + healthy[other]:
                 assert each.numbers == list(range(1, TOTAL + 1))
             assert after["waiting"][0] <= BUFFER
@@ -397,7 +397,7 @@ async def test_a_thousand_stalled_clients(policy: str, tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, STALLED + 1000), hard))
     events, size = 8, 2**20 - 100
     bounds = f"when_slow={policy}&buffer=4&buffer_size={4 * 2**20}&stalls"
-    with trio.fail_after(100), hub_served("http", tmp_path / "hub") as hub:
+    with trio.fail_after(300), hub_served("http", tmp_path / "hub") as hub:
         at_first = await hub.figures()
         async with (
             hub.client("topic=large&buffer_size=16777216") as healthy,
@@ -417,20 +417,20 @@ async def test_a_thousand_stalled_clients(policy: str, tmp_path: Path) -> None:
                 await nursery.start(run, "large")
             before = await hub.figures()
             took = await hub.publish("large", events, size=size, pause=0.05)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while len(healthy.received.numbers) < events:  # noqa: ASYNC110
                     await trio.sleep(0.01)
             after = await hub.figures()
             grown = (after["resident"] - before["resident"]) / 2**20
-            print(
+            figure(
+                max(took) < 1,
                 f"{policy}: {STALLED} stalled clients, {events} events of 1 MiB: "
                 f"{sum(after['waiting'])} wait, {sum(after['dropped'])} dropped; "
                 f"{before['resident'] / 2**20:.0f} MB before, {grown:+.1f} MB; "
                 f"publish took {max(took) * 1000:.1f} ms at the most, "
-                f"the healthy one was {max(healthy.received.late) * 1000:.0f} ms late"
+                f"the healthy one was {max(healthy.received.late) * 1000:.0f} ms late",
             )
             assert healthy.received.numbers == list(range(1, events + 1))
-            assert max(took) < 1
             # The events themselves, a task for each client's bytes, and some slack.
             assert grown < 100
             nursery.cancel_scope.cancel()

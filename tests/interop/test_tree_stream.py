@@ -16,7 +16,7 @@ from penstock import EventStreamDecoder, ServerSentEvent
 @contextmanager
 def watching(server: Server, after: str | None = None) -> Iterator[Iterator[ServerSentEvent]]:
     """Watch for the length of the block; gives the events as they come."""
-    with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
         connection.request("GET", "/tree", headers={"Last-Event-ID": after} if after else {})
         response = connection.getresponse()
 

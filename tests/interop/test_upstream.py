@@ -12,7 +12,8 @@ from operator import attrgetter
 
 import pytest
 
-# The first 16 digits of the SHA-256 of each source, of Hypercorn 0.18.0 and quart-trio 0.12.0.
+# The first 16 digits of the SHA-256 of each source, of Hypercorn 0.18.0, and of both ends of the
+# ranges of Quart (0.22 and 0.23) and Quart-Trio (0.12 and 0.13) where they differ.
 SOURCES = {
     "hypercorn.config:Config.create_sockets": "3ba0bab3918e4238",
     "hypercorn.config:Config.create_ssl_context": "66241a00f5167198",
@@ -33,9 +34,9 @@ SOURCES = {
     "hypercorn.trio.tcp_server:TCPServer": "5593e38b83d3e22e",
     "hypercorn.trio.worker_context:WorkerContext": "45885f0c0bd5bc9d",
     "hypercorn.trio:serve": "9b117d42d6cfa7ef",
-    "quart.asgi:ASGIHTTPConnection": "6065b18f7c6ef8b5",
+    "quart.asgi:ASGIHTTPConnection": "6065b18f7c6ef8b5 c6377a098870a68a",
     "quart.wrappers.response:ResponseBody": "a75733fb01236be7",
-    "quart_trio.asgi:TrioASGIHTTPConnection": "6393e71c2a5138be",
+    "quart_trio.asgi:TrioASGIHTTPConnection": "6393e71c2a5138be 3a17dce123a50e94",
 }
 
 
@@ -47,5 +48,6 @@ def fingerprint(name: str) -> str:
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_the_code_that_is_replaced_or_built_on_is_as_it_was(name: str) -> None:
-    """The source is the one that was read when ours was written."""
-    assert fingerprint(name) == SOURCES[name], f"{name} has changed: {fingerprint(name)}"
+    """The source is one that was read when ours was written."""
+    found = fingerprint(name)
+    assert found in SOURCES[name].split(), f"{name} has changed: {found}"

@@ -19,7 +19,7 @@ from typing import Any, Final
 import torture_fates
 import torture_fates_h2
 import trio
-from torture_child import parent
+from torture_child import SLACK, parent
 from torture_fates import FATES, Fate
 from torture_fates_h2 import FATES_H2
 from torture_wire import Broken, Visit
@@ -28,7 +28,7 @@ from torture_wire import Broken, Visit
 PACE: Final = 120.0
 
 # Seconds that a fate may take beyond the client's own stay, whatever the server does.
-FATE_LIMIT: Final = 25.0
+FATE_LIMIT: Final = 25.0 * SLACK
 
 ALL_FATES: Final = {**FATES, **FATES_H2}
 POLITE: Final[Mapping[str, tuple[Fate, float]]] = {

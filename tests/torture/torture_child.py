@@ -27,6 +27,9 @@ USER_TIMEOUT: Final = 3.0
 # Seconds that one process waits for another, where nothing else is said.
 PATIENCE: Final = 60.0
 
+# What deadlines are multiplied by, in every process, on a machine that has other things to do.
+SLACK: Final = float(os.environ.get("TORTURE_SLACK", "1"))
+
 
 class Died(Exception):
     """A process ended that should not have, or did not answer."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 import trio
+from torture_child import SLACK
 from torture_wire import (
     Stream,
     Visit,
@@ -26,7 +27,7 @@ Fate = Callable[[Visit], Awaitable[None]]
 
 # Seconds for the server to end what is over: half-closed, or garbage. The promise is 50 ms on an
 # idle machine; here two thousand others are served by the same processor.
-AT_ONCE: Final = 3.0
+AT_ONCE: Final = 3.0 * SLACK
 
 # The share of clients who come over TLS, where they may choose.
 SECURE: Final = 0.3

@@ -183,6 +183,8 @@ def _accepted() -> bool:
     lines = ",".join(request.headers.getlist("Accept"))  # RFC 9110, 5.3: several are one list
     for media_range, quality in parse_accept_header(lines, MIMEAccept):
         name = media_range.partition(";")[0].strip().lower()
+        if not name:  # an empty element, which older releases of Werkzeug return
+            continue
         qualities[name] = max(quality, qualities.get(name, 0))
     for media_range in (_CONTENT_TYPE, "text/*", "*/*"):
         if media_range in qualities:

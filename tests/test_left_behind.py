@@ -1,0 +1,93 @@
+"""The check at the end of a test run, in runs of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLUGIN = Path(__file__).with_name("left_behind.py")
+
+# The middle one of three processes ends; the last is in a session of its own, and listens.
+LEAVES_AN_ORPHAN = """
+import subprocess, sys
+
+LAST = '''
+import socket, sys, time
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+time.sleep(600)
+'''
+MIDDLE = f'''
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", {LAST!r}], start_new_session=True).pid, flush=True)
+'''
+
+def test_leaves():
+    with subprocess.Popen([sys.executable, "-c", MIDDLE], stdout=subprocess.PIPE) as process:
+        pid, port = int(process.stdout.readline()), int(process.stdout.readline())
+    print(f"<{pid} {port}>")
+"""
+
+LEAVES_A_SOCKET = """
+import socket
+kept = []
+
+def test_leaves():
+    kept.append(socket.create_server(("127.0.0.1", 0)))
+    print(f"<0 {kept[0].getsockname()[1]}>")
+"""
+
+CLEAN = """
+import subprocess, sys, pytest
+
+@pytest.fixture(scope="session")
+def process():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+
+def test_one(process):
+    assert process.poll() is None
+
+def test_two(process):
+    assert process.poll() is None
+"""
+
+
+def run(tests: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "conftest.py").write_text(PLUGIN.read_text())
+    (folder / "test_it.py").write_text(tests)
+    plugins = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:trio")
+    command = [sys.executable, "-m", "pytest", "-q", "-rP", *plugins, *options, "."]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "in parallel"])
+def test_what_is_left_fails_the_run(options: tuple[str, ...], tmp_path: Path) -> None:
+    """An orphan that listens is named with its test, and is gone afterwards; so is a socket."""
+    ran = run(LEAVES_AN_ORPHAN, tmp_path, *options)
+    made = re.search(r"<(\d+) (\d+)>", ran.stdout)
+    assert made is not None, ran.stdout
+    pid, port = made.groups()
+    said = rf"process {pid} \(.*\), listening on port {port}, since test_it.py::test_leaves"
+    assert re.search(rf"(?s)left behind by the tests.*{said}", ran.stdout), ran.stdout
+    assert ran.returncode == pytest.ExitCode.TESTS_FAILED
+    assert not Path(f"/proc/{pid}").exists()
+    ran = run(LEAVES_A_SOCKET, tmp_path, *options)
+    made = re.search(r"<0 (\d+)>", ran.stdout)
+    assert made is not None, ran.stdout
+    said = rf"socket port {made[1]} listens in the test process, since test_it.py::test_leaves"
+    assert re.search(said, ran.stdout), ran.stdout
+    assert ran.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "in parallel"])
+def test_what_is_ended_does_not(options: tuple[str, ...], tmp_path: Path) -> None:
+    """A process of a fixture is not left behind when the fixture ends it."""
+    ran = run(CLEAN, tmp_path, *options)
+    assert ran.returncode == 0, ran.stdout
+    assert "left behind" not in ran.stdout
