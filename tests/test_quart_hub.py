@@ -75,7 +75,7 @@ async def test_the_hub_is_open_while_the_application_is_served(autojump_clock: C
         before = b"id: earliest\n\n"
         if number:
             before = b"id: %d waits\ndata: waits\n\n" % (number - 1)
-        assert client.body == b":\n\n" + before + data
+        assert client.body == b":\n" + before + data
         assert history.newest.id == f"{number} waits"
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         assert hub.statistics().subscriptions_open == 0
@@ -140,7 +140,7 @@ async def test_an_empty_hub_goes_on_with_the_earliest(autojump_clock: Clock) -> 
         await trio.sleep(1)
         client.disconnect()
         assert client.headers["last-event-id"] == "earliest"
-        assert client.body == b":\n\nid: earliest\n\n"
+        assert client.body == b":\nid: earliest\n\n"
 
 
 async def test_what_is_published_between_head_and_body_is_not_lost(autojump_clock: Clock) -> None:
@@ -193,9 +193,9 @@ async def test_the_hub_closed_under_way_ends_its_streams(autojump_clock: Clock) 
             await trio.sleep(1)
             await hub.publish(ServerSentEvent("last", id="1"), ["a"])
             hub.close()
-        assert client.body == b":\n\nid: earliest\n\nid: 1\ndata: last\n\n"
+        assert client.body == b":\nid: earliest\n\nid: 1\ndata: last\n\n"
         late = FakeClient(app)
         await late.run()
-        assert (late.status, late.body, late.ended) == (200, b":\n\n", True)
+        assert (late.status, late.body, late.ended) == (200, b":\n", True)
     assert said[1]["type"] == "lifespan.shutdown.complete"
     assert hub.statistics().subscriptions_open == 0

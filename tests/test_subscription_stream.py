@@ -22,7 +22,7 @@ async def test_a_stream_begins_with_where_to_go_on(autojump_clock: Clock) -> Non
         server = Server()
         async with streaming(hub, server, retry=5000):
             await trio.sleep(1)
-            assert server.wire == COMMENT + b"retry: 5000\n\nid: earliest\n\n"
+            assert server.wire == COMMENT + b"retry: 5000\nid: earliest\n\n"
         await numbers(hub, range(3))
         await trio.sleep(1)
         for requested, begins in (
