@@ -229,7 +229,7 @@ HTMX_JS = """() => new Promise(resolve => {
 
 
 def test_htmx(served: Server, page: Page) -> None:
-    """A stream of htmx: it reads with a client of its own, resumes, and ends with the event it was given."""
+    """Its own client reads each event, resumes, and ends with the event it was given."""
     page.goto(f"{served.url}/page")
     for file in ("htmx.js", "ext/hx-sse.js"):
         page.add_script_tag(url=f"/packages/htmx/node_modules/htmx.org/dist/{file}")
