@@ -141,7 +141,7 @@ async def test_a_status_without_a_body_that_is_set_later(
     @app.after_request
     async def spoil(response: Response) -> Response:
         if response.mimetype == "text/event-stream":
-            response.status = status  # type: ignore[assignment]  # werkzeug takes both
+            response.status = status
         return response
 
     client = FakeClient(app)

@@ -81,7 +81,7 @@ def named(name: str, **value: Any) -> ServerSentEvent:
 async def messages() -> EventSourceResponse:
     """Answer as Anthropic's API does."""
     endless = (await request.get_json())["model"] == "endless"
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",

@@ -122,7 +122,7 @@ def outside(app: QuartTrio) -> tuple[Any, Masking]:
 
 
 def inside(app: QuartTrio) -> tuple[Any, Masking]:
-    app.asgi_app = masking = Masking(app.asgi_app)  # type: ignore[method-assign,assignment]
+    app.asgi_app = masking = Masking(app.asgi_app)  # type: ignore[method-assign]
     return app, masking
 
 
@@ -138,7 +138,7 @@ def config(*, tls: bool) -> Any:
             return context
 
         config.certfile = config.keyfile = "given"  # says that there is TLS
-        config.create_ssl_context = create_ssl_context
+        config.create_ssl_context = create_ssl_context  # type: ignore[method-assign]
     return config
 
 

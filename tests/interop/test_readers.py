@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,14 @@ def test_an_abandoned_generation_stops(ask: Callable[[Server, str], Any], server
             for _ in range(4):
                 next(stream)
             left = time.monotonic()
-        finished = wait_until(lambda number=number: finished_at(server)[number:], within=30)
+        finished = wait_until(partial(finished_since, server, number), within=30)
         delays.append(finished[0] - left)
     print(f"{ask.__name__}: finally after {', '.join(f'{each * 1000:.1f}' for each in delays)} ms")
 
 
-def finished_at(server: Server) -> list[float]:
+def finished_since(server: Server, number: int) -> list[float]:
     times: list[float] = httpx.get(f"{server.url}/finished").json()
-    return times
+    return times[number:]
 
 
 def test_httpx_sse(server: Server) -> None:
@@ -149,7 +150,8 @@ const client = new Anthropic({baseURL: process.argv[2], apiKey: "none", maxRetri
 const stream = await client.messages.create(
   {model: "m", max_tokens: 9, messages: [{role: "user", content: "?"}], stream: true});
 let text = "";
-for await (const event of stream) if (event.type === "content_block_delta") text += event.delta.text;
+for await (const event of stream)
+  if (event.type === "content_block_delta") text += event.delta.text;
 console.log(text);
 """
 
