@@ -18,7 +18,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 # `event` to `stream`, and the response: what one reads to know Penstock.
 CORE = (
     *("errors", "event", "decode", "outcome", "printable", "publication", "history"),
-    *("stream/*", "hub/*", "stores/*", "client/*", "quart/*"),
+    *("position_ids", "selection", "stream/*", "hub/*", "stores/*", "client/*", "quart/*"),
 )
 
 # The page's JavaScript has its types in comments, and is checked by this and no other version.

@@ -104,7 +104,10 @@ class Server:
         self._reads = trio.Event()
         self._reads.set()
 
-    def opens_after(self, first: bytes) -> bool:
+    def set_sender(self, send: object) -> None:
+        pass
+
+    def try_enable(self) -> bool:
         return True
 
     def write_nowait(self, chunk: Chunk) -> bool:

@@ -13,7 +13,7 @@ from penstock import EventStreamDecoder, ServerSentEvent
 
 Events = trio.abc.SendChannel[ServerSentEvent]
 ProducerFunction = Callable[[Events], Awaitable[None]]
-COMMENT = b":\n\n"
+COMMENT = b":\n"
 
 
 class Producer:

@@ -93,7 +93,7 @@ async def test_the_streams(
     client = await ask(path)
     assert client.status == 200
     assert client.headers["access-control-allow-origin"] == "*"
-    assert client.body.startswith(b":\n\nretry: 1000\n\nid: ")
+    assert client.body.startswith(b":\nretry: 1000\nid: ")
     assert client.body.count(b"data: ") == events
     assert client.body.count(b"event: ping\n") == (events if path == "/sse" else 0)
     (line,) = caplog.messages

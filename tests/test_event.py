@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import decimal
 import enum
 import json
 import math
+import uuid
 
 import pytest
 from hypothesis import given
@@ -18,7 +21,7 @@ from wire import ENCODED
 
 @pytest.mark.parametrize(("event", "wire"), ENCODED.values(), ids=ENCODED)
 def test_encodes_to_these_bytes(event: ServerSentEvent, wire: bytes) -> None:
-    """Fields come in the order comment, retry, id, event, data, and a blank line ends the event."""
+    """Comment, retry, id, event, data, in this order, and a blank line where it has an effect."""
     assert event.encode() == wire
 
 
@@ -167,3 +170,50 @@ def test_json_round_trip(value: object) -> None:
     wire = ServerSentEvent.json(value).encode()
     assert wire.count(b"\n") == 2
     assert json.loads(wire.removeprefix(b"data: ")) == value
+
+
+def test_json_escapes_what_utf8_cannot_carry() -> None:
+    """A lone surrogate, in a value or a key, is its JSON escape; everything else is as it was."""
+    value = json.loads(r'{"k\ud83c": "é \ud83c\udf0d \udf0d", "b\\ud83c": 1}')
+    event = ServerSentEvent.json(value)
+    assert event.data == r'{"k\ud83c":"é 🌍 \udf0d","b\\ud83c":1}'
+    assert json.loads(event.data) == value
+
+
+def test_json_of_other_types() -> None:
+    """What Quart's own provider takes has a JSON form; another may be given as ``default``."""
+
+    @dataclasses.dataclass
+    class Point:
+        x: int
+        at: datetime.date
+
+    class Markup:
+        def __html__(self) -> str:
+            return "<b>"
+
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    for value, text in (
+        (moment, '"2026-01-02T03:04:05+00:00"'),
+        (moment.date(), '"2026-01-02"'),
+        (moment.time(), '"03:04:05"'),
+        (uuid.UUID(int=7), '"00000000-0000-0000-0000-000000000007"'),
+        (decimal.Decimal("1.20"), '"1.20"'),
+        (Point(1, moment.date()), '{"x":1,"at":"2026-01-02"}'),
+        (Markup(), '"<b>"'),
+    ):
+        assert ServerSentEvent.json([value]).data == f"[{text}]"
+    assert ServerSentEvent.json({1, 2}, default=sorted).data == "[1,2]"
+    with pytest.raises(InvalidEvent, match="no JSON form: object is not JSON serializable"):
+        ServerSentEvent.json(object())
+    with pytest.raises(InvalidEvent, match="no JSON form: type is not"):
+        ServerSentEvent.json(Point)
+
+    def not_a_number(_: object) -> float:
+        return math.nan
+
+    for number in (math.nan, math.inf):
+        with pytest.raises(InvalidEvent, match=r"no JSON form: .*not JSON compliant"):
+            ServerSentEvent.json({"x": number})
+        with pytest.raises(InvalidEvent, match=r"no JSON form: .*not JSON compliant"):
+            ServerSentEvent.json({"x": object()}, default=not_a_number)

@@ -51,7 +51,7 @@ async def test_counts_streams_while_open_and_by_reason_afterwards(
         streams_open=0,
         streams_closed={CloseReason.FINISHED: 1, CloseReason.DISCONNECTED: 3},
         events_sent=7,
-        bytes_sent=4 * len(b":\n\n") + len(b"data: once\n\n") + 6 * len(b"data: tick\n\n"),
+        bytes_sent=4 * len(b":\n") + len(b"data: once\n\n") + 6 * len(b"data: tick\n\n"),
         draining=False,
     )
 

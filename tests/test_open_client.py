@@ -262,10 +262,6 @@ async def test_no_event_stream_is_answered(autojump_clock: Clock) -> None:
     async with open_client(app, "/nothing") as client:
         with pytest.raises(AssertionError, match=r"no event stream, but 404 text/html: .*Found"):
             await client.event()
-    async with open_client(app, "/stream/three", headers={"Accept": "text/html"}) as client:
-        assert client.status == 406
-        with pytest.raises(AssertionError, match="no event stream, but 406"):
-            await client.event()
 
 
 @pytest.mark.parametrize(
@@ -324,7 +320,7 @@ async def test_a_stalled_client(autojump_clock: Clock) -> None:
     """It takes what it is told to, the producer waits meanwhile, and it can leave nevertheless."""
     async with open_client(app, "/stream/floods", takes=2) as client:
         await trio.sleep(1)
-        assert client.body.startswith(b":\n\ndata: x")
+        assert client.body.startswith(b":\ndata: x")
         assert client.stream is not None
         stalled = client.stream.statistics()
         await trio.sleep(1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 
-from penstock.quart import EventSourceResponse
+from penstock.quart import EventSourceResponse, accepts_event_stream
 from penstock.testing import FakeClient
 from quart_fakes import App
 
@@ -78,7 +80,7 @@ async def test_a_stream_is_never_a_whole(
         nursery.start_soon(client.run)
         await trio.sleep(1.5)
         client.disconnect()
-    assert client.body == b":\n\ndata: tick\n\n"
+    assert client.body == b":\ndata: tick\n\n"
 
 
 @pytest.mark.parametrize(
@@ -111,47 +113,60 @@ async def test_head_gets_the_headers_and_runs_no_producer(
 
 
 @pytest.mark.parametrize(
-    ("accept", "status"),
+    ("accept", "accepts"),
     [
-        (None, 200),
-        ("", 200),
-        ("text/event-stream", 200),
-        ("*/*", 200),
-        ("text/*;q=0.1, application/json", 200),
-        ("TEXT/EVENT-STREAM", 200),
-        ("text/html", 406),
-        ("text/event-stream;q=0, text/html", 406),
-        ("application/json, image/*", 406),
-        ("text/event-stream;charset=utf-8", 200),
-        ("text/event-stream;v=1;q=0", 406),
-        ("text/*;q=0, */*", 406),
-        ("text/event-stream, */*;q=0", 200),
-        (",", 200),
+        (None, True),
+        ("", True),
+        ("text/event-stream", True),
+        ("*/*", True),
+        ("text/*;q=0.1, application/json", True),
+        ("TEXT/EVENT-STREAM", True),
+        ("text/html", False),
+        ("text/event-stream;q=0, text/html", False),
+        ("application/json", False),
+        ("application/json, image/*", False),
+        ("text/event-stream;charset=utf-8", True),
+        ("text/event-stream;v=1;q=0", False),
+        ("text/*;q=0, */*", False),
+        ("text/event-stream, */*;q=0", True),
+        (",", True),
     ],
 )
 async def test_accept(
-    accept: str | None, status: int, autojump_clock: trio.testing.MockClock
+    accept: str | None, accepts: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Who excludes event streams gets 406 and no stream."""
+    """A view that returns a stream has decided; one that wants to negotiate can ask."""
     app = App(max_lifetime=2)
-    client = FakeClient(app, headers={} if accept is None else {"Accept": accept})
+
+    @app.get("/asks")
+    async def asks() -> str:
+        return str(accepts_event_stream())
+
+    headers = {} if accept is None else {"Accept": accept}
+    client = FakeClient(app, headers=headers)
     await client.run()
-    assert client.status == status
-    assert app.started == (status == 200)
-    if status == 406:
-        assert b"accept text/event-stream" in client.body
+    assert (client.status, app.started) == (200, 1)
+    client = FakeClient(app, "/asks", headers=headers)
+    await client.run()
+    assert client.body.decode() == str(accepts)
 
 
 async def test_accept_in_several_lines(autojump_clock: trio.testing.MockClock) -> None:
     """They are one list."""
-    client = FakeClient(App(max_lifetime=1), headers={"Accept": "text/html"})
-    client.scope["headers"].append((b"accept", b"text/event-stream"))
-    await client.run()
-    assert client.status == 200
-    client = FakeClient(App(max_lifetime=1), headers={"Accept": ""})
-    client.scope["headers"].append((b"accept", b"text/html"))
-    await client.run()
-    assert client.status == 406
+    app = QuartTrio("stream_test")
+
+    @app.get("/")
+    async def asks() -> str:
+        return str(accepts_event_stream())
+
+    for first, second, accepts in (
+        ("text/html", b"text/event-stream", b"True"),
+        ("", b"text/html", b"False"),
+    ):
+        client = FakeClient(app, headers={"Accept": first})
+        client.scope["headers"].append((b"accept", second))
+        await client.run()
+        assert client.body == accepts
 
 
 async def test_a_view_may_be_a_plain_function(autojump_clock: trio.testing.MockClock) -> None:
@@ -164,7 +179,7 @@ async def test_a_view_may_be_a_plain_function(autojump_clock: trio.testing.MockC
 
     client = FakeClient(app, "/plain")
     await client.run()
-    assert client.body == b":\n\ndata: tick\n\n"
+    assert client.body == b":\ndata: tick\n\n"
 
 
 async def test_keep_alive_and_buffer_are_handed_on(
@@ -173,7 +188,7 @@ async def test_keep_alive_and_buffer_are_handed_on(
     """The options are the stream's."""
     client = FakeClient(App(keep_alive=0.3, max_lifetime=1))
     await client.run()
-    assert client.body == 4 * b":\n\n"
+    assert client.body == 4 * b":\n"
 
     app = App(buffer=2, keep_alive=None)
     stalled = FakeClient(app, takes=0)
@@ -187,7 +202,16 @@ async def test_keep_alive_and_buffer_are_handed_on(
 
 @pytest.mark.parametrize(
     "options",
-    [{"keep_alive": 0}, {"buffer": -1}, {"max_lifetime": 0}, {"headers": {"content-type": "a/b"}}],
+    [
+        {"keep_alive": 0},
+        {"buffer": -1},
+        {"max_lifetime": math.nan},
+        {"headers": {"content-type": "a/b"}},
+        {"headers": {"content-length": "7"}},
+        {"headers": {"transfer-encoding": "chunked"}},
+        {"headers": {"content-encoding": "gzip"}},
+        *({"status": status} for status in (0, 100, 103, 199, 204, 205, 304, 600)),
+    ],
 )
 async def test_bad_options_are_errors_in_the_view(options: dict[str, Any]) -> None:
     """A fault is a 500 with a traceback in the log, never a 200 with nothing behind it."""

@@ -54,7 +54,7 @@ async def test_last_event_id_that_is_not_utf8_is_a_bad_request() -> None:
     client.scope["headers"].append((b"last-event-id", b"\xff"))
     await client.run()
     assert client.status == 400
-    assert b"Last-Event-ID header is not UTF-8" in client.body
+    assert b"Last-Event-ID is not UTF-8" in client.body
 
 
 async def test_stop_reconnecting() -> None:
@@ -93,7 +93,7 @@ async def test_require_trio_changes_nothing_on_trio(
     require_trio(app)
     client = FakeClient(app)
     await client.run()
-    assert client.body == b":\n\ndata: tick\n\n"
+    assert client.body == b":\ndata: tick\n\n"
 
 
 def run_without_trio(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ async def test_streams_until_the_client_disconnects(
         client.disconnect()
     assert trio.current_time() == start + 3.5
     assert app.finished_at == [start + 3.5]
-    assert client.body == b":\n\n" + 3 * b"data: tick\n\n"
+    assert client.body == b":\n" + 3 * b"data: tick\n\n"
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     (line,) = [record for record in caplog.records if record.name == "stream_test"]
     assert line.levelno == logging.INFO
@@ -87,7 +87,7 @@ async def test_a_producer_that_raises_ends_the_response(
 
     client = FakeClient(app)
     await client.run()
-    assert (client.body, client.ended) == (b":\n\ndata: a\n\n", True)
+    assert (client.body, client.ended) == (b":\ndata: a\n\n", True)
     error, line = caplog.records
     assert error.exc_info is not None
     assert isinstance(error.exc_info[1], LookupError)

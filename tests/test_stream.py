@@ -185,7 +185,7 @@ async def test_is_opened_once() -> None:
     [
         ({"keep_alive": 0}, "keep_alive must be a number of seconds above 0"),
         ({"keep_alive": math.nan}, "keep_alive"),
-        ({"max_lifetime": -1}, "max_lifetime"),
+        ({"max_lifetime": math.nan}, "max_lifetime must be a number of seconds, not NaN"),
         ({"buffer": -1}, "buffer must be a whole number"),
         ({"buffer": math.inf}, "buffer"),
         ({"buffer": True}, "buffer"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from penstock import CloseReason, EventStream, EventStreamStatistics, ProducerState
+from penstock import CloseReason, EventStream, EventStreamStatistics, ProducerState, open_hub
+from penstock.stream.feed import Tally
 from stream_fakes import (
     COMMENT,
     Broken,
@@ -64,6 +67,7 @@ async def test_an_unexpected_error_of_the_transport_goes_on_after_the_producer_e
 
     class Faulty(Client):
         async def send(self, chunk: bytes) -> None:
+            await trio.sleep(0.5)
             raise Broken
 
     producer = Producer(pause=1)
@@ -279,3 +283,73 @@ async def test_the_end_of_a_cancelled_stream(autojump_clock: trio.testing.MockCl
             nursery.start_soon(stream.wait_closed)
             await stream.run(Client())
     assert stream.close_reason is CloseReason.DISCONNECTED
+
+
+@pytest.mark.parametrize("max_lifetime", [0, -1, -0.0, -math.inf])
+async def test_a_lifetime_that_is_over(
+    max_lifetime: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What is left of an expired token ends the stream after its first bytes, as expired."""
+    calls = []
+
+    async def produce(events: Events) -> None:
+        calls.append(events)
+
+    client = Client()
+    stream = EventStream(produce, max_lifetime=max_lifetime)
+    async with nothing_left_behind():
+        assert await stream.run(client) is CloseReason.EXPIRED
+    assert client.chunks == [(trio.current_time(), COMMENT)]
+    assert stream.statistics().producer is ProducerState.CANCELLED
+    assert not calls
+
+
+async def test_a_lifetime_of_a_subscription_that_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A subscription, too, ends at once, and nothing of it is left."""
+    async with open_hub() as hub:
+        for max_lifetime in (0, -5, -math.inf):
+            client = Client()
+            stream = EventStream(hub.subscription(["a"]), max_lifetime=max_lifetime)
+            assert await stream.run(client) is CloseReason.EXPIRED
+            assert len(client.chunks) == 1
+        assert hub.statistics().subscriptions_open == 0
+
+
+async def test_a_stream_that_cannot_begin(autojump_clock: trio.testing.MockClock) -> None:
+    """The error of its source goes on; the stream is over, as failed, and no task is left."""
+
+    class Source:
+        def feed(self, **_: float) -> Any:
+            return FeedThatCannotBegin()
+
+        async def locate(self) -> None: ...
+
+    class FeedThatCannotBegin:
+        greeting, farewell, waiting, state, expired = COMMENT, None, 0, None, False
+        written = Tally()
+        take = end = write_through = None
+
+        def running(self, name: str, conclude: Any) -> Any:
+            return fail()
+
+    @contextlib.asynccontextmanager
+    async def fail() -> AsyncIterator[None]:
+        raise Broken
+        yield
+
+    stream = EventStream(Source())
+    async with nothing_left_behind():
+        with pytest.raises(Broken):
+            await stream.run(Client())
+        await stream.wait_closed()
+    assert stream.close_reason is CloseReason.FAILED
+    assert not stream.statistics().open
+
+
+async def test_a_buffer_is_a_producers() -> None:
+    """With a subscription, which has a bound of its own, the argument is an error."""
+    async with open_hub() as hub:
+        with pytest.raises(ValueError, match=r"hub\.subscription\(…, buffer=…\)"):
+            EventStream(hub.subscription(["a"]), buffer=16)

@@ -66,7 +66,7 @@ async def test_a_stream_that_is_ended_writes_what_waits_and_its_farewell(
             server.read_on()
             await trio.sleep(1)
             assert server.data == ["0", "1", "2"]
-            assert server.wire.endswith(b"data: 2\n\nretry: 7\n\n")
+            assert server.wire.endswith(b"data: 2\n\nretry: 7\n")
             assert stream.close_reason is reason
             stream.end(CloseReason.FAILED)
         figures = hub.statistics()
@@ -92,7 +92,7 @@ async def test_a_group_drains_streams_of_a_hub(autojump_clock: Clock) -> None:
         await held(servers[5])
         await trio.sleep(1)
         assert group.statistics().streams_closed == {CloseReason.DRAINING: 6}
-        assert all(b"\n\nretry: " in server.wire for server in servers)
+        assert all(b"\nretry: " in server.wire for server in servers)
         figures = hub.statistics()
         assert (figures.subscriptions_open, figures.audiences) == (0, 0)
         assert figures.subscriptions_closed.get(CloseReason.DRAINING) in (5, 6)
@@ -113,7 +113,7 @@ async def test_a_stream_ended_before_it_is_open_leaves_nothing(autojump_clock: C
         server = Server()
         with trio.fail_after(1):
             await stream.run(server, server)
-        assert server.wire == COMMENT + b"retry: 7\n\n"
+        assert server.wire == COMMENT + b"retry: 7\n"
         assert stream.close_reason is CloseReason.KICKED
         figures = hub.statistics()
         assert (figures.subscriptions_open, figures.audiences) == (0, 0)

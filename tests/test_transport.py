@@ -25,7 +25,7 @@ async def test_sends_body_messages() -> None:
 
     assert await EventStream(once).run(ASGITransport(send)) is CloseReason.FINISHED
     assert messages == [
-        {"type": "http.response.body", "body": b":\n\n", "more_body": True},
+        {"type": "http.response.body", "body": b":\n", "more_body": True},
         {"type": "http.response.body", "body": b"data: once\n\n", "more_body": True},
     ]
 

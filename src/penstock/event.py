@@ -5,6 +5,10 @@ construction; nothing is repaired, dropped or escaped later, so no value can smu
 
 Rule 2: an event is encoded once. Its bytes are made at construction and shared by all who send it.
 
+Rule 3: a blank line ends an event only where it has an effect, that is, where there is data to
+dispatch or an id to remember. A comment or a ``retry`` counts when its line is read, and several
+client libraries dispatch an empty event, or fail, at a blank line with no data before it.
+
 Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
 
@@ -13,8 +17,12 @@ from __future__ import annotations
 import json as jsonlib
 import re
 import reprlib
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable
+from dataclasses import KW_ONLY, asdict, dataclass, field, is_dataclass
+from datetime import date, time
+from decimal import Decimal
 from typing import Any, Final, Self, final
+from uuid import UUID
 
 from penstock.errors import InvalidEvent
 
@@ -26,6 +34,8 @@ LINE_END: Final = re.compile("\r\n|\r|\n")
 # Milliseconds, 24.8 days: the longest delay that JavaScript's setTimeout holds. A client that waits
 # with it would take anything longer for zero, and come back at once, for ever.
 MAX_RETRY: Final = 2**31 - 1
+
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @final
@@ -39,7 +49,8 @@ class ServerSentEvent:
     Args:
       data: the payload. Every line end (CR, LF or CRLF) starts a new ``data:`` line, and is a
         single LF for the client. ``""`` is sent and dispatched; None sends no data, and then a
-        client dispatches nothing: it only takes note of ``id`` and ``retry``.
+        client dispatches nothing: it only takes note of ``id`` and ``retry``. Some client
+        libraries do not tolerate an ``id`` without data; all tolerate the rest.
       event: the event's name; None is an unnamed event, which clients call ``message``.
       id: what the client repeats as ``Last-Event-ID`` when it reconnects; ``""`` makes it forget.
       retry: how long the client waits before it reconnects, in milliseconds (the unit of the wire).
@@ -74,6 +85,7 @@ class ServerSentEvent:
         cls,
         value: Any,
         *,
+        default: Callable[[Any], Any] | None = None,
         event: str | None = None,
         id: str | None = None,  # noqa: A002 - the name the field has on the wire
         retry: int | None = None,
@@ -83,6 +95,11 @@ class ServerSentEvent:
 
         Args:
           value: anything that `json.dumps` takes, without NaN and infinities, which are not JSON.
+            A lone surrogate, which UTF-8 cannot carry, is written as its JSON escape.
+          default: as in `json.dumps`: called for each object of another type; returns one that can
+            be encoded, or raises TypeError. None encodes dates and times in ISO 8601, UUID and
+            Decimal as text, dataclasses as objects, and whatever has ``__html__()`` as that text.
+            In a Quart application, ``app.json.default`` encodes as its ``jsonify`` does.
           event: as in `ServerSentEvent`.
           id: as in `ServerSentEvent`.
           retry: as in `ServerSentEvent`.
@@ -92,9 +109,18 @@ class ServerSentEvent:
           InvalidEvent: the value has no JSON form, or another argument is refused.
         """
         try:
-            data = jsonlib.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            data = jsonlib.dumps(
+                value,
+                ensure_ascii=False,
+                allow_nan=False,
+                separators=(",", ":"),
+                default=_json_default if default is None else default,
+            )
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidEvent(f"data has no JSON form: {error}") from error
+        if not data.isascii():
+            # Spec: RFC 8259, 8.2: strings may contain escaped surrogates that are not paired.
+            data = _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", data)
         return cls(data, event=event, id=id, retry=retry, comment=comment)
 
     def with_id(self, id: str) -> ServerSentEvent:  # noqa: A002 - the name of the field
@@ -113,16 +139,16 @@ class ServerSentEvent:
 
 
 def event_of_wire(wire: bytes) -> ServerSentEvent:
-    r"""Return the event that `ServerSentEvent.encode` made these bytes of.
+    r"""Return the event that `ServerSentEvent.encode` encoded to these bytes.
 
-    It is for one's own bytes, which are known to be whole: for anybody else's there is
-    `penstock.decode.EventStreamDecoder`. Line ends within data or comment come back as LF.
+    Only for bytes that are known to be one whole event; `penstock.decode.EventStreamDecoder` reads
+    any stream. Line ends within data or comment come back as LF.
 
     Raises:
       InvalidEvent: these are not the bytes of one event.
     """
     fields: dict[str, list[str]] = {}
-    for line in wire.decode().removesuffix("\n\n").split("\n"):
+    for line in wire.decode().removesuffix("\n").removesuffix("\n").split("\n"):
         name, _, value = line.partition(":")
         fields.setdefault(name, []).append(value.removeprefix(" "))
     texts = {name: "\n".join(values) for name, values in fields.items()}
@@ -137,6 +163,18 @@ def event_of_wire(wire: bytes) -> ServerSentEvent:
     if event.encode() != wire:
         raise InvalidEvent(f"these are not the bytes of one event: {reprlib.repr(wire)}")
     return event
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, (date, time)):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, (Decimal, UUID)):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if hasattr(value, "__html__"):
+        return str(value.__html__())
+    raise TypeError(f"{type(value).__name__} is not JSON serializable: pass default=…")
 
 
 def _make_text(event: ServerSentEvent, name: str, value: object) -> None:
@@ -193,7 +231,8 @@ def _encode(event: ServerSentEvent) -> bytes:
             lines += [f"data: {line}" for line in LINE_END.split(event.data)]
         else:
             lines.append(f"data: {event.data}")
-    lines.append("\n")
+    # Spec: #event-stream-interpretation: the blank line dispatches the data and sets the id.
+    lines.append("" if event.data is None and event.id is None else "\n")
     try:
         return "\n".join(lines).encode()
     except UnicodeEncodeError as error:

@@ -127,7 +127,7 @@ class Site:
         """Open an HTTP/1.1 stream, and wait for its first bytes and for its producer."""
         client = self.http1()
         client.get(f"/{path}/{key}{query}", more=more)
-        client.read_until(b":\n\n")
+        client.read_until(b":\n")
         self.noted(key, "started")
         return client
 

@@ -105,7 +105,7 @@ class Listener:
 
     def greeted(self) -> Self:
         """Wait until the stream has begun."""
-        while not self.raw.startswith(b":\n\n"):
+        while not self.raw.startswith(b":\n"):
             assert self.read(), self.raw
         return self
 

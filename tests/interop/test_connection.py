@@ -131,7 +131,7 @@ async def test_http_1_0_ends_with_the_connection(app: QuartTrio) -> None:
         async for data in client.stream:
             received += data
         await client.stream.aclose()
-        assert received.endswith(b"\r\n\r\n:\n\ndata: one\n\ndata: two\n\n")
+        assert received.endswith(b"\r\n\r\n:\ndata: one\n\ndata: two\n\n")
         await settled(server, connections_open=0)
 
 

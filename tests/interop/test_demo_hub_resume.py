@@ -36,7 +36,7 @@ def test_how_a_stream_begins(fresh: int) -> None:
         assert empty.response.headers["Last-Event-ID"] == "earliest"
         while not empty.last_event_id:
             empty.read()
-        assert empty.raw == b":\n\nretry: 1000\n\nid: earliest\n\n"
+        assert empty.raw == b":\nretry: 1000\nid: earliest\n\n"
     (first,) = publish(fresh, {"topics": ["elsewhere"], "data": "x"})
     with Listener(fresh, "?topic=a") as listener:
         assert listener.response.headers["Last-Event-ID"] == first
@@ -44,7 +44,7 @@ def test_how_a_stream_begins(fresh: int) -> None:
         assert listener.response.headers["Cache-Control"] == "no-cache"
         while not listener.last_event_id:
             listener.read()
-        assert listener.raw == b":\n\nretry: 1000\n\nid: %b\n\n" % first.encode()
+        assert listener.raw == b":\nretry: 1000\nid: %b\n\n" % first.encode()
 
 
 By = Callable[[str], tuple[str, dict[str, str]]]
@@ -77,7 +77,7 @@ def test_one_goes_on_behind_an_id(port: int, by: By) -> None:
             assert listener.data(1) == ["new"]
             publish(port, {"topics": ["a"], "data": "newer"})
             assert listener.data(1) == ["newer"]
-            assert listener.raw.startswith(b":\n\nretry: 1000\n\nid: ")
+            assert listener.raw.startswith(b":\nretry: 1000\nid: ")
 
 
 @pytest.mark.parametrize("by", [by_header, by_query])

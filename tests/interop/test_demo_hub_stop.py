@@ -35,7 +35,7 @@ def test_a_signal_ends_the_hubs_streams(demo: Server, number: signal.Signals) ->
         retries = set()
         for stream in streams:
             assert [event.data for event in stream.rest()] == ["0", "1", "2", "3", "4"]
-            assert re.search(rb"\n\nretry: \d+\n\n$", stream.raw)
+            assert re.search(rb"\nretry: \d+\n$", stream.raw)
             retries.add(stream.retry)
         assert len(retries) > 15
         assert min(retry or 0 for retry in retries) >= 500

@@ -154,7 +154,7 @@ async def test_few_streams_need_no_window() -> None:
         for _ in range(10):
             client = await connect(port)
             await client.ask()
-            await client.until(b":\n\n")
+            await client.until(b":\n")
             clients.append(client)
         told = trio.current_time()
         drain = server.streams.drain(over=600, spread=1)

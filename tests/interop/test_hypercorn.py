@@ -44,7 +44,7 @@ async def open_stream(url: str) -> trio.SocketStream:
     client = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
     await client.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     received = b""
-    while b":\n\n" not in received:
+    while b":\n" not in received:
         received += await client.receive_some()
     return client
 

@@ -45,7 +45,7 @@ def test_the_application_of_ones_own(tmp_path: Path, curl: CurlFixture) -> None:
     with served("hello", tmp_path) as server:
         client = curl(f"{server.url}/count")
         lines = "".join(next(client.lines).decode() for _ in range(6))
-        assert lines == ":\n\ndata: 0\n\ndata: 1\n\n"
+        assert lines == ":\ndata: 0\n\ndata: 1\n\n"
 
 
 def test_the_application_that_resumes(tmp_path: Path, curl: CurlFixture) -> None:
@@ -77,7 +77,7 @@ def test_the_application_with_a_hub(tmp_path: Path, curl: CurlFixture) -> None:
     with served("prices", tmp_path, DOCS / "hub.md") as server:
         later = curl("-H", f"Last-Event-ID: {ids[0]}", f"{server.url}/prices")
         missed = b"".join(next(later.lines) for _ in range(5)).decode()
-        assert missed == f":\n\nid: {ids[1]}\nevent: price\ndata: 3.20\n"
+        assert missed == f":\nid: {ids[1]}\nevent: price\ndata: 3.20\n"
 
 
 class Bare(ast.NodeTransformer):

@@ -56,7 +56,7 @@ if HISTORY not in os.environ:
 """
 
 # What a stream begins with; see the demonstration.
-GREETING = b":\n\nretry: 1000\n\n"
+GREETING = b":\nretry: 1000\n"
 
 # Seconds between two batches of what is published.
 BATCH = 0.05
@@ -380,7 +380,7 @@ class Client:
             self.position += len(data)
             return
         whole = self.selection.number_at(self.position)
-        if data == b":\n\n" and self.position == self.selection.end_of(whole):
+        if data == b":\n" and self.position == self.selection.end_of(whole):
             return  # a stream that is silent is kept alive
         start = self.position
         same = next(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, final
 import h11
 from hypercorn.events import Closed
 from hypercorn.events import Event as IOEvent
-from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClosed
+from hypercorn.protocol.events import EndBody, Event, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.utils import suppress_body
@@ -46,9 +46,6 @@ class HTTP1(H11Protocol):
     framing: str | None = None
     """How the response's body is framed: "chunked", "until close", or None for neither."""
 
-    body: bytes | None = None
-    """The body of the response so far, or None when it is more than its first part."""
-
     through: ResponseWriteThrough | None = None
     """Who writes the response's body past this protocol, while it is open."""
 
@@ -71,9 +68,6 @@ class HTTP1(H11Protocol):
             if self.context.terminated.is_set():
                 event.headers.append((b"connection", b"close"))
             self.framing = self._framing(event)
-            self.body = b""
-        elif isinstance(event, Body):
-            self.body = event.data if self.body == b"" else None
         elif isinstance(event, (EndBody, StreamClosed)):
             self.framing = None
             if self.through is not None:

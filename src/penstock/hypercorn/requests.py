@@ -77,7 +77,8 @@ class Requests:
         if kind == "http":
             scope["extensions"] = _Extensions(scope["extensions"])
             scope["extensions"][DISCONNECT_SCOPE] = inbox.disconnect_scope
-            scope["extensions"][WRITE_THROUGH] = ResponseWriteThrough(self._connection, response)
+            direct = ResponseWriteThrough(self._connection, response, send)
+            scope["extensions"][WRITE_THROUGH] = direct
         name = f"request {scope['path']}"
         self.nursery.start_soon(self._run, app, scope, inbox, send, name=name)
         return inbox.put

@@ -1,12 +1,13 @@
-"""The server's offer to a response to write its bytes past the application's own layers.
+"""The server's offer to write a response's bytes directly, past the ASGI interface.
 
 It is made in each request's ``scope["extensions"]``, as `penstock.stream.transport.WRITE_THROUGH`
-says.
+says. It is taken only where the response is sent by the very ``send`` that the server gave the
+application: a middleware that passes on another one is handed every byte.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 from hypercorn.protocol.http_stream import HTTPStream
@@ -31,11 +32,15 @@ class ResponseWriteThrough:
     byte needs the protocol's windows, nothing is taken: there this only tells who was `stalled`.
     """
 
-    __slots__ = ("_chunked", "_connection", "_outgoing", "_protocol", "_response")
+    __slots__ = (
+        *("_chunked", "_connection", "_direct", "_outgoing", "_protocol", "_response", "_send"),
+    )
 
-    def __init__(self, connection: Connection, response: HTTPStream) -> None:
+    def __init__(self, connection: Connection, response: HTTPStream, send: Any) -> None:
         self._connection = connection
         self._response = response
+        self._send = send  # what the application is given
+        self._direct = False
         self._protocol: HTTP1 | None = None
         self._outgoing: Outgoing | None = None  # while it is open
         self._chunked = True
@@ -48,13 +53,17 @@ class ResponseWriteThrough:
             return True
         return isinstance(protocol, HTTP2) and self._response.stream_id in protocol.stalled_streams
 
-    def opens_after(self, first: bytes) -> bool:
-        """Tell whether bytes may be written through; see `WriteThrough.opens_after`."""
+    def set_sender(self, send: object) -> None:
+        """Name what the response is sent by; see `WriteThrough.set_sender`."""
+        self._direct = send == self._send
+
+    def try_enable(self) -> bool:
+        """Enable direct writes if the response allows them; see `WriteThrough.try_enable`."""
         self._connection.carries_stream = True
         protocol = self._connection.protocol
         if (
-            isinstance(protocol, HTTP1)
-            and protocol.body == first
+            self._direct
+            and isinstance(protocol, HTTP1)
             and protocol.stream is self._response
             and protocol.framing is not None
             and not self._response.closed

@@ -4,12 +4,14 @@ from penstock.quart.asgi import require_trio
 from penstock.quart.hub import add_hub
 from penstock.quart.response import (
     EventSourceResponse,
+    accepts_event_stream,
     last_event_id,
     stop_reconnecting,
 )
 
 __all__ = [
     "EventSourceResponse",
+    "accepts_event_stream",
     "add_hub",
     "last_event_id",
     "require_trio",

@@ -3,48 +3,79 @@
 Quart-Trio runs each request in a nursery with two tasks, of which one waits for the disconnect. A
 server that offers a scope which the disconnect cancels makes both unnecessary for requests without
 a body, such as an EventSource's; with 10,000 clients these are 20,000 tasks.
+
+A connection of this class also knows when a request is over, whatever became of its response, and
+closes what the response owned; it lets an event stream's bytes be written directly where it sends
+them itself; and it keeps neither the request nor its body while the response is sent.
 """
 
 from __future__ import annotations
 
 import math
+import weakref
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Any, Final, final
 
 import trio
 from quart import Quart, Response
 from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioResponse
 
 from penstock.errors import StreamingUnsupported
+from penstock.quart.body import EventStreamBody, check_headers
 from penstock.stream.transport import DISCONNECT_SCOPE
 
-__all__ = ["OneTaskHTTPConnection", "require_trio"]
+__all__ = ["OneTaskHTTPConnection", "require_trio", "use_one_task"]
 
 _BODY: Final = (b"content-length", b"transfer-encoding")
+
+# Seconds in which what a response owned may close after its client has left. Closing a connection
+# takes milliseconds; asking an upstream to stop takes a round trip.
+_CLOSING: Final = 2.0
 
 
 @final
 class OneTaskHTTPConnection(TrioASGIHTTPConnection):
     """Quart-Trio's connection, without tasks of its own where the server makes that possible."""
 
+    _owned: tuple[Any, ...] = ()
+
     async def __call__(self, receive: Any, send: Any) -> None:
         """Answer one request.
 
         Cancellation:
-          Checkpoints throughout. A disconnect cancels it, as in Quart-Trio.
+          Checkpoints throughout. A disconnect cancels it, as in Quart-Trio; what the response owns
+          is then closed under a shield, within a bounded time.
         """
         offered: Any = (self.scope.get("extensions") or {}).get(DISCONNECT_SCOPE)
-        if offered is None or self._may_have_body():
-            await super().__call__(receive, send)
+        if offered is None:
+            with trio.CancelScope() as work:
+                try:
+                    await super().__call__(receive, send)
+                finally:
+                    await self._close_owned(work)  # noqa: ASYNC102 - shields itself
             return
-        with offered():
-            response = await self._answer(send)
-            deadline = self._deadline(response)
-            if deadline == math.inf:  # as an event stream's is: it needs no scope
-                await self._send_response(send, response)
+        # What the view enters and leaves to its response, a nursery even, is left within `work`.
+        with offered(), trio.CancelScope() as work:
+            if self._may_have_body():
+                await self._answer_and_receive(receive, send, work)
             else:
-                with trio.CancelScope(deadline=deadline):
-                    await self._send_response(send, response)
+                request = self._create_request_from_scope(send)
+                request.body.set_complete()
+                answering = self._answer(request, send, work)
+                del request  # a stream may last for days
+                await answering
+
+    def own(self, resource: Any) -> None:
+        """Close a resource when this request is over: after its response, or instead of one."""
+        if not any(each is resource for each in self._owned):
+            self._owned = (*self._owned, resource)
+
+    def _create_request_from_scope(self, send: Any) -> Any:
+        request: Any = super()._create_request_from_scope(send)
+        request.own_resource = self.own
+        return request
 
     def _may_have_body(self) -> bool:
         """Tell whether the request may have a body; on HTTP/2 no header need say so."""
@@ -54,10 +85,25 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             or any(name.lower() in _BODY for name, _ in self.scope["headers"])
         )
 
-    async def _answer(self, send: Any) -> Any:
+    async def _answer_and_receive(self, receive: Any, send: Any, work: trio.CancelScope) -> None:
+        """Answer a request whose body arrives meanwhile."""
         request = self._create_request_from_scope(send)
-        request.body.set_complete()
-        return await self.app.handle_request(request)
+        body = weakref.ref(request.body)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_receive_body, body, receive)
+            answering = self._answer(request, send, work)
+            del request
+            await answering
+            nursery.cancel_scope.cancel()
+
+    async def _answer(self, request: Any, send: Any, work: trio.CancelScope) -> None:
+        try:
+            response: Any = await self.app.handle_request(request)
+            del request
+            work.deadline = self._deadline(response)
+            await self._send_response(send, response)
+        finally:
+            await self._close_owned(work)  # noqa: ASYNC102 - shields itself
 
     def _deadline(self, response: Any) -> float:
         timeout = self.app.config["RESPONSE_TIMEOUT"]
@@ -65,19 +111,93 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             timeout = response.timeout
         return math.inf if timeout is None else trio.current_time() + timeout
 
+    async def _send_response(self, send: Any, response: Any) -> None:
+        """Send a response; an event stream's with a head that fits, and directly if it can be."""
+        body = response.response
+        # A body that wraps a stream's is another one: it is to be given each chunk.
+        if isinstance(body, EventStreamBody):
+            try:
+                check_headers(response.headers)
+            except ValueError as error:
+                self.app.logger.error("%s cannot be sent: %s", self.scope["path"], error)
+                response = _error(str(error))
+            else:
+                body.headers = None
+                body.set_sender(send)
+        await super()._send_response(send, response)
 
-def require_trio(app: Quart) -> None:
-    """Have an application say, in one clear line, when its server does not run on Trio.
+    async def _close_owned(self, work: trio.CancelScope) -> None:
+        if not self._owned:
+            return
+        work.deadline = trio.current_time() + _CLOSING
+        work.shield = True
+        # Each is closed, even if the time is over: then it finds itself cancelled.
+        async with AsyncExitStack() as stack:
+            for resource in self._owned:
+                stack.push_async_callback(self._close, resource)
+            self._owned = ()
 
-    A server that knows ASGI's lifespan protocol is told at start-up, and does not start; any other
-    has its requests answered with status 500 and the reason. Where Trio runs, nothing changes, but
-    that requests without a body need fewer tasks under Penstock's server
-    (``OneTaskHTTPConnection``).
+    async def _close(self, resource: Any) -> None:
+        try:
+            if hasattr(resource, "aclose"):
+                await resource.aclose()
+            else:
+                await type(resource).__aexit__(resource, None, None, None)
+        except* Exception as errors:
+            alone = len(errors.exceptions) == 1
+            self.app.logger.error(
+                "%s: closing what its response owned failed",
+                self.scope["path"],
+                exc_info=errors.exceptions[0] if alone else errors,
+            )
 
-    Call it once, where the application is made. Under ``penstock serve`` there is no need of it.
-    """
+
+async def _receive_body(body: weakref.ref[Any], receive: Any) -> None:
+    """Give a request's body what the client sends; throw it away once nobody holds that body."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return  # the server has cancelled the request
+        more = message.get("more_body", False)
+        await _put(body(), message.get("body", b""), more=more)
+
+
+async def _put(body: Any, data: bytes, *, more: bool) -> None:
+    if body is None:
+        return
+    if hasattr(body, "append"):
+        body.append(data)
+    else:  # since Quart 0.23
+        await body.put(data)
+    if not more:
+        body.set_complete()
+
+
+def _error(text: str) -> Response:
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return TrioResponse(f"{text}\n", status, content_type="text/plain; charset=utf-8")
+
+
+def use_one_task(app: Quart) -> None:
+    """Give an application the connection of this module, if it has Quart-Trio's own."""
     if app.asgi_http_class is TrioASGIHTTPConnection:
         app.asgi_http_class = OneTaskHTTPConnection
+
+
+def require_trio(app: Quart) -> None:
+    """Make an application say, in one clear line, when its server does not run on Trio.
+
+    A server that knows ASGI's lifespan protocol is told at start-up, and does not start; with any
+    other, requests are answered with status 500 and the reason. Under Trio, what changes is how an
+    application's requests run: those without a body need fewer tasks under Penstock's server,
+    events are written directly where no middleware is between, and responses may own a resource
+    (``EventSourceResponse(…, owns=…)``).
+
+    Call it once, where the application is made. ``penstock serve`` does the latter by itself, for
+    an application that is not wrapped.
+    """
+    use_one_task(app)
     inner = app.asgi_app
 
     async def asgi_app(scope: Any, receive: Any, send: Any) -> None:

@@ -64,14 +64,17 @@ class EventStream:
         Or a hub's subscription (`penstock.hub.Hub.subscription`), which needs no task.
       keep_alive: seconds of silence after which a comment is sent; None sends none, and then a
         proxy may close the stream, and a client that vanished is noticed at the next event only.
-      buffer: how many events of a producer may wait for the writer; 0 makes each send wait for it.
+      buffer: how many events of a producer may wait for the writer; 0 makes each send wait for it;
+        None means 16. A subscription has a bound of its own, and takes no other.
       max_lifetime: seconds after which the producer is cancelled, and the stream ends with
-        `CloseReason.EXPIRED` when what was sent is written; None sets no limit.
+        `CloseReason.EXPIRED` when what was sent is written; None sets no limit. 0 or less, such as
+        what is left of a token that has expired, ends it after its first bytes, and does not call
+        the producer.
       name: whose stream it is, for the log and for the name of the producer's task.
 
     Raises:
       TypeError: the producer cannot be one: it cannot be called, or it yields.
-      ValueError: another argument is out of its range.
+      ValueError: another argument is out of its range, or ``buffer`` was given with a subscription.
 
     Error handling:
       An exception that leaves the producer ends this stream with `CloseReason.FAILED` and is
@@ -90,25 +93,34 @@ class EventStream:
         source: Producer | Source,
         *,
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
-        buffer: int = DEFAULT_BUFFER,
+        buffer: int | None = None,
         max_lifetime: float | None = None,
         name: str = "event stream",
     ) -> None:
-        for option, seconds in (("keep_alive", keep_alive), ("max_lifetime", max_lifetime)):
-            if seconds is not None and not seconds > 0:
-                raise ValueError(f"{option} must be a number of seconds above 0: {seconds}")
-        if type(buffer) is not int or buffer < 0:
+        if keep_alive is not None and not keep_alive > 0:
+            raise ValueError(f"keep_alive must be a number of seconds above 0: {keep_alive}")
+        if max_lifetime is not None and math.isnan(max_lifetime):
+            raise ValueError("max_lifetime must be a number of seconds, not NaN")
+        if buffer is not None and (type(buffer) is not int or buffer < 0):
             raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
         silence = math.inf if keep_alive is None else keep_alive
         lifetime = math.inf if max_lifetime is None else max_lifetime
         self.name: str = name
         self._feed: Feed
         if isinstance(source, Source):
+            if buffer is not None:
+                raise ValueError(
+                    "buffer is how far a producer may be ahead: a subscription's bound is given "
+                    "where it is made, as hub.subscription(…, buffer=…)"
+                )
             self._feed = source.feed(keep_alive=silence, max_lifetime=lifetime)
         else:
             check_producer(source)
             self._feed = ProducerFeed(
-                source, buffer=buffer, keep_alive=silence, max_lifetime=lifetime
+                source,
+                buffer=DEFAULT_BUFFER if buffer is None else buffer,
+                keep_alive=silence,
+                max_lifetime=lifetime,
             )
         self._through: WriteThrough | None = None
         self._close_reason: CloseReason | None = None
@@ -171,8 +183,9 @@ class EventStream:
         """Run the stream for as long as the block runs; iterate it in the block.
 
         Args:
-          through: the server's offer to write this response's bytes itself. The iteration then
-            gives the first bytes only and, if they came out unchanged, ends with the stream.
+          through: the server's offer to write this response's bytes itself. Where it can be
+            enabled (see `WriteThrough.try_enable`), the iteration gives the first bytes only, and
+            ends with the stream.
 
         Cancellation:
           Entering is no checkpoint. Leaving waits for the producer, which has been cancelled unless
@@ -247,7 +260,7 @@ class EventStream:
             self._writing.bytes = len(self._feed.greeting)
             return self._feed.greeting
         try:
-            if self._through is not None and self._through.opens_after(self._feed.greeting):
+            if self._through is not None and self._through.try_enable():
                 await self._write_through(self._through)
                 raise StopAsyncIteration
             return await self._feed.take(self._writing)
@@ -292,6 +305,8 @@ class EventStream:
         return self._feed.running(self.name, self._conclude)
 
     def _leave(self) -> None:
+        if self._close_reason is None:  # it could not begin
+            self._close_reason = CloseReason.FAILED
         self._closed_at = trio.current_time()
         if self._left is not None:
             self._left.set()

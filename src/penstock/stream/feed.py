@@ -16,8 +16,10 @@ from penstock.stream.transport import WriteThrough
 
 __all__ = ["COMMENT", "Conclude", "Feed", "Source", "Tally"]
 
-# As first bytes it makes the browser's `onopen` fire; later it keeps proxies from closing.
-COMMENT: Final = b":\n\n"
+# As first bytes it makes proxies pass the response's head on; later it keeps them from closing. No
+# blank line follows: a comment needs none, and some clients dispatch an empty event for one.
+# Spec: #event-stream-interpretation: a line that starts with a colon is ignored.
+COMMENT: Final = b":\n"
 
 # Notes why a stream ends, unless there is an earlier cause, and returns the reason that counts.
 Conclude: TypeAlias = Callable[[CloseReason], CloseReason]

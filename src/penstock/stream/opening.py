@@ -22,7 +22,7 @@ class Opening(Generic[T]):
     Args:
       opened: what entering gives.
       begin: called on entering; returns the block in which the feed runs.
-      left: called when that has been left, however.
+      left: called when that has been left, or could not be entered.
     """
 
     __slots__ = ("_begin", "_feeding", "_left", "_opened")
@@ -40,7 +40,11 @@ class Opening(Generic[T]):
 
     async def __aenter__(self) -> T:
         self._feeding = self._begin()
-        await self._feeding.__aenter__()
+        try:
+            await self._feeding.__aenter__()
+        except BaseException:
+            self._left()
+            raise
         return self._opened
 
     async def __aexit__(

@@ -174,6 +174,9 @@ class ProducerFeed(StreamChannel):
         self.state = ProducerState.RUNNING
         try:
             with self._scope:
+                # One that is to end before it began, because the server drains or its lifetime is
+                # over, is not called at all.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await start_producer(self._producer, EventSender(self))
                 self.state = ProducerState.RETURNED
         except* Exception as errors:

@@ -8,8 +8,10 @@ pulls its body itself (see `penstock.quart`).
 
 A server may offer a `WriteThrough` beside either, which saves a healthy client's events the way
 through the channel, the writer's task, the framework and the server's own layers. Penstock's server
-does (`penstock.hypercorn`). It never replaces the transport: the first bytes of each stream take
-the ordinary way, and only where they come out of it unchanged are others written through.
+does (`penstock.hypercorn`). It never replaces the transport: the first bytes of each stream always
+take the ordinary way, and later ones are written directly only where the callable that sends the
+response is the server's own. Anything between the two, such as an ASGI middleware, is handed every
+byte: it may change, count or sign them.
 """
 
 from __future__ import annotations
@@ -90,11 +92,18 @@ class WriteThrough(Protocol):
         """Whether the server gave the client up because it did not read."""
         ...
 
-    def opens_after(self, first: bytes) -> bool:
-        """Tell whether bytes may be written through, now that the response has begun.
+    def set_sender(self, send: object) -> None:
+        """Name the ASGI ``send`` that the response's messages are passed to, unchanged.
 
-        They may not while its body is anything else than these first bytes: a middleware that
-        compresses or signs what passes would be circumvented.
+        Called by whoever passes them, before the first body message. Unless it is called, and with
+        the server's own callable, nothing is written directly.
+        """
+        ...
+
+    def try_enable(self) -> bool:
+        """Enable direct writes if the response allows them, and return whether it does.
+
+        Called once, after the response's first body message was sent.
         """
         ...
 
