@@ -23,6 +23,7 @@ PHRASES: Final[dict[tuple[str, str], str]] = {
     ("penstock.hypercorn.inbox", "Inbox.receive"): "what the client sends",
     ("penstock.hypercorn.incoming", "Incoming.receive"): "bytes of the client",
     ("penstock.hypercorn.incoming", "Incoming.watch"): "the client to go",
+    ("penstock.hypercorn.turns", "Turn.next"): "its turn",
     ("penstock.hypercorn.listeners", "Listener.accept"): "a client to come",
     ("penstock.hypercorn.outgoing", "Outgoing._write_waiting"): "room in its socket",
     ("penstock.hypercorn.window", "Window.push"): "room in the client's window",
