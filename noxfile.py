@@ -121,6 +121,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def attacks(session: nox.Session) -> None:
+    """Attack a server beside good clients, and print what each attack bought."""
+    install(session, "test")
+    session.run("python", "tests/attacks/attacks.py", *session.posargs, env=SHARED)
+
+
+@nox.session
 def torture(session: nox.Session) -> None:
     """Serve 2,000 clients with bad fates beside 50 good ones, for a minute."""
     install(session, "test")

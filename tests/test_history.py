@@ -295,7 +295,7 @@ async def test_what_is_remembered_of_topics_is_bounded(monkeypatch: pytest.Monke
         return page.discarded_until
 
     forgotten = await discarded_until("topic 0")
-    assert 9000 <= forgotten < 9100
+    assert 8900 <= forgotten < 9100
     assert await discarded_until("topic 5000") == await discarded_until("new") == forgotten
     assert await discarded_until("topic 9980") == 9981
     assert await history.locate("id 9980", select(["topic 9980"])) == 9981

@@ -69,6 +69,7 @@ class Selection:
 
 
 EVERY_TOPIC: Final = Selection(None)
+"""The selection of every topic: ``hub.subscription(EVERY_TOPIC)``."""
 
 
 def select(topics: Iterable[str] | Selection) -> Selection:

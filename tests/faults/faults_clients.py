@@ -195,9 +195,10 @@ class Http2(Connection):
         self.flush()
 
     def go_away(self) -> None:
-        """Send a GOAWAY, and go on holding the connection."""
+        """Send a GOAWAY, which lets open streams go on, and close, which does not."""
         self.h2.close_connection()
         self.flush()
+        self.close()
 
     def wait_for(self, kind: type[E], stream: int) -> E:
         """Read until an event of this kind has come for a stream."""

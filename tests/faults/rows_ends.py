@@ -131,7 +131,7 @@ def _leaving() -> list[Row]:
     rows.append(Row("G", "sends close_notify", "TLS", act, said, Stock.KEEPS, TLS, quick=True))
     actions_2: list[tuple[str, Callable[[Http2], None]]] = [
         ("RST_STREAM", Http2.reset_stream),
-        ("GOAWAY", Http2.go_away),
+        ("GOAWAY, then closes", Http2.go_away),
         *actions,
     ]
     for what, leave_2 in actions_2:

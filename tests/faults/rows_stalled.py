@@ -129,7 +129,7 @@ def _http1() -> list[Row]:
 def _http2() -> list[Row]:
     leaving: list[tuple[str, Callable[[Http2], None]]] = [
         ("RST_STREAM", Http2.reset_stream),
-        ("GOAWAY", Http2.go_away),
+        ("GOAWAY, then closes", Http2.go_away),
         ("half-closes", Http2.half_close),
         ("closes", Http2.close),
     ]

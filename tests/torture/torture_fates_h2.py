@@ -146,12 +146,12 @@ async def resets_rapidly(visit: Visit) -> None:
 
 
 async def says_goaway(visit: Visit) -> None:
-    """Send GOAWAY, and wait for the server to close."""
+    """Send GOAWAY, which lets its stream go on, and close after a while."""
     client = await ask(visit, path(visit.rng))
     await behave(visit, client)
     client.h2.close_connection()
     await client.flush()
-    await visit.until_gone(lambda: read_on(client.stream), AT_ONCE)
+    await visit.pause(0.2)
     close(client.stream)
 
 

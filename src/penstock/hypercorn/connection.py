@@ -11,7 +11,11 @@ connection is reset.
 Rule 3: the reader always listens. It never waits for an application, a lock or a write, so a client
 that leaves is seen; where it must not read more, it watches for the hang-up instead.
 
-Rule 4: an error in here ends this connection, is logged, and goes no further.
+Rule 4: no client buys more of the event loop than its share: what was read is worked off in slices
+of time, see `penstock.hypercorn.turns`; and no deadline counts against a client while nobody looked
+at it, see `penstock.hypercorn.pauses`.
+
+Rule 5: an error in here ends this connection, is logged, and goes no further.
 
 Theory of operation: the reader is the connection's own task; every application is another, and the
 writer is one only while bytes wait. ``Closed`` ends the reader's loop, which tells the protocol
@@ -40,9 +44,11 @@ from penstock.hypercorn.http1 import HTTP1, Ahead, HTTP2NotSpoken
 from penstock.hypercorn.http2 import HTTP2
 from penstock.hypercorn.incoming import MAX_AHEAD, Gone, Incoming
 from penstock.hypercorn.outgoing import LOST, Outgoing
+from penstock.hypercorn.pauses import postponed
 from penstock.hypercorn.requests import Requests
 from penstock.hypercorn.settings import Settings
 from penstock.hypercorn.sockets import reset_on_close
+from penstock.hypercorn.turns import Turn
 
 __all__ = ["Connection"]
 
@@ -60,16 +66,17 @@ class Connection:
       app, config, context, state: as Hypercorn's `TCPServer` takes them.
       stream: the connection; this closes it.
       settings: the worker's settings.
+      line: where the readers of one worker wait for their turn.
 
     Cancellation:
       Checkpoints throughout. Cancelled, it resets the connection and cancels its applications.
     """
 
     __slots__ = (
-        *("_answers", "_app", "_client", "_closing", "_config", "_context", "_idle", "_linger"),
-        *("_server", "_settings", "_socket", "_ssl", "_state", "_stream"),
-        *("_task", "_transport", "carries_stream", "gone", "incoming", "outgoing", "protocol"),
-        *("requests",),
+        *("_answers", "_app", "_begins", "_client", "_closing", "_config", "_context"),
+        *("_handshake", "_idle", "_linger", "_served", "_server", "_settings", "_socket", "_ssl"),
+        *("_state", "_stream", "_task", "_transport", "_turn", "carries_stream", "gone"),
+        *("incoming", "outgoing", "protocol", "requests"),
     )
 
     def __init__(
@@ -80,6 +87,7 @@ class Connection:
         state: Any,
         stream: Any,
         settings: Settings | None = None,
+        line: trio.Lock | None = None,
     ) -> None:
         settings = Settings(http2=True) if settings is None else settings
         self._ssl = hasattr(stream, "do_handshake")
@@ -94,6 +102,8 @@ class Connection:
         self.outgoing: Outgoing = Outgoing(stream, direct, settings.send_timeout, self.abort)
         self.requests: Requests = Requests(self)
         self.protocol: HTTP1 | HTTP2 | None = None
+        self._turn = Turn(line or trio.Lock(), self.incoming, self.requests)
+        self._handshake: trio.CancelScope | None = None
         self._app = app
         self._config = config
         self._context = context
@@ -103,6 +113,8 @@ class Connection:
         self._task: trio.lowlevel.Task | None = None
         self._answers = 0  # bytes that the reader has added to what waits
         self._idle = True
+        self._served = False  # whether a request has come
+        self._begins = False  # whether an idle client has begun to send a request
         self._closing = False
         self._linger = False
 
@@ -118,6 +130,8 @@ class Connection:
                 if await self._begin():
                     await self.guarded(self._read)
                 if self.protocol is not None:
+                    if isinstance(self.protocol, HTTP2) and self._closing and not self.gone:
+                        self.protocol.say_goodbye()
                     await self.guarded(self.protocol.handle, Closed())
                     await self.requests.disconnect()
                     if self._closing and not self.gone:
@@ -143,6 +157,19 @@ class Connection:
             self.abort()  # in its handshake
         elif self._idle:
             self._close()
+
+    def postpone(self, pause: float) -> None:
+        """Move each deadline of the client's: for so many seconds nobody has looked at it."""
+
+        def move(deadline: float) -> float:
+            return postponed(deadline, pause)
+
+        if self._handshake is not None:
+            self._handshake.deadline = move(self._handshake.deadline)
+        self.incoming.postpone(move)
+        self.outgoing.postpone(move)
+        if isinstance(self.protocol, HTTP2):
+            self.protocol.postpone(move)
 
     def abort(self) -> None:
         """Close now: what waits is thrown away, and the applications are told.
@@ -171,11 +198,14 @@ class Connection:
             self._client = parse_socket_addr(socket.family, socket.getpeername())
             self._server = parse_socket_addr(socket.family, socket.getsockname())
             if self._ssl:
-                with trio.fail_after(self._config.ssl_handshake_timeout):
+                seconds = min(self._config.ssl_handshake_timeout, self._settings.head_timeout)
+                with trio.fail_after(seconds) as self._handshake:
                     await self._stream.do_handshake()
                 alpn = self._stream.selected_alpn_protocol()
         except (OSError, trio.TooSlowError, *LOST):
             return False
+        finally:
+            self._handshake = None
         self._set_idle(True)
         return await self.guarded(self._start, HTTP2 if alpn == "h2" else HTTP1)
 
@@ -191,12 +221,14 @@ class Connection:
             self._server,
             self.protocol_send,
         )
+        new.turn = self._turn
         if isinstance(new, HTTP1):
             new.http2 = self._settings.http2
             new.can_read = Ahead(self.incoming.read_ahead, self.incoming.wake)
         else:
             new.send_timeout = self._settings.send_timeout
             new.wire = self.outgoing.write
+            new.reader = self._task
             new.requests = self.requests
         await new.initiate(*initial)
         if isinstance(new, HTTP2):
@@ -240,8 +272,24 @@ class Connection:
             if slow:
                 await self.incoming.watch()
             elif data := await self.incoming.receive():
-                await self._handle(data)
+                self._turn.begin()
+                try:
+                    await self._handle(data)
+                finally:
+                    self._turn.end()
+                self._note_beginning()
         self._closing = True  # told to, or the client was silent for too long
+
+    def _note_beginning(self) -> None:
+        """Give an idle client that has begun to send a request the time for the rest of it."""
+        if (
+            self._idle
+            and not self._begins
+            and isinstance(self.protocol, HTTP1)
+            and self.protocol.begins_request
+        ):
+            self._begins = True
+            self.incoming.deadline = trio.current_time() + self._head_timeout
 
     async def _handle(self, data: bytes) -> None:
         """Give bytes to the protocol, which may turn out to be HTTP/2."""
@@ -293,8 +341,16 @@ class Connection:
 
     def _set_idle(self, idle: bool) -> None:
         self._idle = idle
+        self._begins = False
+        self._served = self._served or not idle
         self.incoming.deadline = math.inf
         if idle:
-            self.incoming.deadline = trio.current_time() + self._config.keep_alive_timeout
+            seconds = self._config.keep_alive_timeout if self._served else self._head_timeout
+            self.incoming.deadline = trio.current_time() + seconds
             if self._context.terminated.is_set():
                 self._close()
+
+    @property
+    def _head_timeout(self) -> float:
+        """Seconds for a request's head."""
+        return min(self._settings.head_timeout, self._config.keep_alive_timeout)

@@ -2,39 +2,50 @@
 
 Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
 
+- `_handle_events` worked off all that was read at once. Here it gives way to others when its slice
+  of time is spent.
 - ``can_read``, on which `_handle_events` parks the reader of a connection whose client sent more
   than its request, is an `Ahead`: it goes on reading, within bounds, and sees the client leave.
+- A head is limited in bytes and fields, however it arrives (h11 looks at what has not become a head
+  yet), and a request that cannot be served is answered here: see `penstock.hypercorn.head`.
 - `stream_send` notes how the body is framed, for those who write through, and announces the end of
   a connection that a stopping server will close.
 - `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed.
+- A WebSocket is a `penstock.hypercorn.websocket.WebSocket`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import h11
-from hypercorn.events import Closed
-from hypercorn.events import Event as IOEvent
-from hypercorn.protocol.events import EndBody, Event, Response, StreamClosed
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.events import Closed, Updated
+from hypercorn.protocol.events import (
+    Body,
+    Data,
+    EndBody,
+    Event,
+    Request,
+    Response,
+    StreamClosed,
+)
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.utils import suppress_body
 
+from penstock.hypercorn.head import RequestRefused, check_head, split_target
+from penstock.hypercorn.refusal import begins_event_stream, log_refusal
+from penstock.hypercorn.websocket import WebSocket
+
 if TYPE_CHECKING:
+    from penstock.hypercorn.turns import Turn
     from penstock.hypercorn.write_through import ResponseWriteThrough
 
-__all__ = ["HTTP1", "Ahead", "HTTP2NotSpoken", "is_too_long"]
+__all__ = ["HTTP1", "Ahead", "HTTP2NotSpoken"]
 
 
 class HTTP2NotSpoken(Exception):
     """A client began with HTTP/2 on a port that does not speak it; it has been answered."""
-
-
-def is_too_long(stream: WSStream) -> bool:
-    """Tell whether a WebSocket's message has passed its limit; Hypercorn says so, and reads on."""
-    return stream.buffer.length > stream.buffer.max_length
 
 
 @final
@@ -51,20 +62,24 @@ class HTTP1(H11Protocol):
 
     method: str = ""
 
+    turn: Turn | None = None
+    """The reader's share of the loop."""
+
+    @property
+    def begins_request(self) -> bool:
+        """Whether a part of a request's head has been received."""
+        return self.connection.their_state is h11.IDLE and bool(self.connection.trailing_data[0])
+
     @property
     def receives_body(self) -> bool:
         """Whether the client is in the middle of its request's body."""
         return self.connection.their_state is h11.SEND_BODY
 
-    async def handle(self, event: IOEvent) -> None:
-        """Take bytes from the client, or its end."""
-        await super().handle(event)
-        if isinstance(self.stream, WSStream) and is_too_long(self.stream):
-            await self.send(Closed())
-
     async def stream_send(self, event: Event) -> None:
         """Send a part of the response."""
         if isinstance(event, Response) and event.status_code >= 200:
+            if begins_event_stream(event):
+                self.task_group.discard_body(event.stream_id)  # type: ignore[attr-defined]
             if self.context.terminated.is_set():
                 event.headers.append((b"connection", b"close"))
             self.framing = self._framing(event)
@@ -84,11 +99,89 @@ class HTTP1(H11Protocol):
             return None
         return "chunked" if self.connection.their_http_version == b"1.1" else "until close"
 
+    async def _handle_events(self) -> None:
+        """Do what the client's bytes say, one event of h11 at a time."""
+        try:
+            while await self._handle_event():
+                pass
+        except RequestRefused as refusal:
+            await log_refusal(self.config, self.client, refusal)
+            await self._answer_error(refusal.status)
+        except h11.RemoteProtocolError as error:
+            if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                await self._answer_error(error.error_status_hint)
+            else:
+                await self.send(Closed())
+
+    async def _handle_event(self) -> bool:
+        """Take the next event from h11, and tell whether there may be another one."""
+        if self.turn is not None and self.turn.due:
+            await self.turn.next()
+        if self.connection.they_are_waiting_for_100_continue:
+            headers = self.config.response_headers("h11")
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
+        if self.begins_request:
+            limit = self.config.h11_max_incomplete_size
+            check_head(self.connection.trailing_data[0], limit)
+        event = self.connection.next_event()
+        if isinstance(event, h11.Request):
+            await self.send(Updated(idle=False))
+            event = _examined(event)
+            await self._check_protocol(event)
+            await self._create_stream(event)
+        elif event is h11.PAUSED:
+            if self.turn is not None:
+                self.turn.end()
+            await self.can_read.clear()
+            await self.can_read.wait()
+            if self.turn is not None:
+                self.turn.begin()
+        elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or not self.stream:
+            return False
+        elif isinstance(event, h11.Data):
+            await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            await self.stream.handle(EndBody(stream_id=STREAM_ID))
+        elif isinstance(event, Data):  # of a WebSocket
+            await self.stream.handle(event)
+        return True
+
+    async def _answer_error(self, status: int) -> None:
+        """Answer a request that no application gets, and close the connection behind that."""
+        await self.send(Updated(idle=False))  # so that the client can read the answer
+        await self._send_error_response(status)
+        await self.send(Closed())
+
     async def _create_stream(self, request: h11.Request) -> None:
-        await super()._create_stream(request)
+        if _asks_for_websocket(request):
+            await self._create_websocket(request)
+        else:
+            await super()._create_stream(request)
         if getattr(self.stream, "closed", False) is True:
             # Refused for its host (`server_names`) without an application to say that it is over.
             await self.stream_send(StreamClosed(stream_id=STREAM_ID))
+
+    async def _create_websocket(self, request: h11.Request) -> None:
+        """Do what `H11Protocol._create_stream` does, with our WebSocket."""
+        self.stream = WebSocket(
+            *(self.app, self.config, self.context, self.task_group, self.ssl),
+            *(self.client, self.server, self.stream_send, STREAM_ID),
+            turn=self.turn,
+        )
+        self.connection = H11WSConnection(cast(h11.Connection, self.connection))
+        raw = self.config.h11_pass_raw_headers
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=request.headers.raw_items() if raw else list(request.headers),
+                http_version=request.http_version.decode(),
+                method="GET",
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+        await self.context.mark_request()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         self.method = event.method.decode("ascii").upper()
@@ -97,6 +190,49 @@ class HTTP1(H11Protocol):
         elif event.method == b"PRI" and event.http_version == b"2.0":
             await self._send_error_response(505)
             raise HTTP2NotSpoken
+
+
+def _examined(request: h11.Request) -> h11.Request:
+    """Return the request with a target that is a path, or refuse it.
+
+    Raises:
+      RequestRefused: nobody can say for certain where it ends, or what it asks for.
+    """
+    if request.method == b"PRI" and request.target == b"*" and request.http_version == b"2.0":
+        return request  # HTTP/2, which `_check_protocol` knows what to do with
+    if not request.http_version.startswith(b"1."):
+        raise RequestRefused(505, "it is neither HTTP/1.1 nor HTTP/1.0")
+    names = {name for name, _ in request.headers}
+    if b"transfer-encoding" in names and (
+        b"content-length" in names or request.http_version < b"1.1"
+    ):
+        # Spec: RFC 9112, 6.1: such a request may be smuggled past a proxy that reads it otherwise.
+        raise RequestRefused(400, "its Transfer-Encoding contradicts its length or version")
+    host, path = split_target(request.method, request.target)
+    if host is None:
+        return request
+    # Spec: RFC 9112, 3.2.2: the URL's host counts, whatever the field Host says.
+    fields = [
+        (name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"
+    ]
+    return h11.Request(
+        method=request.method,
+        target=path,
+        headers=[(b"Host", host), *fields],
+        http_version=request.http_version,
+    )
+
+
+def _asks_for_websocket(request: h11.Request) -> bool:
+    """Tell whether Hypercorn would take this request for a WebSocket's handshake."""
+    upgrade = connection = b""
+    for name, value in request.headers:
+        if name == b"upgrade":
+            upgrade = value
+        elif name == b"connection":
+            connection = value
+    tokens = {token.strip() for token in connection.lower().split(b",")}
+    return request.method == b"GET" and upgrade.lower() == b"websocket" and b"upgrade" in tokens
 
 
 @final

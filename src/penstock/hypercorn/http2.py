@@ -11,11 +11,16 @@ when the code that is replaced or built on changes there:
   was taken only.
 - `_create_stream` raised on methods and paths that are not ASCII, and on a CONNECT without a path.
 - `_priority_updated` raised at the 1001st; RFC 9113, 5.3.2, deprecates these, and they are ignored.
-- `handle` left applications waiting in the buffers of a closed connection.
+- `handle` left applications waiting in the buffers of a closed connection, let a frame of any
+  announced length be collected, and worked off all frames of a read at once. Here frames are taken
+  one by one (see `penstock.hypercorn.frames`); the reader gives way to others when its slice of
+  time is spent, and a client whose frames are useless is told ENHANCE_YOUR_CALM.
+- A client's GOAWAY ended its streams. RFC 9113, 6.8: those that are open go on. h2 cannot do that,
+  so it does not see that frame.
 - `stream_send` left the client of a response that failed half-way waiting for its end; it is reset.
 - A connection that takes no more requests is told so with GOAWAY, and its streams live on: h2's own
   `close_connection` would end them.
-- `handle` let a frame of any announced length be collected; see `penstock.hypercorn.frames`.
+- Requests have the limits of HTTP/1.1, and those that cannot be served are answered here.
 """
 
 from __future__ import annotations
@@ -28,16 +33,27 @@ import h2.events
 import h2.exceptions
 import h2.settings
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, StreamClosed
+from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.utils import filter_pseudo_headers
 
-from penstock.hypercorn.frames import FrameLengths
-from penstock.hypercorn.http1 import is_too_long
+from penstock.hypercorn.frames import (
+    ANSWERED,
+    GOAWAY,
+    REFUSED,
+    BlockTooLong,
+    Frame,
+    Frames,
+    FrameTooLong,
+)
+from penstock.hypercorn.head import RequestRefused, check_fields, split_target
 from penstock.hypercorn.http2_sending import Sending
+from penstock.hypercorn.refusal import log_line, log_refusal
+from penstock.hypercorn.websocket import WebSocket
 
 if TYPE_CHECKING:
     from penstock.hypercorn.requests import Requests
+    from penstock.hypercorn.turns import Turn
 
 __all__ = ["HTTP2"]
 
@@ -49,9 +65,20 @@ class HTTP2(Sending):
     requests: Requests | None = None
     """What runs for this connection."""
 
+    turn: Turn | None = None
+    """The reader's share of the loop."""
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._frames = FrameLengths()
+        # What is too large for an application is answered with 431, up to twice the limit; beyond
+        # that, to decode it would take too long. Hypercorn announces its own limit to h2, which
+        # does not enforce it.
+        twice = 2 * self.config.h11_max_incomplete_size
+        largest = min(self.config.h2_max_header_list_size, twice)
+        self.connection.decoder.max_header_list_size = largest
+        self._frames = Frames(largest)
+        self._logged = False
+        self._terminated = False
 
     def acknowledge(self, stream_id: int, size: int) -> None:
         """Open the client's windows by what an application has taken."""
@@ -60,15 +87,13 @@ class HTTP2(Sending):
         if size and self.wire is not None and not self.closed:
             self._unacknowledged[stream_id] = waiting - size
             self._open_window(stream_id, size)
-            self.wire(self._take_unsent())
+            if data := self._take_unsent():
+                self.wire(data)
 
     async def initiate(
         self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
     ) -> None:
-        """Begin, with the request that asked for the upgrade if there was one.
-
-        Its sender runs before that request is looked at, which may be refused, and wait for it.
-        """
+        """Begin, with the request that asked for the upgrade if there was one."""
         self.task_group.spawn(self.send_task)
         if settings is not None:
             self.connection.initiate_upgrade_connection(settings)
@@ -76,27 +101,29 @@ class HTTP2(Sending):
             self.connection.initiate_connection()
         await self._flush()
         if headers is not None:
-            await self._create_stream(h2.events.RequestReceived(stream_id=1, headers=headers))
+            await self._request_received(h2.events.RequestReceived(stream_id=1, headers=headers))
             if (stream := self.streams.get(1)) is not None:
                 await stream.handle(EndBody(stream_id=1))
 
     async def handle(self, event: Event) -> None:
         """Take bytes from the client, or its end."""
         if isinstance(event, RawData):
-            if self._frames.exceed(event.data, self.connection.max_inbound_frame_size):
-                code = h2.errors.ErrorCodes.FRAME_SIZE_ERROR
-                with suppress(h2.exceptions.ProtocolError):
-                    self.connection.close_connection(code)
-                await self._flush()
-                await self.send(Closed())
-                return
             try:
-                events = self.connection.receive_data(event.data)
+                for frame in self._frames.split(event.data, self.connection.max_inbound_frame_size):
+                    if self.turn is not None and self.turn.due:
+                        await self._flush()
+                        await self.turn.next()
+                    await self._handle_frame(frame)
+            except FrameTooLong:
+                await self._terminate(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+            except BlockTooLong:
+                await self._log("sent a header block that is too long to be answered")
+                await self._terminate(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             except h2.exceptions.ProtocolError:
-                await self._flush()
-                await self.send(Closed())
+                self._told = True  # h2 has written its own GOAWAY
+                await self._end_connection()
             else:
-                await self._handle_events(events)
+                await self._flush()
         elif isinstance(event, Closed):
             self.closed = True
             for window in self.stream_buffers.values():
@@ -106,22 +133,68 @@ class HTTP2(Sending):
                 await stream.handle(StreamClosed(stream_id=stream_id))
             await self.has_data.set()
 
+    async def _handle_frame(self, frame: Frame) -> None:
+        if (cost := frame.cost) and not await self._spend(cost):
+            return
+        if frame.kind == GOAWAY and self._is_proper(frame):
+            await self._client_says_goodbye(int.from_bytes(frame.payload[4:8], "big"))
+            return
+        events = self.connection.receive_data(frame.raw)
+        if frame.carries:
+            if any(isinstance(event, h2.events.DataReceived) for event in events):
+                self.budget.earn(frame.carries / 1024)
+            elif not await self._spend(1):  # for a stream that is over
+                return
+        await self._handle_events(events)
+
+    def _is_proper(self, goaway: Frame) -> bool:
+        """Tell whether a GOAWAY is what it should be; if it is not, h2 sees it, and complains."""
+        return not goaway.stream_id and len(goaway.payload) >= 8 and not self._frames.in_block
+
+    async def _spend(self, cost: int) -> bool:
+        """Charge the client for something useless; end the connection if there was too much."""
+        if self.budget.spend(cost):
+            return True
+        if not self._terminated:
+            await self._log("sent too many useless HTTP/2 frames, and its connection was closed")
+            await self._terminate(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        return False
+
+    async def _log(self, what: str) -> None:
+        """Log what the client did, once for each connection."""
+        if not self._logged:
+            self._logged = True
+            await log_line(self.config, self.client, what)
+
+    async def _terminate(self, code: h2.errors.ErrorCodes) -> None:
+        """Say why, and end the connection with all its streams."""
+        self._terminated = self._told = True
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.close_connection(code)
+        await self._end_connection()
+
+    async def _end_connection(self) -> None:
+        await self.send(Updated(idle=False))  # so that the client can read why
+        await self._flush()
+        await self.send(Closed())
+
+    async def _client_says_goodbye(self, code: int) -> None:
+        """Let the client's open streams go on to their end, and refuse new ones.
+
+        Spec: RFC 9113, 6.8. With any other code than NO_ERROR the client has given up.
+        """
+        if code != h2.errors.ErrorCodes.NO_ERROR:
+            await self.send(Closed())
+            return
+        self._leaving = True
+        self.retire()
+        if self.idle:
+            await self.send(Closed())
+
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
-                if self._retired or self.context.terminated.is_set():
-                    refused = h2.errors.ErrorCodes.REFUSED_STREAM
-                    self.connection.reset_stream(event.stream_id, refused)
-                    continue
-                if self._has_too_many():
-                    calm = h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
-                    self.connection.reset_stream(event.stream_id, calm)
-                    continue
-                await self._create_stream(event)
-                await self.send(Updated(idle=self.idle))
-                if self.keep_alive_requests > self.config.keep_alive_max_requests:
-                    self._retired = True
-                    self._say_goodbye()
+                await self._request_received(event)
             elif isinstance(event, h2.events.DataReceived):
                 await self._data_received(event)
             elif isinstance(event, h2.events.StreamEnded):
@@ -132,11 +205,53 @@ class HTTP2(Sending):
             elif isinstance(event, h2.events.WindowUpdated):
                 await self._window_updated(event.stream_id)
             elif isinstance(event, h2.events.RemoteSettingsChanged):
+                self._limit_header_table()
                 if h2.settings.SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
                     await self._window_updated(None)
-            elif isinstance(event, h2.events.ConnectionTerminated):
-                await self.send(Closed())
-        await self._flush()
+
+    def _limit_header_table(self) -> None:
+        """Use no more than the usual size of a table that the client may want to be huge."""
+        encoder = self.connection.encoder
+        encoder.header_table_size = min(encoder.header_table_size, 4096)
+        if len(encoder.table_size_changes) > 2:
+            # Spec: RFC 7541, 4.2: the smallest and the last are what a decoder has to know.
+            smallest, last = min(encoder.table_size_changes), encoder.table_size_changes[-1]
+            encoder.table_size_changes = [smallest, last]
+
+    async def _request_received(self, event: h2.events.RequestReceived) -> None:
+        assert event.stream_id is not None
+        if self._retired or self.context.terminated.is_set():
+            await self._refuse_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+        elif self._has_too_many():
+            await self._refuse_stream(event.stream_id, h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        else:
+            try:
+                await self._create_stream(event)
+            except RequestRefused as refusal:
+                await self._answer_error(event, refusal)
+            await self.send(Updated(idle=self.idle))
+            if self.keep_alive_requests > self.config.keep_alive_max_requests:
+                self.retire()
+
+    async def _refuse_stream(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.reset_stream(stream_id, code)
+        await self._spend(REFUSED)
+
+    async def _answer_error(
+        self, event: h2.events.RequestReceived, refusal: RequestRefused
+    ) -> None:
+        """Answer a request that no application gets."""
+        if not self._logged:
+            self._logged = True
+            await log_refusal(self.config, self.client, refusal)
+        assert event.stream_id is not None
+        fields = [(b":status", b"%d" % refusal.status), (b"content-length", b"0")]
+        fields += self.config.response_headers("h2")
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.send_headers(event.stream_id, fields, end_stream=True)
+        self._stop_request(event.stream_id)
+        await self._spend(ANSWERED)
 
     def _has_too_many(self) -> bool:
         """Tell whether more applications run than a client may have streams.
@@ -158,19 +273,51 @@ class HTTP2(Sending):
                 self._unacknowledged[stream_id] = waiting + len(data)
                 size -= len(data)
             await stream.handle(Body(stream_id=stream_id, data=data))
-            if isinstance(stream, WSStream) and is_too_long(stream):
-                await self._reset(stream_id, h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-                await self._end(stream_id)
         if size:
             self._open_window(stream_id, size)
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
-        headers = dict(request.headers or ())
-        method, path = headers.get(b":method"), headers.get(b":path")
-        if not (method and path and method.isascii() and path.isascii()):
-            self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
-            return
-        await super()._create_stream(request)
-        if getattr(self.streams[request.stream_id], "closed", False) is True:
+        fields = [(bytes(name), bytes(value)) for name, value in request.headers or ()]
+        check_fields(fields, self.config.h11_max_incomplete_size)
+        pseudo = dict(fields)
+        method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+        if not method.isascii():
+            raise RequestRefused(400, "its method is not ASCII")
+        websocket = method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket"
+        host, _ = split_target(b"GET" if websocket else method, path)
+        if host is not None:
+            raise RequestRefused(400, "its path is a URL")
+        if websocket:
+            await self._create_websocket(request, fields, path)
+        else:
+            await super()._create_stream(request)
+        stream = self.streams.get(request.stream_id)
+        if stream is not None and getattr(stream, "closed", False) is True:
             # Refused for its host (`server_names`) without an application to say that it is over.
             await self.stream_send(StreamClosed(stream_id=request.stream_id))
+
+    async def _create_websocket(
+        self, request: h2.events.RequestReceived, fields: list[tuple[bytes, bytes]], path: bytes
+    ) -> None:
+        """Do what `H2Protocol._create_stream` does, with our WebSocket."""
+        stream_id = request.stream_id
+        self.streams[stream_id] = stream = WebSocket(
+            *(self.app, self.config, self.context, self.task_group, self.ssl),
+            *(self.client, self.server, self.stream_send, stream_id),
+            turn=self.turn,
+        )
+        self.stream_buffers.add(stream_id)
+        self.priority.insert_stream(stream_id)
+        self.priority.block(stream_id)
+        await stream.handle(
+            Request(
+                stream_id=stream_id,
+                headers=filter_pseudo_headers(fields),
+                http_version="2",
+                method="CONNECT",
+                raw_path=path,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+        await self.context.mark_request()

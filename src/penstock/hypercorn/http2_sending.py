@@ -14,13 +14,15 @@ from typing import Any, Final
 import h2.errors
 import h2.exceptions
 import trio
-from hypercorn.events import RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, EndData, StreamClosed, Trailers
+from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed, Trailers
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
 from hyperframe.frame import GoAwayFrame
 from priority.priority import DeadlockError
 
+from penstock.hypercorn.frames import RESPONSE, FrameBudget
+from penstock.hypercorn.refusal import begins_event_stream
 from penstock.hypercorn.window import Windows
 
 __all__ = ["Sending"]
@@ -38,6 +40,9 @@ class Sending(H2Protocol):
     wire: Callable[[bytes], None] | None = None
     """Writes bytes behind those that were sent, without waiting."""
 
+    reader: trio.lowlevel.Task | None = None
+    """The connection's reader, which never waits for its client."""
+
     stream_buffers: Windows  # type: ignore[assignment]  # for a dict of StreamBuffers
 
     def __init__(self, *args: Any) -> None:
@@ -45,9 +50,17 @@ class Sending(H2Protocol):
         self.stream_buffers = Windows(self.context.event_class)
         self.stalled_streams: set[int] = set()
         self._unacknowledged: dict[int, int] = {}
+        self.budget = FrameBudget()
         self._retired = False
+        self._leaving = False  # whether the client has said goodbye
         self._told = False
+        self._patience: trio.CancelScope | None = None
         self._unsent = b""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stream is open, or has something to send."""
+        return super().idle and self.stream_buffers.keys() <= self.streams.keys()
 
     def close(self) -> None:
         """Let go of what refers to itself in h2, and would wait for the cyclic collector."""
@@ -61,9 +74,16 @@ class Sending(H2Protocol):
         """
         self._retired = True
         if self.idle:
-            self._say_goodbye()
+            self.say_goodbye()
 
-    def _say_goodbye(self) -> None:
+    def postpone(self, move: Callable[[float], float]) -> None:
+        """Move the deadlines of what waits for the client, after a pause of ours."""
+        for window in self.stream_buffers.values():
+            window.postpone(move)
+        if self._patience is not None:
+            self._patience.deadline = self._next_deadline()
+
+    def say_goodbye(self) -> None:
         """Tell the client to open no more streams.
 
         Spec: RFC 9113, 6.8: GOAWAY names the last stream that is served.
@@ -94,8 +114,9 @@ class Sending(H2Protocol):
             try:
                 stream_id = next(self.priority)
             except DeadlockError:
-                with trio.CancelScope(deadline=self._next_deadline()):
+                with trio.CancelScope(deadline=self._next_deadline()) as self._patience:
                     await self.has_data.wait()
+                self._patience = None
                 await self.has_data.clear()
                 await self._reset_stalled()
             else:
@@ -107,6 +128,7 @@ class Sending(H2Protocol):
             open_for = self.connection.local_flow_control_window(stream_id)
             size = max(0, min(open_for, self.connection.max_outbound_frame_size))
             if data := await window.pop(size):
+                self.budget.earn(2 + len(data) / 1024)  # for what the client says to it
                 self.connection.send_data(stream_id, data, end_stream=window.complete)
             elif window.complete:
                 self.connection.end_stream(stream_id)
@@ -118,7 +140,20 @@ class Sending(H2Protocol):
             return
         if window.complete:
             await self._forget(stream_id)
+            self._stop_request(stream_id)
+            if stream_id not in self.streams:
+                await self._settle()
         await self._flush()
+
+    def _stop_request(self, stream_id: int) -> None:
+        """Have the client send no more of a request that was answered completely.
+
+        Spec: RFC 9113, 8.1. Otherwise the stream would count as open for as long as it likes.
+        """
+        stream = self.connection.streams.get(stream_id)
+        if stream is not None and not stream.closed:
+            with suppress(h2.exceptions.ProtocolError):
+                self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)
 
     def _next_deadline(self) -> float:
         return min((window.deadline for window in self.stream_buffers.values()), default=math.inf)
@@ -151,9 +186,15 @@ class Sending(H2Protocol):
         """End a stream; its application is told. Not a checkpoint."""
         await self._forget(stream_id)
         await self._close_stream(stream_id)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Do what is to be done when a stream has ended. Not a checkpoint."""
         if self._retired and self.idle:
-            self._say_goodbye()
+            self.say_goodbye()
         await self.send(Updated(idle=self.idle))
+        if self._leaving and self.idle:
+            await self.send(Closed())
 
     async def _close_stream(self, stream_id: int) -> None:
         if untaken := self._unacknowledged.pop(stream_id, 0):
@@ -161,24 +202,50 @@ class Sending(H2Protocol):
             self._open_window(stream_id, untaken)
         await super()._close_stream(stream_id)
 
+    async def _window_updated(self, stream_id: int | None) -> None:
+        """Let the sender go on with what has waited for the client to open a window."""
+        for each in [stream_id] if stream_id else list(self.stream_buffers):
+            if (window := self.stream_buffers.get(each)) is None:
+                continue
+            with suppress(h2.exceptions.ProtocolError):  # the stream has closed meanwhile
+                if window.buffer and self.connection.local_flow_control_window(each) <= 0:
+                    continue
+            if window.buffer or window.complete:
+                self.priority.unblock(each)
+        await self.has_data.set()
+
     async def stream_send(self, event: StreamEvent) -> None:
-        """Send a part of a response."""
+        """Send a part of a response.
+
+        Cancellation:
+          A checkpoint where it waits for the client. The reader waits for none: what it sends is
+          short, an answer to a ping or a refusal.
+        """
         stream_id = event.stream_id
+        waits = self.reader is None or trio.lowlevel.current_task() is not self.reader
         if isinstance(event, (Body, Data)):
             for start in range(0, len(event.data), _PIECE):
                 if (window := self.stream_buffers.get(stream_id)) is None:
                     break
+                piece = event.data[start : start + _PIECE]
                 deadline = self.context.time() + self.send_timeout
                 self.priority.unblock(stream_id)
                 await self.has_data.set()
                 with suppress(BufferCompleteError):
-                    await window.push(event.data[start : start + _PIECE], deadline)
-            await self.context.sleep(0)  # who only sends must notice that it was cancelled
+                    if waits:
+                        await window.push(piece, deadline)
+                    else:
+                        window.push_nowait(piece, deadline)
+            if waits:
+                await self.context.sleep(0)  # who only sends must notice that it was cancelled
         elif isinstance(event, (EndBody, EndData)):
             if (window := self.stream_buffers.get(stream_id)) is not None:
                 self.priority.unblock(stream_id)
                 await self.has_data.set()
-                await window.finish()
+                if waits:
+                    await window.finish()
+                else:
+                    window.set_complete()
         elif isinstance(event, Trailers):
             if (window := self.stream_buffers.get(stream_id)) is not None:
                 self.priority.unblock(stream_id)
@@ -187,10 +254,20 @@ class Sending(H2Protocol):
                 await self._forget(stream_id)
                 with suppress(h2.exceptions.ProtocolError):
                     self.connection.send_headers(stream_id, event.headers, end_stream=True)
+                self._stop_request(stream_id)
                 await self._flush()
         elif isinstance(event, StreamClosed):
-            await self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
-            await self._end(stream_id)
+            window = self.stream_buffers.get(stream_id)
+            if window is not None and window.ending:
+                await self._close_stream(stream_id)  # what waits is complete, and is sent
+                await self._settle()
+            else:
+                await self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+                await self._end(stream_id)
             await self._flush()
         else:
+            if isinstance(event, Response):
+                self.budget.earn(RESPONSE)
+                if begins_event_stream(event):
+                    self.task_group.discard_body(stream_id)  # type: ignore[attr-defined]
             await super().stream_send(event)

@@ -27,14 +27,28 @@ class Inbox:
       requests: is told what was taken, so that the client may send more.
       counts: whether what is in here keeps the connection from reading on. On HTTP/2 it need not:
         there each stream's own window bounds it.
+      body_means_nothing: whether `discard_body` may throw the request's body away.
     """
 
-    __slots__ = ("_arrived", "_counts", "_kind", "_messages", "_requests", "_stream_id", "_working")
+    __slots__ = (
+        *("_arrived", "_body_means_nothing", "_counts", "_discards", "_kind", "_messages"),
+        *("_requests", "_working", "stream_id"),
+    )
     _requests: Requests | None
 
-    def __init__(self, kind: str, stream_id: int, requests: Requests, *, counts: bool) -> None:
+    def __init__(
+        self,
+        kind: str,
+        stream_id: int,
+        requests: Requests,
+        *,
+        counts: bool,
+        body_means_nothing: bool = False,
+    ) -> None:
+        self.stream_id: int = stream_id
         self._kind = kind
-        self._stream_id = stream_id
+        self._body_means_nothing = body_means_nothing
+        self._discards = False
         self._requests = requests
         self._counts = counts
         self._messages: list[Message] = []
@@ -50,6 +64,9 @@ class Inbox:
         """Add a message. Not a checkpoint: whoever closes is not cancelled in the middle of it."""
         if self._requests is None or self.disconnected:
             return
+        if self._discards and message["type"] == "http.request" and message["body"]:
+            self._requests.taken(self.stream_id, len(message["body"]))
+            message = {**message, "body": b""}
         last = self._messages[-1] if self._messages else None
         if last is not None and last["type"] == message["type"] == "http.request":
             # One message, however many pieces the client has cut it into.
@@ -73,6 +90,21 @@ class Inbox:
         if self._kind == "websocket":
             message["code"] = 1006
         await self.put(message)
+
+    def discard_body(self) -> None:
+        """Keep nothing of the request's body from now on, if it means nothing.
+
+        The client may go on sending it; the application sees no more than its end.
+        """
+        if not self._body_means_nothing or self._discards:
+            return
+        self._discards = True
+        for message in self._messages:
+            if message["type"] == "http.request" and (size := len(message["body"])):
+                message["body"] = b""
+                self._count(-size)
+                if self._requests is not None:
+                    self._requests.taken(self.stream_id, size)
 
     def disconnect_scope(self) -> trio.CancelScope:
         """Return a scope that a disconnect cancels; see `penstock.stream.transport`."""
@@ -108,7 +140,7 @@ class Inbox:
             message["body"] = bytes(message["body"])
         self._count(-_size(message) - _EMPTY)
         if self._requests is not None:
-            self._requests.taken(self._stream_id, _size(message))
+            self._requests.taken(self.stream_id, _size(message))
         return message
 
     def _count(self, size: int) -> None:

@@ -47,8 +47,8 @@ class Incoming:
     """
 
     __slots__ = (
-        *("_ahead", "_deadline", "_direct", "_look", "_scope", "_socket", "_stopped", "_stream"),
-        *("_waits", "_watches", "received"),
+        *("_ahead", "_deadline", "_direct", "_last_look", "_look", "_scope", "_socket"),
+        *("_stopped", "_stream", "_waits", "_watches", "received"),
     )
 
     def __init__(self, stream: Any, socket: Any, *, direct: bool) -> None:
@@ -61,6 +61,7 @@ class Incoming:
         self._look = _LOOK
         self._ahead = b""
         self._deadline = math.inf
+        self._last_look = math.inf  # the deadline at which the last look was taken
         self._scope: trio.CancelScope | None = None
         self._stopped = False
 
@@ -81,6 +82,11 @@ class Incoming:
             self._scope.deadline = deadline
         elif deadline < math.inf:
             self.wake()  # it waits without one
+
+    def postpone(self, move: Callable[[float], float]) -> None:
+        """Move the deadline, after a pause of ours."""
+        if self._deadline < math.inf:
+            self.deadline = move(self._deadline)
 
     def stop(self) -> None:
         """Read no more; the reader is woken."""
@@ -132,6 +138,9 @@ class Incoming:
                 raise Gone from error
             finally:
                 self._scope = None
+        if self._direct and self._last_look != self._deadline <= trio.current_time():
+            self._last_look = self._deadline
+            return self._read() or self._woken()  # what came in the last moment counts
         return self._woken()
 
     def _read(self) -> bytes:

@@ -83,8 +83,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        *("_closed", "_fileno", "_lost", "_send_timeout", "_socket", "_stream", "_waiting"),
-        *("_written", "nursery", "sent", "stalled", "told"),
+        *("_closed", "_fileno", "_lost", "_patience", "_send_timeout", "_socket", "_stream"),
+        *("_waiting", "_written", "nursery", "sent", "stalled", "told"),
     )
 
     def __init__(
@@ -107,6 +107,7 @@ class Outgoing:
         self._lost = lost
         self._waiting: _Waiting | None = None
         self._written: trio.Event | None = None
+        self._patience: trio.CancelScope | None = None  # with the client, while something waits
 
     @property
     def waiting(self) -> int:
@@ -163,7 +164,7 @@ class Outgoing:
     async def finish(self, *, linger: bool) -> None:
         """Wait until the last bytes are written, say that they were, and see that they arrive."""
         await self.flush()
-        with trio.move_on_after(_LINGER), suppress(*LOST):
+        with trio.move_on_after(_LINGER) as self._patience, suppress(*LOST):
             if isinstance(self._stream, trio.SSLStream):
                 self.told = True
                 await self._stream.aclose()  # TLS's own goodbye
@@ -172,6 +173,11 @@ class Outgoing:
             self.told = True
             while linger and await self._stream.receive_some(_PIECE):
                 pass
+
+    def postpone(self, move: Callable[[float], float]) -> None:
+        """Move the deadline of what waits, after a pause of ours."""
+        if self._patience is not None:
+            self._patience.deadline = move(self._patience.deadline)
 
     def give_up(self) -> None:
         """Take the client for one that does not read, and have the connection closed."""
@@ -184,7 +190,7 @@ class Outgoing:
         self._release()
 
     def _release(self) -> None:
-        self._waiting = None
+        self._waiting = self._patience = None
         if self._written is not None:
             self._written.set()
             self._written = None
@@ -206,6 +212,7 @@ class Outgoing:
             while self._waiting is not None and self._waiting.size:
                 piece = self._waiting.first(_PIECE)
                 with trio.move_on_after(self._send_timeout) as patience:
+                    self._patience = patience
                     await self._write(piece)
                 if patience.cancelled_caught:
                     self.give_up()

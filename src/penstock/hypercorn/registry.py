@@ -68,6 +68,11 @@ class Connections:
         """Requests whose application is running."""
         return sum(each.requests.open for each in self._open)
 
+    def postpone(self, pause: float) -> None:
+        """Move the deadlines of all clients by a pause of the process, in seconds."""
+        for connection in self._open:
+            connection.postpone(pause)
+
     def refusal(self, address: str | None) -> HTTPStatus | None:
         """Return the status with which a client from this address is refused, or None."""
         if len(self._open) - self._refusals >= self.limit:

@@ -7,7 +7,7 @@ bounded channel; here it is always told, and the connection learns how much nobo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 from hypercorn.config import Config
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from penstock.hypercorn.connection import Connection
 
 __all__ = ["Requests"]
+
+
+# Characters of a path in a task's name, which is kept as long as the task.
+_LONGEST_NAME: Final = 200
 
 
 @final
@@ -66,22 +70,38 @@ class Requests:
     async def spawn_app(
         self, app: AppWrapper, config: Config, scope: Any, send: Any
     ) -> Callable[[Message], Awaitable[None]]:
-        """Start the application for a request, and return what gives it messages. No checkpoint."""
+        """Start the application for a request, and return what gives it messages. No checkpoint.
+
+        The application has a copy of the scope: whatever a middleware does to it, the protocol
+        still knows the request.
+        """
         response = send.__self__  # Hypercorn's HTTPStream or WSStream, whose method it is
         kind = scope["type"]
         counts = kind == "websocket" or scope["http_version"] < "2"
-        inbox = Inbox(kind, response.stream_id, self, counts=counts)
+        means_nothing = kind == "http" and scope["method"] in ("GET", "HEAD")
+        inbox = Inbox(
+            kind, response.stream_id, self, counts=counts, body_means_nothing=means_nothing
+        )
         if not self._inboxes:
             self._connection.carries_stream = False  # the response that was one is over
         self._inboxes.append(inbox)
+        offers = _Extensions(scope["extensions"])
         if kind == "http":
-            scope["extensions"] = _Extensions(scope["extensions"])
-            scope["extensions"][DISCONNECT_SCOPE] = inbox.disconnect_scope
-            direct = ResponseWriteThrough(self._connection, response, send)
-            scope["extensions"][WRITE_THROUGH] = direct
-        name = f"request {scope['path']}"
-        self.nursery.start_soon(self._run, app, scope, inbox, send, name=name)
+            offers[DISCONNECT_SCOPE] = inbox.disconnect_scope
+            offers[WRITE_THROUGH] = ResponseWriteThrough(self._connection, response, send)
+        lent = {**scope, "extensions": offers}
+        name = f"request {scope['path'][:_LONGEST_NAME]}"
+        self.nursery.start_soon(self._run, app, lent, offers, inbox, send, name=name)
         return inbox.put
+
+    def discard_body(self, stream_id: int) -> None:
+        """Keep nothing more of a request's body: its response has begun, and is an event stream.
+
+        Spec: RFC 9110, 9.3.1: a body of GET means nothing. Other methods' may still be read.
+        """
+        for inbox in self._inboxes:
+            if inbox.stream_id == stream_id:
+                inbox.discard_body()
 
     async def disconnect(self) -> None:
         """Tell every application that its client has gone, whatever the protocol told.
@@ -107,11 +127,16 @@ class Requests:
         """Note that an application has taken a message, so that its client may send more."""
         self._connection.taken(stream_id, size)
 
-    async def _run(self, app: Any, scope: Any, inbox: Inbox, send: Any) -> None:
-        """Run the application, and tell the protocol when it is over, however it ended."""
+    async def _run(self, app: Any, scope: Any, offers: Any, inbox: Inbox, send: Any) -> None:
+        """Run the application, and tell the protocol when it is over, however it ended.
+
+        A request that was taken back before its application began needs none: otherwise a client
+        could have thousands begin in a moment (CVE-2023-44487).
+        """
         try:
             run_sync, run_async = trio.to_thread.run_sync, trio.from_thread.run
-            await app(scope, inbox.receive, send, run_sync, run_async)
+            if not inbox.disconnected:
+                await app(scope, inbox.receive, send, run_sync, run_async)
         except* Exception:
             await self._connection.report("Error in ASGI Framework")
         finally:
@@ -119,6 +144,6 @@ class Requests:
             # ASYNC102: cancelled only together with its connection, which is closed then.
             await self._connection.guarded(send, None)  # noqa: ASYNC102
             self._inboxes.remove(inbox)
-            if scope["type"] == "http":
-                # The offers refer to the connection, and Hypercorn's stream to the scope.
-                del scope["extensions"][DISCONNECT_SCOPE], scope["extensions"][WRITE_THROUGH]
+            # They refer to the connection, which would wait for the cyclic collector with a scope
+            # that somebody keeps. A middleware may have taken them out, or put others in.
+            offers.clear()

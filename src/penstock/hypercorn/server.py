@@ -29,6 +29,7 @@ from penstock.errors import InvalidSettings
 from penstock.hypercorn.connection import Connection
 from penstock.hypercorn.front import Front, Refusal
 from penstock.hypercorn.listeners import open_listeners
+from penstock.hypercorn.pauses import moving_deadlines
 from penstock.hypercorn.registry import Connections
 from penstock.hypercorn.settings import Settings
 from penstock.hypercorn.signals import StopSignals, first_of, stop_signals
@@ -110,6 +111,7 @@ class Server:
         self.streams: StreamGroup = StreamGroup()
         self._config = config
         self._connections = Connections(self.settings)
+        self._line = trio.Lock()  # where connections that want much of the loop take turns
         self._app = Front(app, self.streams, self.settings)
 
     def __repr__(self) -> str:
@@ -184,7 +186,10 @@ class Server:
         if most is not None:
             most += randint(0, config.max_requests_jitter)
         context = WorkerContext(most)
-        with open_listeners(config, self.settings, sockets) as listeners:
+        with (
+            moving_deadlines(self._connections.postpone),
+            open_listeners(config, self.settings, sockets) as listeners,
+        ):
             async with trio.open_nursery() as handlers:
                 handle = partial(self._handle, context, state)
                 async with trio.open_nursery() as nursery:
@@ -212,7 +217,13 @@ class Server:
                 return
             app = Refusal(status, self.settings.retry_after)
         connection = Connection(
-            app, self._config, context, ConnectionState(state.copy()), stream, self.settings
+            app,
+            self._config,
+            context,
+            ConnectionState(state.copy()),
+            stream,
+            self.settings,
+            self._line,
         )
         refused = status is not None
         self._connections.add(connection, address, refused=refused)

@@ -40,8 +40,12 @@ class Settings:
     wait longer; an event stream's client that is 15 s behind is better off reconnecting."""
     body_timeout: float = 30.0
     """Seconds of silence after which a client of HTTP/1.1 that has sent a part of a request's body
-    is cut off; on HTTP/2 that is the application's to do. The head of a request has Hypercorn's
-    ``keep_alive_timeout``, 5 s by default."""
+    is cut off; on HTTP/2 that is the application's to do."""
+    head_timeout: float = 5.0
+    """Seconds that a client has for its TLS handshake, for its first request to arrive, and for the
+    rest of a request's head once it has begun to send it. Hypercorn's ``ssl_handshake_timeout`` and
+    ``keep_alive_timeout`` count where they are shorter. nginx and Apache allow 60 s and 20 s, for
+    lines that hardly exist any more."""
     drain_window: float = 5.0
     """Seconds over which the streams of a stopping server end. Other requests may go on as long, or
     for Hypercorn's ``graceful_timeout``, 3 s by default, if that is longer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, final
 
 from hypercorn.protocol.h2 import BufferCompleteError
@@ -53,19 +54,40 @@ class Window:
         Cancellation:
           A checkpoint if it waits. The bytes are sent even when it is cancelled.
         """
+        self.push_nowait(data, deadline)
+        if len(self.buffer) >= _HIGH_WATER:
+            while len(self.buffer) >= _LOW_WATER:
+                await self._change()
+
+    def push_nowait(self, data: bytes, deadline: float) -> None:
+        """Add bytes, however many wait.
+
+        Raises:
+          BufferCompleteError: the stream was closed before.
+        """
         if self._complete:
             raise BufferCompleteError
         self.buffer += data
         self._pushed += len(data)
         self._pieces.append((self._pushed, deadline))
-        if len(self.buffer) >= _HIGH_WATER:
-            while len(self.buffer) >= _LOW_WATER:
-                await self._change()
 
     async def drain(self) -> None:
         """Wait until nothing waits."""
         while self.buffer:
             await self._change()
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing follows what waits."""
+        return self._complete and not self._closed
+
+    def set_complete(self) -> None:
+        """Note that nothing follows."""
+        self._complete = True
+
+    def postpone(self, move: Callable[[float], float]) -> None:
+        """Move the deadlines of what waits."""
+        self._pieces = deque((end, move(deadline)) for end, deadline in self._pieces)
 
     async def finish(self) -> None:
         """Note that nothing follows, and wait until the end of the stream was sent."""
@@ -111,3 +133,7 @@ class Windows(dict[int, Window]):
 
     def __setitem__(self, stream_id: int, buffer: object) -> None:
         super().__setitem__(stream_id, Window(self._event))
+
+    def add(self, stream_id: int) -> None:
+        """Open a window for a stream."""
+        self[stream_id] = Window(self._event)

@@ -17,12 +17,13 @@ __all__ = ["PHRASES", "words_for"]
 # By the module and the qualified name of the function; a test looks that each of them is there.
 PHRASES: Final[dict[tuple[str, str], str]] = {
     ("penstock.stream.ticker", "Ticker.tick"): "its next turn",
-    ("penstock.hub.reception", "Reception.wait"): "an event of the hub",
+    ("penstock.hub.cursor", "Cursor.wait"): "an event of the hub",
     ("penstock.hub.keeping", "Keeping.run"): "something to keep",
     ("penstock.hub.dispatcher", "Dispatcher._deliver_all"): "something to deliver",
     ("penstock.hypercorn.inbox", "Inbox.receive"): "what the client sends",
     ("penstock.hypercorn.incoming", "Incoming.receive"): "bytes of the client",
     ("penstock.hypercorn.incoming", "Incoming.watch"): "the client to go",
+    ("penstock.hypercorn.turns", "Turn.next"): "its turn",
     ("penstock.hypercorn.listeners", "Listener.accept"): "a client to come",
     ("penstock.hypercorn.outgoing", "Outgoing._write_waiting"): "room in its socket",
     ("penstock.hypercorn.window", "Window.push"): "room in the client's window",
