@@ -12,7 +12,7 @@ import pytest
 import penstock
 
 SANS_IO = {
-    *("errors", "event", "decode", "outcome"),
+    *("errors", "escape", "event", "decode", "outcome"),
     *("doctor.examination", "doctor.findings", "doctor.unpacking"),
 }
 HOSTS = {

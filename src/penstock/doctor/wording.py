@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from penstock.escape import escape
+
 __all__ = ["Figure", "Finding", "Mark", "counted", "quoted", "seconds", "shown", "worse"]
 
 # Characters of what a server sent that a line of ours shows.
@@ -58,8 +60,7 @@ def shown(text: str | bytes) -> str:
     if isinstance(text, bytes):
         text = text.decode(errors="backslashreplace")
     cut = text[:_LONGEST]
-    printable = "".join(each if each.isprintable() else repr(each)[1:-1] for each in cut)
-    return f"{printable}{'…' if len(text) > _LONGEST else ''}"
+    return f"{escape(cut)}{'…' if len(text) > _LONGEST else ''}"
 
 
 def quoted(text: str | bytes) -> str:
