@@ -12,7 +12,7 @@ import pytest
 import penstock
 
 SANS_IO = {
-    *("errors", "escape", "event", "decode", "outcome"),
+    *("errors", "event", "decode", "outcome", "printable"),
     *("doctor.examination", "doctor.findings", "doctor.unpacking"),
 }
 HOSTS = {

@@ -24,6 +24,7 @@ from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.restart import Restart
 from penstock.hypercorn.signals import first_of
+from penstock.process_signals import end_at_next, stopping_signals
 
 __all__ = ["serve"]
 
@@ -126,9 +127,9 @@ def serve(
 ) -> None:
     """Serve an application with Hypercorn on Trio; without MODULE:APP, the demonstration.
 
-    Prints a line on stdout for each address it listens on. Ctrl-C or SIGTERM ends all streams and
-    then the server; a second one ends it at once. Stopped while it starts, an application is
-    cancelled, and its shutdown functions do not run. Times are in seconds.
+    Prints a line on stdout for each address it listens on. Ctrl-C, SIGTERM or SIGHUP ends all
+    streams and then the server; a second one ends it at once. Stopped while it starts, an
+    application is cancelled, and its shutdown functions do not run. Times are in seconds.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -215,9 +216,10 @@ async def _serve(server: Server, restart: Restart) -> None:
     The signals are caught before the application starts.
     """
     stop, starting = trio.Event(), trio.CancelScope()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    numbers = stopping_signals()
+    with trio.open_signal_receiver(*numbers) as signals:
         async with trio.open_nursery() as watcher:
-            stopping = partial(_stop_at_signal, signals, stop, starting, server, restart)
+            stopping = partial(_stop_at_signal, numbers, signals, stop, starting, server, restart)
             watcher.start_soon(stopping, name="waits for a signal")
             async with trio.open_nursery() as nursery:
                 with starting:
@@ -228,16 +230,17 @@ async def _serve(server: Server, restart: Restart) -> None:
 
 
 async def _stop_at_signal(
+    numbers: tuple[signal.Signals, ...],
     signals: AsyncIterator[int],
     stop: trio.Event,
     starting: trio.CancelScope,
     server: Server,
     restart: Restart,
 ) -> None:
-    """At the first signal, stop the server; the second kills the process as if never caught.
+    """At the first signal, stop the server; a second one ends the process at once.
 
-    To be asked to start again counts as the first. A signal at that moment is not lost: taken, it
-    refuses the restart; not taken, it is delivered again when the receiver's block is left.
+    A request to restart counts as the first. A signal at that moment is not lost: if it was
+    received, it refuses the restart; else it is delivered again when the receiver's block is left.
     """
 
     async def signalled() -> None:
@@ -245,8 +248,7 @@ async def _stop_at_signal(
         restart.why_not = "the server was told to stop, for good"
 
     await first_of(signalled, restart.asked.wait)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    end_at_next(numbers)
     streams = server.statistics().streams.streams_open
     waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""
     said = (

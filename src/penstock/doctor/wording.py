@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from penstock.escape import escape
+from penstock.printable import printable
 
 __all__ = ["Figure", "Finding", "Mark", "counted", "quoted", "seconds", "shown", "worse"]
 
@@ -57,10 +57,7 @@ def worse(*marks: Mark) -> Mark:
 
 def shown(text: str | bytes) -> str:
     """Return what a server sent, fit for a line of a terminal: printable and short."""
-    if isinstance(text, bytes):
-        text = text.decode(errors="backslashreplace")
-    cut = text[:_LONGEST]
-    return f"{escape(cut)}{'…' if len(text) > _LONGEST else ''}"
+    return printable(text, limit=_LONGEST)
 
 
 def quoted(text: str | bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.doctor.wording import shown
-from penstock.escape import escape
+from penstock.printable import printable
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from penstock.escape import escape
 )
 def test_what_is_not_printable_is_escaped(text: str, escaped: str) -> None:
     """Controls, separators, format characters and surrogates are; all that can be read is not."""
-    assert escape(text) == escaped
+    assert printable(text) == escaped
     assert escaped.isprintable()
 
 
