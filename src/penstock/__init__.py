@@ -3,8 +3,8 @@
 What needs no web framework can be imported from here. `penstock.quart` has the response for
 Quart-Trio, `penstock.hypercorn` serves it, `penstock.demo` shows it.
 
-A name is looked up when it is first used: `penstock.event` and `penstock.decode` do not import Trio,
-and the command line starts without importing anything.
+A name is looked up when it is first used: `penstock.event` and `penstock.decode` do not import
+Trio, and the command line starts without importing anything.
 """
 
 TYPE_CHECKING = False  # as type checkers know it, without importing `typing`

@@ -16,9 +16,9 @@ __all__ = ["run"]
 def run(work: Callable[[], Awaitable[None]], *, output: Output | None = None) -> int:
     """Run a command's work; return the status to exit with.
 
-    It is 0 when the work is done; 130 after SIGINT (Ctrl-C), 143 after SIGTERM and 129 after SIGHUP,
-    which cancel the work; a second one ends the process at once. Where an output is given, a pipe that nobody
-    reads any more ends the work, and that is 0, too: who has had enough closes it.
+    It is 0 when the work is done; 130 after SIGINT (Ctrl-C), 143 after SIGTERM and 129 after
+    SIGHUP, which cancel the work; a second one ends the process at once. Where an output is given,
+    a pipe that nobody reads any more ends the work, and that is 0, too: its reader has had enough.
 
     Raises:
       click.ClickException: the work raised it.

@@ -258,8 +258,8 @@ async def serve(  # noqa: ASYNC128 - `Server.serve` calls started
     Args:
       app: an ASGI application, or a WSGI one.
       config: Hypercorn's configuration.
-      shutdown_trigger: when it returns, the server stops. Without one, SIGTERM, SIGINT and SIGHUP stop it
-        where nobody else handles them; a second one then ends the process at once.
+      shutdown_trigger: when it returns, the server stops. Without one, SIGTERM, SIGINT and SIGHUP
+        stop it where nobody else handles them; a second one then ends the process at once.
       task_status: started with the addresses, as ``["http://127.0.0.1:8080"]``, when they accept
         connections. A bind to port 0 is told with its real port.
       mode: "asgi" or "wsgi"; None finds out, as Hypercorn does.
