@@ -298,7 +298,8 @@ def test_version_and_help() -> None:
     for default in (
         "[default: what systemd passes, or 127.0.0.1:8080]",
         "[default: no-http2]",
-        "stop. [default: 5]",
+        "stops. [default: 5]",
+        "idle for this long. [default: 130]",
     ):
         assert default in said
     assert run().stdout == run("--help").stdout

@@ -89,9 +89,10 @@ def _seconds(option: str, said: str) -> Callable[[Any], Any]:
     help="Whether a port without TLS speaks HTTP/2, too. Over TLS it is negotiated. "
     "[default: no-http2]",
 )
-@_seconds("--send-timeout", "How long a client may not take what is sent.")
-@_seconds("--drain-window", "How long clients and streams may take to end at the stop.")
-@_seconds("--reconnect-spread", "Over how long the clients of a stopped server come back.")
+@_seconds("--send-timeout", "Disconnect a client that accepts no data for this long.")
+@_seconds("--keep-alive-timeout", "Close a connection that is idle for this long.")
+@_seconds("--drain-window", "Time for clients and streams to end when the server stops.")
+@_seconds("--reconnect-spread", "Time over which the clients of a stopped server come back.")
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),

@@ -12,6 +12,7 @@ theirs is over; what is left at the window's end is reset; then the application'
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from random import randint
@@ -108,7 +109,7 @@ class Server:
             )
         self.settings: Settings = Settings.of(config) if settings is None else settings
         self.streams: StreamGroup = StreamGroup()
-        self._config = config
+        self._config = _with_keep_alive(config, self.settings)
         self._connections = Connections(self.settings)
         self._app = Front(app, self.streams, self.settings)
 
@@ -242,6 +243,17 @@ class Server:
             connection.abort()
         with trio.move_on_after(_LAST_GRACE):
             await self._connections.wait_closed()
+
+
+def _with_keep_alive(config: Config, settings: Settings) -> Config:
+    """Return a configuration in which idle connections are kept as long as the settings say.
+
+    It is a copy: the caller's stays as it is, and may serve again, with other settings.
+    """
+    config, name = copy(config), "keep_alive_timeout"
+    if name not in vars(config) and config.keep_alive_timeout == Config.keep_alive_timeout:
+        config.keep_alive_timeout = settings.keep_alive_timeout
+    return config
 
 
 async def serve(  # noqa: ASYNC128 - `Server.serve` calls started

@@ -42,6 +42,12 @@ class Settings:
     """Seconds of silence after which a client of HTTP/1.1 that has sent a part of a request's body
     is cut off; on HTTP/2 that is the application's to do. The head of a request has Hypercorn's
     ``keep_alive_timeout``, 5 s by default."""
+    keep_alive_timeout: float = 130.0
+    """Seconds that a connection may be idle between two requests; Hypercorn's own setting of this
+    name counts where the configuration has one. A proxy sends a request on a connection that it
+    kept, and must not find it closed at that moment: that is 502 for a POST, which nobody may send
+    twice. So the server keeps it longer than proxies do: nginx and Amazon's load balancers 60 s,
+    Traefik 90 s, Caddy 120 s. Kestrel has 130 s, too; Hypercorn's default is 5 s."""
     drain_window: float = 5.0
     """Seconds over which the streams of a stopping server end. Other requests may go on as long, or
     for Hypercorn's ``graceful_timeout``, 3 s by default, if that is longer."""
