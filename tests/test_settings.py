@@ -86,3 +86,13 @@ def test_http_3_is_refused() -> None:
     config.quic_bind = ["127.0.0.1:0"]
     with pytest.raises(InvalidSettings, match="quic_bind: HTTP/3 is not served, because"):
         Server(app, config)
+
+
+def test_idle_connections_are_kept_longer_than_proxies_keep_them() -> None:
+    """Unless Hypercorn's configuration says how long; and that is not changed."""
+    config = Config()
+    assert Server(app, config)._config.keep_alive_timeout == 130
+    assert Server(app, config, settings=Settings(keep_alive_timeout=9))._config is not config
+    assert config.keep_alive_timeout == 5
+    config.keep_alive_timeout = 5
+    assert Server(app, config)._config.keep_alive_timeout == 5

@@ -3,15 +3,11 @@
 What needs no web framework can be imported from here. `penstock.quart` has the response for
 Quart-Trio, `penstock.hypercorn` serves it, `penstock.demo` shows it.
 
-A name is looked up when it is first used, so that `penstock.event` and `penstock.decode` are to be
-had without importing Trio.
+A name is looked up when it is first used: `penstock.event` and `penstock.decode` do not import
+Trio, and the command line starts without importing anything.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers know it, without importing `typing`
 if TYPE_CHECKING:
     from penstock.decode import EventStreamDecoder
     from penstock.errors import (
@@ -86,6 +82,8 @@ _HOMES = (
 
 def __getattr__(name: str) -> object:
     if name in __all__:
+        from importlib import import_module
+
         for home in _HOMES:
             module = import_module(f"penstock.{home}")
             if name in module.__all__:

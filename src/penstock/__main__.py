@@ -1,5 +1,29 @@
-"""`python -m penstock`, the same as the command `penstock`."""
+"""The command `penstock`, and `python -m penstock`.
 
-from penstock.cli import main
+Ctrl-C while modules are imported, for the first tenths of a second, ends the process quietly, with
+status 130. Before this module, Python itself starts, for some 15 ms: what it shows then of an
+interrupt is not ours to change.
+"""
 
-main()
+try:
+    from penstock.process_signals import exit_at_interrupt
+
+    exit_at_interrupt()
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Import the command line, and run it."""
+    from penstock.cli import main as run
+
+    try:
+        run()
+    finally:
+        exit_at_interrupt()  # while the interpreter ends, too
+
+
+if __name__ == "__main__":
+    main()

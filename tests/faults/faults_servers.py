@@ -43,7 +43,7 @@ class Settings:
     """Of Hypercorn's command line; the other ways have none."""
     host: str = "127.0.0.1"
     keep_alive_timeout: float = 1
-    """Seconds; `penstock serve` has Hypercorn's own 5."""
+    """Seconds; `penstock serve` is given 5."""
     send_timeout: float = 2
     drain_window: float = 1
     tcp_user_timeout: float = 3
@@ -171,7 +171,7 @@ def _command(way: Way, settings: Settings, folder: Path, pems: Certificates) -> 
     if way is Way.SERVE:
         command = [PENSTOCK, "serve", "faults_app:app", "--bind", f"{settings.host}:0"]
         command += ["--send-timeout", str(settings.send_timeout)]
-        command += ["--drain-window", str(settings.drain_window)]
+        command += ["--drain-window", str(settings.drain_window), "--keep-alive-timeout", "5"]
         if settings.tls:
             command += ["--certfile", str(pems.certfile), "--keyfile", str(pems.keyfile)]
         return [*command, "--http2"] if settings.http2 else command

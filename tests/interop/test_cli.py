@@ -16,6 +16,7 @@ from processes import PENSTOCK, serving
 
 from penstock import cli
 from penstock.cli import serve
+from penstock.cli.binds import DEFAULT_BIND
 from penstock.hypercorn import Settings
 
 
@@ -77,6 +78,13 @@ def modules(tmp_path: Path) -> Path:
         (["serve", "callables:Class"], 2, "is no ASGI application but type: name an object"),
         (["serve", "callables:view"], 2, "is no ASGI application but function"),
         (["serve", "callables:wsgi"], 2, "is no ASGI application but function"),
+        (["serve", "--bind", "unix:"], 2, "has no path, such as unix:/run/penstock/penstock.sock"),
+        (["serve", "--bind", "unix:empty.py"], 1, "A file that is not a socket is there: remove"),
+        (["serve", "--bind", "unix:no/such"], 1, "No such file or directory: choose another path"),
+        (["serve", "--bind", f"unix:{'x' * 200}"], 1, "AF_UNIX path too long: choose another path"),
+        (["serve", "--bind", "fd://x"], 2, "has no descriptor's number, such as fd://3"),
+        (["serve", "--bind", "fd://99"], 1, "Bad file descriptor: have whoever starts this"),
+        (["serve", "--bind", "fd://0"], 1, "cannot listen on fd://0: "),
         (["serve", "--bind", "nonsense"], 2, "'nonsense' is not HOST:PORT, such as 127.0.0.1:8080"),
         (["serve", "--bind", ":8080"], 2, "is not HOST:PORT"),
         (["serve", "--bind", "[]:8080"], 2, "is not HOST:PORT"),
@@ -258,11 +266,9 @@ def test_settings_out_of_range(option: str, value: str, said: str) -> None:
 
 def test_defaults() -> None:
     """What help says of the default address is so, and as many clients as may can wait."""
-    (bind,) = [each for each in serve.serve.params if each.name == "binds"]
-    assert bind.default == ["127.0.0.1:8080"]
+    assert DEFAULT_BIND == "127.0.0.1:8080"
     settings = Settings()
-    config = serve._config((("127.0.0.1", 0),), None, None, settings)
-    os.close(int(config.bind[0].removeprefix("fd://")))
+    config = serve._config(None, None, settings)
     assert settings.backlog == 4096
     assert config.graceful_timeout == settings.drain_window == 5
 
@@ -288,9 +294,10 @@ def test_version_and_help() -> None:
         assert "penstock serve shop:app --bind 0.0.0.0:80" in ran.stdout
     said = " ".join(ran.stdout.split())
     for default in (
-        "[default: 127.0.0.1:8080]",
+        "[default: what systemd passes, or 127.0.0.1:8080]",
         "[default: no-http2]",
-        "stop. [default: 5]",
+        "stops. [default: 5]",
+        "idle for this long. [default: 130]",
     ):
         assert default in said
     assert run().stdout == run("--help").stdout

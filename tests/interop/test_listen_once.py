@@ -15,7 +15,6 @@ from scripted import OPEN, scripted
 from penstock.client import EventSource
 from penstock.errors import ConnectionFailed
 
-
 ONE = [OPEN, b"retry: 0\ndata: a\x1b\xc2\x9b\xe2\x80\xae\n\n"]
 
 

@@ -12,6 +12,8 @@ from typing import Final
 
 import click
 
+from penstock.process_signals import raise_at_interrupt
+
 __all__ = ["Misuse", "cli", "main"]
 
 _COMMANDS: Final = {
@@ -62,6 +64,7 @@ class _Commands(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and command is not None:
             command = getattr(import_module(f"{__name__}.{name}"), name)
+            raise_at_interrupt()  # what the command runs may need its end
         return name, command, rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:

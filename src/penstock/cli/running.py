@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import click
 import trio
 
 from penstock.cli.standard_streams import Output, Unread
+from penstock.process_signals import end_at_next, stopping_signals
 
 __all__ = ["run"]
 
@@ -16,9 +16,9 @@ __all__ = ["run"]
 def run(work: Callable[[], Awaitable[None]], *, output: Output | None = None) -> int:
     """Run a command's work; return the status to exit with.
 
-    It is 0 when the work is done; 130 after SIGINT (Ctrl-C) and 143 after SIGTERM, which cancel
-    the work, a second one ending the process at once. Where an output is given, a pipe that nobody
-    reads any more ends the work, and that is 0, too: who has had enough closes it.
+    It is 0 when the work is done; 130 after SIGINT (Ctrl-C), 143 after SIGTERM and 129 after
+    SIGHUP, which cancel the work; a second one ends the process at once. Where an output is given,
+    a pipe that nobody reads any more ends the work, and that is 0, too: its reader has had enough.
 
     Raises:
       click.ClickException: the work raised it.
@@ -27,13 +27,12 @@ def run(work: Callable[[], Awaitable[None]], *, output: Output | None = None) ->
 
 
 async def _run(work: Callable[[], Awaitable[None]], output: Output | None) -> int:
-    status, failure = 0, None
+    status, failure, numbers = 0, None, stopping_signals()
 
     async def end_at_signal(signals: AsyncIterator[int]) -> None:
         nonlocal status
         number = await anext(signals)
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
+        end_at_next(numbers)
         status = 128 + number
         nursery.cancel_scope.cancel()
 
@@ -41,7 +40,7 @@ async def _run(work: Callable[[], Awaitable[None]], output: Output | None) -> in
         await output.wait_unread()
         nursery.cancel_scope.cancel()
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*numbers) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end_at_signal, signals)
             if output is not None:

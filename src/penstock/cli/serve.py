@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,20 +13,30 @@ from typing import Any, Final
 
 import click
 import trio
-from hypercorn.config import Config
-from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
+from hypercorn.config import Config, Sockets
+from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from penstock.cli import Misuse
+from penstock.cli.binds import (
+    DEFAULT_BIND,
+    TCP,
+    Address,
+    Bind,
+    Inherited,
+    activated,
+    listening,
+    pass_on,
+)
 from penstock.cli.loading import FaultyApplication, NoApplication, load_application
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.restart import Restart
 from penstock.hypercorn.signals import first_of
+from penstock.process_signals import end_at_next, stopping_signals
 
 __all__ = ["serve"]
 
 DEMO: Final = "penstock.demo:app"
-DEFAULT_BIND: Final = "127.0.0.1:8080"
 DEFAULTS: Final = Settings()
 
 _NEW_PORT: Final = "it listens on a free port, --bind …:0, and would come back on another"
@@ -39,31 +47,11 @@ Examples:
   penstock serve shop:app                       `app` in shop.py of this directory
   penstock serve shop:app --bind 0.0.0.0:80     on every IPv4 address
   penstock serve --bind 127.0.0.1:0             on a free port, which it prints
+  penstock serve --bind unix:/run/shop.sock     on a Unix socket, for a proxy
   penstock serve --certfile cert.pem --keyfile key.pem --bind 127.0.0.1:8443
                                                 over TLS, with HTTP/2
   PENSTOCK_HISTORY=events.db penstock serve     the demonstration, with a history in a file
 """
-
-
-class Bind(click.ParamType[tuple[str, int]]):
-    """An address to listen on, as HOST:PORT; an IPv6 host is in brackets."""
-
-    name = "HOST:PORT"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        """Return the host and the port."""
-        if isinstance(value, tuple):
-            return value
-        host, _, port = str(value).rpartition(":")
-        if host.startswith("[") and host.endswith("]") and ":" in host:
-            host = host[1:-1]
-        elif not host or set(host) & set("[]:") or not host.isascii() or not host.isprintable():
-            self.fail(f"{value!r} is not HOST:PORT, such as {DEFAULT_BIND} or [::1]:8080")
-        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-            self.fail(f"{value!r} has no port from 0 to 65535 after its last colon")
-        return host, int(port)
 
 
 def _seconds(option: str, said: str) -> Callable[[Any], Any]:
@@ -80,9 +68,8 @@ def _seconds(option: str, said: str) -> Callable[[Any], Any]:
     "-b",
     type=Bind(),
     multiple=True,
-    default=[DEFAULT_BIND],
-    help=f"Where to listen; may be given several times. Port 0 takes a free port. "
-    f"[default: {DEFAULT_BIND}]",
+    help=f"Where to listen; may be given several times. Port 0 takes a free port. Also unix:PATH, "
+    f"and fd://N for a socket that was passed. [default: what systemd passes, or {DEFAULT_BIND}]",
 )
 @click.option(
     "--certfile",
@@ -102,9 +89,10 @@ def _seconds(option: str, said: str) -> Callable[[Any], Any]:
     help="Whether a port without TLS speaks HTTP/2, too. Over TLS it is negotiated. "
     "[default: no-http2]",
 )
-@_seconds("--send-timeout", "How long a client may not take what is sent.")
-@_seconds("--drain-window", "How long clients and streams may take to end at the stop.")
-@_seconds("--reconnect-spread", "Over how long the clients of a stopped server come back.")
+@_seconds("--send-timeout", "Disconnect a client that accepts no data for this long.")
+@_seconds("--keep-alive-timeout", "Close a connection that is idle for this long.")
+@_seconds("--drain-window", "Time for clients and streams to end when the server stops.")
+@_seconds("--reconnect-spread", "Time over which the clients of a stopped server come back.")
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -119,18 +107,20 @@ def _seconds(option: str, said: str) -> Callable[[Any], Any]:
 )
 def serve(
     application: str,
-    binds: tuple[tuple[str, int], ...],
+    binds: tuple[Address, ...],
     certfile: str | None,
     keyfile: str | None,
     **options: Any,
 ) -> None:
     """Serve an application with Hypercorn on Trio; without MODULE:APP, the demonstration.
 
-    Prints a line on stdout for each address it listens on. Ctrl-C or SIGTERM ends all streams and
-    then the server; a second one ends it at once. Stopped while it starts, an application is
-    cancelled, and its shutdown functions do not run. Times are in seconds.
+    Prints a line on stdout for each address it listens on. Ctrl-C, SIGTERM or SIGHUP ends all
+    streams and then the server; a second one ends it at once. Stopped while it starts, an
+    application is cancelled, and its shutdown functions do not run. Times are in seconds.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    passed = activated()
+    addresses = list(binds or passed) or [Bind().convert(DEFAULT_BIND, None, None)]
     try:
         settings = Settings(**options)
         app = load_application(application)
@@ -138,13 +128,19 @@ def serve(
         raise Misuse(str(error)) from error
     except FaultyApplication as error:
         raise click.ClickException(str(error)) from error
-    config = _config(binds, certfile, keyfile, settings)
-    restart = Restart(why_not=_NEW_PORT if any(port == 0 for _, port in binds) else None)
+    config = _config(certfile, keyfile, settings)
+    inherited = [each for each in addresses if isinstance(each, Inherited)]
+    free_port = any(isinstance(each, TCP) and each.port == 0 for each in addresses)
+    restart = Restart(why_not=_NEW_PORT if free_port else None)
     if application == DEMO:
         app = restart.offered_to(app)
     failure = None
     try:
-        trio.run(_serve, Server(app, config, settings=settings, mode="asgi"), restart)
+        server = Server(app, config, settings=settings, mode="asgi")
+        # Bound here rather than by Hypercorn, so that what cannot be bound is named.
+        with listening(addresses) as bound:
+            sockets = Sockets(*((bound, []) if config.ssl_enabled else ([], bound)), [])
+            trio.run(_serve, server, sockets, restart)
     except* (LifespanFailureError, LifespanTimeoutError) as errors:
         # Hypercorn puts the application's own words into quotation marks.
         said = str(_first(errors)).removeprefix("Lifespan failure in startup. ").strip("'")
@@ -153,11 +149,12 @@ def serve(
         failure = str(_first(errors))
     if failure is not None:  # what is raised in an `except*` comes out in a group, in Python 3.11.2
         raise click.ClickException(failure)
+    if restart.due:
+        pass_on(inherited)
     restart.take_place()
 
 
 def _config(
-    binds: tuple[tuple[str, int], ...],
     certfile: str | None,
     keyfile: str | None,
     settings: Settings,
@@ -174,8 +171,6 @@ def _config(
         raise click.ClickException(
             f"cannot use {certfile} with {keyfile} for TLS: {why}: give both in PEM"
         ) from error
-    # Bound here rather than by Hypercorn, so that what cannot be bound is named.
-    config.bind = [f"fd://{_listening_socket(host, port)}" for host, port in binds]
     config.graceful_timeout = settings.drain_window
     # Where it listens is said on stdout already.
     config.errorlog = logging.getLogger("hypercorn.error")
@@ -183,61 +178,41 @@ def _config(
     return config
 
 
-def _listening_socket(host: str, port: int) -> int:
-    """Bind a socket, and return its file descriptor, which is the caller's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    where = repr_socket_addr(family, (host, port))
-    try:
-        listening = socket.create_server((host, port), family=family)
-    except PermissionError as error:
-        raise click.ClickException(
-            f"no permission to listen on {where}: choose a port from 1024 on, with --bind"
-        ) from error
-    except (OSError, UnicodeError) as error:
-        # A name that cannot be resolved has a negative number, from another list.
-        number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else "no such host"
-        if number == errno.EADDRINUSE:
-            remedy = "stop what uses it, or choose another port, with --bind"
-        else:
-            remedy = "choose an address of this machine, with --bind"
-        raise click.ClickException(f"cannot listen on {where}: {reason}: {remedy}") from error
-    return listening.detach()
-
-
 class _NoOutput(Exception):
     """Standard output takes no more: nobody would know where the server listens."""
 
 
-async def _serve(server: Server, restart: Restart) -> None:
+async def _serve(server: Server, sockets: Sockets, restart: Restart) -> None:
     """Serve until a signal, or a restart is asked for.
 
     The signals are caught before the application starts.
     """
     stop, starting = trio.Event(), trio.CancelScope()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    numbers = stopping_signals()
+    with trio.open_signal_receiver(*numbers) as signals:
         async with trio.open_nursery() as watcher:
-            stopping = partial(_stop_at_signal, signals, stop, starting, server, restart)
+            stopping = partial(_stop_at_signal, numbers, signals, stop, starting, server, restart)
             watcher.start_soon(stopping, name="waits for a signal")
             async with trio.open_nursery() as nursery:
                 with starting:
-                    serve = partial(server.serve, shutdown_trigger=stop.wait)
+                    serve = partial(server.serve, shutdown_trigger=stop.wait, sockets=sockets)
                     urls = await nursery.start(serve, name="server")
                     _say([f"Listening on {url}" for url in urls])
             watcher.cancel_scope.cancel()
 
 
 async def _stop_at_signal(
+    numbers: tuple[signal.Signals, ...],
     signals: AsyncIterator[int],
     stop: trio.Event,
     starting: trio.CancelScope,
     server: Server,
     restart: Restart,
 ) -> None:
-    """At the first signal, stop the server; the second kills the process as if never caught.
+    """At the first signal, stop the server; a second one ends the process at once.
 
-    To be asked to start again counts as the first. A signal at that moment is not lost: taken, it
-    refuses the restart; not taken, it is delivered again when the receiver's block is left.
+    A request to restart counts as the first. A signal at that moment is not lost: if it was
+    received, it refuses the restart; else it is delivered again when the receiver's block is left.
     """
 
     async def signalled() -> None:
@@ -245,8 +220,7 @@ async def _stop_at_signal(
         restart.why_not = "the server was told to stop, for good"
 
     await first_of(signalled, restart.asked.wait)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    end_at_next(numbers)
     streams = server.statistics().streams.streams_open
     waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""
     said = (

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from penstock.printable import printable
+
 __all__ = ["Figure", "Finding", "Mark", "counted", "quoted", "seconds", "shown", "worse"]
 
 # Characters of what a server sent that a line of ours shows.
@@ -55,11 +57,7 @@ def worse(*marks: Mark) -> Mark:
 
 def shown(text: str | bytes) -> str:
     """Return what a server sent, fit for a line of a terminal: printable and short."""
-    if isinstance(text, bytes):
-        text = text.decode(errors="backslashreplace")
-    cut = text[:_LONGEST]
-    printable = "".join(each if each.isprintable() else repr(each)[1:-1] for each in cut)
-    return f"{printable}{'…' if len(text) > _LONGEST else ''}"
+    return printable(text, limit=_LONGEST)
 
 
 def quoted(text: str | bytes) -> str:

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NoReturn, final
 
 import trio
@@ -17,6 +17,7 @@ from hypercorn.utils import repr_socket_addr
 
 from penstock.hypercorn.settings import Settings
 from penstock.hypercorn.sockets import configure
+from penstock.hypercorn.unix_sockets import claimed, removed_at_end
 
 __all__ = ["Listener", "open_listeners"]
 
@@ -38,6 +39,9 @@ _AT_ONCE: Final = 16
 
 # Seconds until accepting is tried again; trio's own `serve_listeners` waits as long.
 _PAUSE: Final = 0.1
+
+# What Hypercorn's configuration calls a Unix socket by.
+_UNIX: Final = "unix:"
 
 _logger = logging.getLogger(__name__)
 
@@ -106,22 +110,33 @@ def open_listeners(
 ) -> Iterator[list[Listener]]:
     """Listen on the configuration's addresses, or on these sockets, while the block runs.
 
+    Resource handling:
+      The sockets are closed after the block, and the files of Unix sockets removed that were bound
+      here. Programs that are started meanwhile do not inherit them.
+
     Raises:
-      OSError: an address cannot be bound.
+      OSError: an address cannot be bound; on a Unix socket's path, somebody listens.
     """
     context = config.create_ssl_context()
-    if sockets is None:
-        sockets = config.create_sockets()
-    listeners = []
-    try:
+    with ExitStack() as stack:
+        if sockets is None:
+            binds = [*config.bind, *config.insecure_bind]
+            paths = [bind[len(_UNIX) :] for bind in binds if bind.startswith(_UNIX)]
+            with claimed(paths):
+                sockets = config.create_sockets()
+                for each in (*sockets.secure_sockets, *sockets.insecure_sockets):
+                    each.listen()
+            stack.enter_context(removed_at_end(paths))
+        listeners = []
         for each, secure in (
             *((each, context) for each in sockets.secure_sockets),
             *((each, None) for each in sockets.insecure_sockets),
         ):
+            stack.enter_context(each)
+            # Hypercorn has its sockets inherited, for the sake of its workers, which have theirs by
+            # now. Any other program that is started here would keep the port.
+            each.set_inheritable(False)
             configure(each, settings)
             each.listen(max(config.backlog, settings.backlog))
             listeners.append(Listener(each, secure))
         yield listeners
-    finally:
-        for each in (*sockets.secure_sockets, *sockets.insecure_sockets):
-            each.close()

@@ -12,6 +12,7 @@ theirs is over; what is left at the window's end is reset; then the application'
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from random import randint
@@ -109,7 +110,7 @@ class Server:
             )
         self.settings: Settings = Settings.of(config) if settings is None else settings
         self.streams: StreamGroup = StreamGroup()
-        self._config = config
+        self._config = _with_keep_alive(config, self.settings)
         self._connections = Connections(self.settings)
         self._line = trio.Lock()  # where connections that want much of the loop take turns
         self._app = Front(app, self.streams, self.settings)
@@ -255,6 +256,17 @@ class Server:
             await self._connections.wait_closed()
 
 
+def _with_keep_alive(config: Config, settings: Settings) -> Config:
+    """Return a configuration in which idle connections are kept as long as the settings say.
+
+    It is a copy: the caller's stays as it is, and may serve again, with other settings.
+    """
+    config, name = copy(config), "keep_alive_timeout"
+    if name not in vars(config) and config.keep_alive_timeout == Config.keep_alive_timeout:
+        config.keep_alive_timeout = settings.keep_alive_timeout
+    return config
+
+
 async def serve(  # noqa: ASYNC128 - `Server.serve` calls started
     app: Framework,
     config: Config,
@@ -269,8 +281,8 @@ async def serve(  # noqa: ASYNC128 - `Server.serve` calls started
     Args:
       app: an ASGI application, or a WSGI one.
       config: Hypercorn's configuration.
-      shutdown_trigger: when it returns, the server stops. Without one, SIGTERM and SIGINT stop it
-        where nobody else handles them; a second one then ends the process at once.
+      shutdown_trigger: when it returns, the server stops. Without one, SIGTERM, SIGINT and SIGHUP
+        stop it where nobody else handles them; a second one then ends the process at once.
       task_status: started with the addresses, as ``["http://127.0.0.1:8080"]``, when they accept
         connections. A bind to port 0 is told with its real port.
       mode: "asgi" or "wsgi"; None finds out, as Hypercorn does.

@@ -46,6 +46,12 @@ class Settings:
     rest of a request's head once it has begun to send it. Hypercorn's ``ssl_handshake_timeout`` and
     ``keep_alive_timeout`` count where they are shorter. nginx and Apache allow 60 s and 20 s, for
     lines that hardly exist any more."""
+    keep_alive_timeout: float = 130.0
+    """Seconds that a connection may be idle between two requests; Hypercorn's own setting of this
+    name counts where the configuration has one. A proxy sends a request on a connection that it
+    kept, and must not find it closed at that moment: that is 502 for a POST, which nobody may send
+    twice. So the server keeps it longer than proxies do: nginx and Amazon's load balancers 60 s,
+    Traefik 90 s, Caddy 120 s. Kestrel has 130 s, too; Hypercorn's default is 5 s."""
     drain_window: float = 5.0
     """Seconds over which the streams of a stopping server end. Other requests may go on as long, or
     for Hypercorn's ``graceful_timeout``, 3 s by default, if that is longer."""

@@ -10,6 +10,8 @@ from typing import final
 
 import trio
 
+from penstock.process_signals import end_at_next, stopping_signals
+
 __all__ = ["StopSignals", "first_of", "stop_signals"]
 
 
@@ -18,30 +20,30 @@ class StopSignals:
     """The signals that stop this process's server."""
 
     def __init__(
-        self,
-        numbers: list[signal.Signals],
-        received: AsyncIterator[int] | None,
-        then: signal.Handlers,
+        self, numbers: list[signal.Signals], received: AsyncIterator[int] | None, *, worker: bool
     ) -> None:
         self._numbers = numbers
         self._received = received
-        self._then = then
+        self._worker = worker
 
     async def wait(self) -> None:
-        """Wait for the first signal; for ever, if none is ours."""
+        """Wait for the first signal; for ever, if none is caught."""
         if self._received is None:
             await trio.sleep_forever()
         else:
             await anext(self._received)
 
     def stopping(self) -> None:
-        """From now on, let a signal end the process at once; a worker's master sends more of them.
+        """From now on, let a signal end the process at once; a worker ignores it.
 
         Hypercorn's master terminates its other workers as soon as one has ended, in the middle of
         their drain; they end by themselves, in their time.
         """
+        if not self._worker:
+            end_at_next(self._numbers)
+            return
         for number in self._numbers:
-            signal.signal(number, self._then)
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -49,23 +51,22 @@ def stop_signals(*, instead: bool, worker: bool = False) -> Iterator[StopSignals
     """Catch the signals that stop a server, while the block runs.
 
     Args:
-      instead: whether there is no other way to stop it. Then SIGINT and SIGTERM are caught, if they
-        still have their default effect, in the main thread.
-      worker: whether this is a process of Hypercorn's master. There SIGTERM is caught, too, and
-        after the first it is ignored.
+      instead: whether there is no other way to stop it. Then SIGINT, SIGTERM and SIGHUP are caught,
+        if they still have their default effect, in the main thread.
+      worker: whether this is a process of Hypercorn's master. There SIGTERM is caught in any case,
+        and SIGHUP, which a closing terminal sends to all of them; after the first both are ignored.
     """
-    then = signal.SIG_IGN if worker else signal.SIG_DFL
     numbers = []
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread() and (worker or instead):
+        numbers = [each for each in stopping_signals() if _is_free(each)]
         if worker:
-            numbers = [signal.SIGTERM]
-        elif instead:
-            numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if _is_free(each)]
+            others = [each for each in numbers if each not in (signal.SIGINT, signal.SIGTERM)]
+            numbers = [signal.SIGTERM, *others]
     if not numbers:
-        yield StopSignals([], None, then)
+        yield StopSignals([], None, worker=worker)
         return
     with trio.open_signal_receiver(*numbers) as received:
-        yield StopSignals(numbers, received, then)
+        yield StopSignals(numbers, received, worker=worker)
 
 
 async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
