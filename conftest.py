@@ -1,3 +1,11 @@
-"""What every test run has: see the plugin's own docstring."""
+"""What every test run has."""
 
+from hypothesis import HealthCheck, settings
+
+# Looks for processes and sockets that tests leave behind.
 pytest_plugins = ["left_behind"]
+
+# Hypothesis fails an example that takes 0.2 s, and data that is slow to make: no test is to fail
+# because the machine is busy.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
