@@ -54,7 +54,7 @@ async def test_last_event_id_that_is_not_utf8_is_a_bad_request() -> None:
     client.scope["headers"].append((b"last-event-id", b"\xff"))
     await client.run()
     assert client.status == 400
-    assert b"Last-Event-ID is not UTF-8" in client.body
+    assert b"Last-Event-ID header is not UTF-8" in client.body
 
 
 async def test_stop_reconnecting() -> None:

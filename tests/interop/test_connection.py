@@ -194,7 +194,7 @@ async def test_a_middleware_that_changes_the_body_sees_all_of_it(app: QuartTrio)
         client = await connect(port)
         await client.ask("/short")
         body = await client.rest()
-        assert body == b": HI\n\nDATA: ONE\n\nDATA: TWO\n\n"
+        assert body == b": HI\nDATA: ONE\n\nDATA: TWO\n\n"
         await client.stream.aclose()
 
 

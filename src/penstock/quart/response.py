@@ -189,7 +189,8 @@ def last_event_id() -> str | None:
     ``last_event_id``, ``lastEventID`` or ``Last-Event-ID`` (Mercure).
 
     Raises:
-      werkzeug.exceptions.BadRequest: it is not UTF-8; left alone, Quart answers 400.
+      werkzeug.exceptions.BadRequest: the header is not UTF-8; left alone, Quart answers 400. In the
+        query, what is not UTF-8 is U+FFFD, as in ``request.args``.
 
     Spec: #the-last-event-id-header: the header's value is encoded as UTF-8, and it is not sent when
     it would be empty.
@@ -199,18 +200,17 @@ def last_event_id() -> str | None:
         if value:
             # ASGI gives bytes, and Quart reads them as Latin-1.
             return value.encode("latin-1").decode()
-        return _last_event_id_of_query()
     except UnicodeError:
-        raise BadRequest("The Last-Event-ID is not UTF-8.") from None
+        raise BadRequest("The Last-Event-ID header is not UTF-8.") from None
+    return _last_event_id_of_query()
 
 
 def _last_event_id_of_query() -> str | None:
     if not request.query_string:
         return None
-    query = request.query_string.decode(errors="surrogateescape")
-    for name, value in parse_qsl(query, errors="surrogateescape"):
+    query = request.query_string.decode(errors="replace")
+    for name, value in parse_qsl(query):
         if name in _LAST_EVENT_ID_IN_QUERY:
-            value.encode()
             return value
     return None
 
