@@ -22,6 +22,7 @@ from pathlib import Path
 import trio
 from durability_client import Publisher, run_publishers
 
+from penstock.selection import EVERY_TOPIC
 from penstock.stores import SQLiteHistory
 
 # How many publications each request of the four publishers has.
@@ -72,7 +73,7 @@ async def read(history: Path, after: int) -> tuple[list[str], int]:
         data: list[str] = []
         newest = store.newest.position
         while after < newest:
-            page = await store.read(after, newest, None, count=10_000, size=2**30)
+            page = await store.read(after, newest, EVERY_TOPIC, count=10_000, size=2**30)
             data += [publication.event.data or "" for publication in page.publications]
             after = page.until
         return data, newest

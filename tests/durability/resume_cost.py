@@ -10,6 +10,7 @@ from pathlib import Path
 from penstock import ServerSentEvent
 from penstock.history import History
 from penstock.publication import Publication
+from penstock.selection import EVERY_TOPIC, select
 from penstock.stores import MemoryHistory, SQLiteHistory
 
 __all__ = ["STORED", "resume_costs"]
@@ -51,11 +52,11 @@ async def _resume_cost(history: History, stored: int) -> tuple[float, float]:
 
 
 async def _resume(history: History, number: int, on_topic: bool) -> float:
-    topics = frozenset([f"topic {number % TOPICS}"]) if on_topic else None
+    selection = select([f"topic {number % TOPICS}"]) if on_topic else EVERY_TOPIC
     began = time.perf_counter()
-    after = await history.locate(f"id {number}")
+    after = await history.locate(f"id {number}", selection)
     assert after is not None
-    page = await history.read(after, history.newest.position, topics, count=MISSED, size=2**20)
+    page = await history.read(after, history.newest.position, selection, count=MISSED, size=2**20)
     assert len(page.publications) == MISSED
     return time.perf_counter() - began
 

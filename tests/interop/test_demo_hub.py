@@ -73,7 +73,8 @@ BAD_EVENTS: dict[str, tuple[bytes, str]] = {
     "an empty topic": (b'{"topics": ["a", ""], "data": "x"}', "a topic must not be empty"),
     "every topic": (
         b'{"topics": ["*"], "data": "x"}',
-        'the topic "*" stands for every topic: publish on real ones',
+        'the topic "*" is reserved: publish on real topics, and subscribe to all of them with '
+        "EVERY_TOPIC",
     ),
     "a control character": (
         b'{"topics": ["a\\u0007"], "data": "x"}',
@@ -114,7 +115,7 @@ BAD_EVENTS: dict[str, tuple[bytes, str]] = {
     ),
     "earliest as id": (
         b'{"topics": ["a"], "data": "x", "id": "earliest"}',
-        'the id "earliest" stands for the beginning of the history',
+        'the id "earliest" is reserved for the beginning of the history',
     ),
     "a long id": (
         json.dumps({"topics": ["a"], "data": "x", "id": "x" * 1025}).encode(),

@@ -219,7 +219,8 @@ class Client:
         self.publishing = publishing
         self.tally = tally
         self.chance = random.Random(seed)
-        self.last: int | None = None  # the last id it knows; None: it has not joined
+        self.last: int | None = None  # the last id it knows; None: it has had no event
+        self.position_id = b""  # what it was given before its first event
         self.position = 0  # in the bytes of its selection
         self.begun = False  # whether this stream's greeting was read
         self._rest = b""  # of this stream, not read yet
@@ -244,6 +245,8 @@ class Client:
                 numbers = self.selection.numbers
                 index = bisect_right(numbers, self.last or 0) + away
                 await self.publishing.reached(numbers[min(index, len(numbers) - 1)])
+            if self.last is None:
+                return  # nothing came while it was there
             with trio.move_on_after(PATIENCE):
                 while self.position != self.selection.end_of(self.publishing.total):
                     await self.visit(PATIENCE, sys.maxsize)
@@ -274,8 +277,7 @@ class Client:
                 await self.listen(connection, size)
             if not self._ended:
                 await self.leave(connection)
-        if self.begun:
-            assert self.last is not None
+        if self.begun and self.last is not None:
             whole = self.selection.number_at(self.position)
             if resumes:
                 count = self.selection.count
@@ -290,11 +292,12 @@ class Client:
         """Return what it asks: by header or by query where to go on, if it knows of any event."""
         query = self.selection.query
         header = ""
-        if self.last is not None:
+        known = self.position_id.decode() if self.last is None else str(self.last)
+        if known:
             if self.chance.random() < 0.5:
-                header = f"Last-Event-ID: {self.last}\r\n"
+                header = f"Last-Event-ID: {known}\r\n"
             else:
-                query += f"&last_event_id={self.last}"
+                query += f"&last_event_id={known}"
         return f"GET /subscribe?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\n".encode()
 
     async def listen(self, connection: trio.socket.SocketType, size: int) -> None:
@@ -311,13 +314,13 @@ class Client:
         said = re.search(rb"\r\nlast-event-id: ([^\r]*)", head, re.IGNORECASE)
         if said is None:
             raise Wrong("broken", f"no Last-Event-ID: {head!r}")
-        goes_on = 0 if said[1] == b"earliest" else int(said[1])
-        if self.last is not None and goes_on != self.last:
-            raise Wrong("gap", f"asked for {self.last}, told {goes_on}")
+        asked = self.position_id if self.last is None else b"%d" % self.last
+        if asked and said[1] != asked:
+            raise Wrong("gap", f"asked for {asked!r}, told {said[1]!r}")
         end = self.selection.end_of(self.publishing.total)
         while True:
             size -= len(data)
-            self.take(data, goes_on)
+            self.take(data, said[1])
             if self._ended or size < 0 or (self.publishing.over and self.position == end):
                 return
             # The last read of a visit is small, so that it ends within an event.
@@ -341,7 +344,7 @@ class Client:
                 linger = struct.pack("ii", 1, 0)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
-    def take(self, data: bytes, goes_on: int) -> None:
+    def take(self, data: bytes, goes_on: bytes) -> None:
         """Take bytes of a body that is sent in chunks."""
         rest = self._rest + data
         while rest:
@@ -359,13 +362,13 @@ class Client:
             self.hear(part[: len(part) - max(0, 2 - self._size)], goes_on)
         self._rest = rest
 
-    def hear(self, data: bytes, goes_on: int) -> None:
+    def hear(self, data: bytes, goes_on: bytes) -> None:
         """Compare what came with what had to come."""
         if not self.begun:
             self._told += data
             greeting = GREETING
-            if self.last is None:
-                greeting += b"id: %d\n\n" % goes_on if goes_on else b"id: earliest\n\n"
+            if self.last is None and not self.position_id:
+                greeting += b"id: %b\n\n" % goes_on
             if len(self._told) < len(greeting):
                 return
             if not self._told.startswith(greeting):
@@ -373,9 +376,18 @@ class Client:
             data = self._told[len(greeting) :]
             self.begun = True
             self._patience.deadline = trio.current_time() + self._stay
+            self._told = b""
             if self.last is None:
-                self.last = goes_on
-                self.position = self.selection.end_of(goes_on)
+                self.position_id = goes_on
+        if self.last is None:
+            # The first event that it has says where it was.
+            self._told += data
+            first = re.search(rb"id: (\d+)\n", self._told)
+            if first is None:
+                return
+            data = self._told[first.start() :]
+            self.last = int(first[1]) - 1
+            self.position = self.selection.end_of(self.last)
         if self.selection.wire.startswith(data, self.position):
             self.position += len(data)
             return
