@@ -13,6 +13,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
 
+from penstock.hypercorn.access import finish_access_log, start_access_log
 from penstock.hypercorn.inbox import Inbox, Message
 from penstock.hypercorn.write_through import ResponseWriteThrough
 from penstock.stream.transport import DISCONNECT_SCOPE, WRITE_THROUGH
@@ -76,6 +77,7 @@ class Requests:
         still knows the request.
         """
         response = send.__self__  # Hypercorn's HTTPStream or WSStream, whose method it is
+        start_access_log(response, config, self)
         kind = scope["type"]
         counts = kind == "websocket" or scope["http_version"] < "2"
         means_nothing = kind == "http" and scope["method"] in ("GET", "HEAD")
@@ -127,6 +129,13 @@ class Requests:
         """Note that an application has taken a message, so that its client may send more."""
         self._connection.taken(stream_id, size)
 
+    async def guarded_log(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Run a function that logs; its failure is reported, and ends nothing."""
+        try:
+            await function(*args)
+        except Exception:
+            await self._connection.report("A request could not be logged")
+
     async def _run(self, app: Any, scope: Any, offers: Any, inbox: Inbox, send: Any) -> None:
         """Run the application, and tell the protocol when it is over, however it ended.
 
@@ -143,6 +152,7 @@ class Requests:
             inbox.close()
             # ASYNC102: cancelled only together with its connection, which is closed then.
             await self._connection.guarded(send, None)  # noqa: ASYNC102
+            await finish_access_log(send.__self__)  # noqa: ASYNC102 - not a checkpoint
             self._inboxes.remove(inbox)
             # They refer to the connection, which would wait for the cyclic collector with a scope
             # that somebody keeps. A middleware may have taken them out, or put others in.

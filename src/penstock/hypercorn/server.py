@@ -150,6 +150,7 @@ class Server:
         """
         config, state = self._config, LifespanState({})
         config.set_statsd_logger_class(StatsdLogger)
+        log = config.log
         lifespan = Lifespan(self._app, config, state)
         over = trio.Event()
 
@@ -172,6 +173,8 @@ class Server:
                 if not over.is_set():
                     await lifespan.wait_for_shutdown()
                 lifespan_nursery.cancel_scope.cancel()
+        if isinstance(log, StatsdLogger):
+            log.socket.close()
 
     async def _serve(  # noqa: ASYNC114 - it is only awaited
         self,
@@ -262,6 +265,7 @@ def _with_keep_alive(config: Config, settings: Settings) -> Config:
     It is a copy: the caller's stays as it is, and may serve again, with other settings.
     """
     config, name = copy(config), "keep_alive_timeout"
+    config._log = None  # this server's own
     if name not in vars(config) and config.keep_alive_timeout == Config.keep_alive_timeout:
         config.keep_alive_timeout = settings.keep_alive_timeout
     return config
