@@ -9,12 +9,11 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 import trio
 from hypercorn.config import Config, Sockets
-from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from penstock.cli import Misuse
 from penstock.cli.binds import (
@@ -30,6 +29,7 @@ from penstock.cli.binds import (
 from penstock.cli.loading import FaultyApplication, NoApplication, load_application
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
+from penstock.hypercorn.lifespan import LifespanFailed
 from penstock.hypercorn.restart import Restart
 from penstock.hypercorn.signals import first_of
 from penstock.process_signals import end_at_next, stopping_signals
@@ -141,10 +141,8 @@ def serve(
         with listening(addresses) as bound:
             sockets = Sockets(*((bound, []) if config.ssl_enabled else ([], bound)), [])
             trio.run(_serve, server, sockets, restart)
-    except* (LifespanFailureError, LifespanTimeoutError) as errors:
-        # Hypercorn puts the application's own words into quotation marks.
-        said = str(_first(errors)).removeprefix("Lifespan failure in startup. ").strip("'")
-        failure = f"{application} did not start: {said}"
+    except* LifespanFailed as errors:
+        failure = cast(LifespanFailed, _first(errors)).described(application)
     except* _NoOutput as errors:
         failure = str(_first(errors))
     if failure is not None:  # what is raised in an `except*` comes out in a group, in Python 3.11.2
