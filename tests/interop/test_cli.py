@@ -268,7 +268,7 @@ def test_defaults() -> None:
     """What help says of the default address is so, and as many clients as may can wait."""
     assert DEFAULT_BIND == "127.0.0.1:8080"
     settings = Settings()
-    config = serve._config(None, None, settings)
+    config = serve._config(None, None, None, settings)
     assert settings.backlog == 4096
     assert config.graceful_timeout == settings.drain_window == 5
 

@@ -175,9 +175,9 @@ async def bad_view():
             good.lines.read()
             == b":\n" + b"".join(b"data: %d\n\n" % n for n in range(3)) + b"data: bye\n\n"
         )
-        assert server.log.count("LookupError: no such thing") == 3
-        assert server.log.count("Traceback") == 3
         assert server.stop() == 0
+        assert re.search(r"… repeated 2 times .*: LookupError: no such thing\n", server.log)
+        assert server.log.count("Traceback") == 1
 
 
 def test_http_1_0(demo: Server) -> None:

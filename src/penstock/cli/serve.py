@@ -9,12 +9,11 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 import trio
 from hypercorn.config import Config, Sockets
-from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from penstock.cli import Misuse
 from penstock.cli.binds import (
@@ -28,8 +27,10 @@ from penstock.cli.binds import (
     pass_on,
 )
 from penstock.cli.loading import FaultyApplication, NoApplication, load_application
+from penstock.cli.server_log import logging_to_standard_error
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
+from penstock.hypercorn.lifespan import LifespanFailed
 from penstock.hypercorn.restart import Restart
 from penstock.hypercorn.signals import first_of
 from penstock.process_signals import end_at_next, stopping_signals
@@ -84,6 +85,12 @@ def _seconds(option: str, said: str) -> Callable[[Any], Any]:
     help="The certificate's key (PEM).",
 )
 @click.option(
+    "--keyfile-password-file",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A file whose first line is the key's passphrase, if it has one.",
+)
+@click.option(
     "--http2/--no-http2",
     default=DEFAULTS.http2,
     help="Whether a port without TLS speaks HTTP/2, too. Over TLS it is negotiated. "
@@ -110,6 +117,7 @@ def serve(
     binds: tuple[Address, ...],
     certfile: str | None,
     keyfile: str | None,
+    keyfile_password_file: str | None,
     **options: Any,
 ) -> None:
     """Serve an application with Hypercorn on Trio; without MODULE:APP, the demonstration.
@@ -118,64 +126,93 @@ def serve(
     streams and then the server; a second one ends it at once. Stopped while it starts, an
     application is cancelled, and its shutdown functions do not run. Times are in seconds.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    passed = activated()
-    addresses = list(binds or passed) or [Bind().convert(DEFAULT_BIND, None, None)]
-    try:
-        settings = Settings(**options)
-        app = load_application(application)
-    except (NoApplication, InvalidSettings) as error:
-        raise Misuse(str(error)) from error
-    except FaultyApplication as error:
-        raise click.ClickException(str(error)) from error
-    config = _config(certfile, keyfile, settings)
-    inherited = [each for each in addresses if isinstance(each, Inherited)]
-    free_port = any(isinstance(each, TCP) and each.port == 0 for each in addresses)
-    restart = Restart(why_not=_NEW_PORT if free_port else None)
-    if application == DEMO:
-        app = restart.offered_to(app)
-    failure = None
-    try:
-        server = Server(app, config, settings=settings, mode="asgi")
-        # Bound here rather than by Hypercorn, so that what cannot be bound is named.
-        with listening(addresses) as bound:
-            sockets = Sockets(*((bound, []) if config.ssl_enabled else ([], bound)), [])
-            trio.run(_serve, server, sockets, restart)
-    except* (LifespanFailureError, LifespanTimeoutError) as errors:
-        # Hypercorn puts the application's own words into quotation marks.
-        said = str(_first(errors)).removeprefix("Lifespan failure in startup. ").strip("'")
-        failure = f"{application} did not start: {said}"
-    except* _NoOutput as errors:
-        failure = str(_first(errors))
-    if failure is not None:  # what is raised in an `except*` comes out in a group, in Python 3.11.2
-        raise click.ClickException(failure)
-    if restart.due:
-        pass_on(inherited)
-    restart.take_place()
+    with logging_to_standard_error() as log:
+        passed = activated()
+        addresses = list(binds or passed) or [Bind().convert(DEFAULT_BIND, None, None)]
+        try:
+            settings = Settings(**options)
+            app = load_application(application)
+        except (NoApplication, InvalidSettings) as error:
+            raise Misuse(str(error)) from error
+        except FaultyApplication as error:
+            raise click.ClickException(str(error)) from error
+        config = _config(certfile, keyfile, keyfile_password_file, settings)
+        inherited = [each for each in addresses if isinstance(each, Inherited)]
+        free_port = any(isinstance(each, TCP) and each.port == 0 for each in addresses)
+        restart = Restart(why_not=_NEW_PORT if free_port else None)
+        if application == DEMO:
+            app = restart.offered_to(app)
+        failure = None
+        try:
+            server = Server(app, config, settings=settings, mode="asgi")
+            # Bound here rather than by Hypercorn, so that what cannot be bound is named.
+            with listening(addresses) as bound:
+                sockets = Sockets(*((bound, []) if config.ssl_enabled else ([], bound)), [])
+                trio.run(_serve, server, sockets, restart)
+        except* LifespanFailed as errors:
+            failure = cast(LifespanFailed, _first(errors)).described(application)
+        except* _NoOutput as errors:
+            failure = str(_first(errors))
+        if failure is not None:  # raised in an `except*`, it would come out in a group
+            raise click.ClickException(failure)
+        if restart.due:
+            pass_on(inherited)
+            log.close()  # from now on, records are written at once
+        restart.take_place()
+
+
+class _NoPassphrase(Exception):
+    """A key has a passphrase, and none was given."""
 
 
 def _config(
-    certfile: str | None,
-    keyfile: str | None,
-    settings: Settings,
+    certfile: str | None, keyfile: str | None, password_file: str | None, settings: Settings
 ) -> Config:
     config = Config()
     if (certfile is None) != (keyfile is None):
         raise Misuse("TLS needs both --certfile and --keyfile")
     config.certfile, config.keyfile = certfile, keyfile
+    password = None if password_file is None else _first_line(password_file)
+    asked = False
+
+    def passphrase() -> str:  # which is called if the key has one; otherwise OpenSSL would prompt
+        nonlocal asked
+        asked = True
+        if password is None:
+            raise _NoPassphrase
+        return password
+
+    config.keyfile_password = passphrase  # type: ignore[assignment]  # what Python's ssl takes
     try:
         config.create_ssl_context()
-    except (OSError, ssl.SSLError) as error:
-        pair = isinstance(error, ssl.SSLError)
-        why = "they are no certificate and key that belong together" if pair else error.strerror
+    except _NoPassphrase:
         raise click.ClickException(
-            f"cannot use {certfile} with {keyfile} for TLS: {why}: give both in PEM"
+            f"cannot use {keyfile} for TLS: the key has a passphrase: give a file that holds it, "
+            "with --keyfile-password-file"
+        ) from None
+    except (OSError, ssl.SSLError) as error:
+        why = f"{error.strerror}: give both in PEM"
+        if asked:
+            why = f"the passphrase in {password_file} is not the key's"
+        elif isinstance(error, ssl.SSLError):
+            why = "they are no certificate and key that belong together: give both in PEM"
+        raise click.ClickException(
+            f"cannot use {certfile} with {keyfile} for TLS: {why}"
         ) from error
     config.graceful_timeout = settings.drain_window
     # Where it listens is said on stdout already.
     config.errorlog = logging.getLogger("hypercorn.error")
     config.errorlog.setLevel(logging.WARNING)
     return config
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise click.ClickException(f"cannot read {path}: {why}") from error
 
 
 class _NoOutput(Exception):

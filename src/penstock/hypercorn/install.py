@@ -11,6 +11,7 @@ from hypercorn.config import Config, Sockets
 from hypercorn.typing import AppWrapper
 
 from penstock.errors import InvalidSettings
+from penstock.hypercorn.lifespan import LifespanFailed
 from penstock.hypercorn.server import Server
 
 __all__ = ["install"]
@@ -50,6 +51,14 @@ async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it
         raise SystemExit(f"penstock: {error}") from None  # from the command line: one line
     # Hypercorn's master hands its workers both; its command line without a master, sockets only.
     worker = sockets is not None and shutdown_trigger is not None
-    await server.serve(
-        shutdown_trigger=shutdown_trigger, sockets=sockets, worker=worker, task_status=task_status
-    )
+    try:
+        await server.serve(
+            shutdown_trigger=shutdown_trigger,
+            sockets=sockets,
+            worker=worker,
+            task_status=task_status,
+        )
+    except LifespanFailed as error:
+        if sockets is None:
+            raise
+        raise SystemExit(f"penstock: {error.described(config.application_path)}") from None

@@ -20,7 +20,6 @@ from typing import Any, Final, Literal, final
 
 import trio
 from hypercorn.config import Config, Sockets
-from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.statsd import StatsdLogger
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, Framework, LifespanState
@@ -29,6 +28,7 @@ from hypercorn.utils import wrap_app
 from penstock.errors import InvalidSettings
 from penstock.hypercorn.connection import Connection
 from penstock.hypercorn.front import Front, Refusal
+from penstock.hypercorn.lifespan import ApplicationLifespan
 from penstock.hypercorn.listeners import open_listeners
 from penstock.hypercorn.pauses import moving_deadlines
 from penstock.hypercorn.registry import Connections
@@ -151,30 +151,23 @@ class Server:
         config, state = self._config, LifespanState({})
         config.set_statsd_logger_class(StatsdLogger)
         log = config.log
-        lifespan = Lifespan(self._app, config, state)
-        over = trio.Event()
-
-        async def live(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC114, ASYNC128
-            await lifespan.handle_lifespan(task_status=task_status)
-            over.set()
-
+        lifespan = ApplicationLifespan(self._app, config, state)
         with stop_signals(instead=shutdown_trigger is None, worker=worker) as signals:
             async with trio.open_nursery() as lifespan_nursery:
-                await lifespan_nursery.start(live, name="lifespan")
-                if not lifespan.startup.is_set():  # it is when the application has returned
-                    await lifespan.wait_for_startup()
-                if lifespan.shutdown.is_set():
-                    await over.wait()  # it failed, and this is cancelled; or it has no lifespan
-                with tuned_process(self.settings):
-                    triggers: list[Trigger] = [signals.wait]
-                    if shutdown_trigger is not None:
-                        triggers.append(shutdown_trigger)
-                    await self._serve(state, sockets, triggers, signals, task_status)
-                if not over.is_set():
-                    await lifespan.wait_for_shutdown()
+                lifespan_nursery.start_soon(lifespan.run, name="lifespan")
+                await lifespan.start()
+                if lifespan.failure is None:
+                    with tuned_process(self.settings):
+                        triggers: list[Trigger] = [signals.wait, lifespan.wait_failed]
+                        if shutdown_trigger is not None:
+                            triggers.append(shutdown_trigger)
+                        await self._serve(state, sockets, triggers, signals, task_status)
+                    await lifespan.stop()
                 lifespan_nursery.cancel_scope.cancel()
         if isinstance(log, StatsdLogger):
             log.socket.close()
+        if lifespan.failure is not None:
+            raise lifespan.failure
 
     async def _serve(  # noqa: ASYNC114 - it is only awaited
         self,
@@ -295,7 +288,8 @@ async def serve(  # noqa: ASYNC128 - `Server.serve` calls started
     Raises:
       InvalidSettings: the settings cannot be, or the configuration asks for HTTP/3.
       OSError: an address cannot be bound; in an exception group, as all that follows.
-      hypercorn.utils.LifespanFailureError: the application failed to start.
+      hypercorn.utils.LifespanFailureError: the application failed to start or to stop, or its
+        lifespan failed between, which stops the server.
 
     Cancellation:
       Checkpoints throughout. Cancelling it resets every connection and cancels every request.
