@@ -108,12 +108,14 @@ def listening(pid: int) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Adopt orphans: the children of a process that ended before them are then found."""
+    """Adopt orphans: the children of a process that ended before them are then found.
+
+    In a parallel run, the process that runs no tests adopts those of a worker that crashed.
+    """
     config.stash[_LEFT] = []
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        if not getattr(config.option, "numprocesses", None):  # or its workers watch
-            config.pluginmanager.register(_Watch(config), "left-behind")
+        config.pluginmanager.register(_Watch(config), "left-behind")
 
 
 class _Watch:

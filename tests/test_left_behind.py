@@ -85,6 +85,27 @@ def test_what_is_left_fails_the_run(options: tuple[str, ...], tmp_path: Path) ->
     assert ran.returncode == pytest.ExitCode.TESTS_FAILED
 
 
+CRASHES = (
+    LEAVES_AN_ORPHAN
+    + """
+    import os
+    os._exit(1)
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_what_a_crashed_worker_leaves(tmp_path: Path) -> None:
+    """A worker of a parallel run that ends at once can name nothing; the run does, and kills it."""
+    ran = run(CRASHES, tmp_path, "-n", "1", "--max-worker-restart=0")
+    said = (
+        r"process (\d+) \(.*time.sleep\(600\).*\), listening on port \d+, since the end of the run"
+    )
+    left = re.search(rf"(?s)left behind by the tests.*{said}", ran.stdout)
+    assert left is not None, ran.stdout
+    assert not Path(f"/proc/{left[1]}").exists()
+
+
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "in parallel"])
 def test_what_is_ended_does_not(options: tuple[str, ...], tmp_path: Path) -> None:
     """A process of a fixture is not left behind when the fixture ends it."""

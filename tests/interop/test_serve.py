@@ -105,7 +105,7 @@ async def connect():
 
 def test_a_signal_as_soon_as_it_listens(tmp_path: Path) -> None:
     """Who waits for the first line may stop the server then."""
-    for _ in range(10):
+    for _ in range(4):
         with serving(PENSTOCK, "serve", "-b", "127.0.0.1:0", folder=tmp_path) as server:
             wait_until(lambda: "Listening" in server.output)
             assert server.stop() == 0
