@@ -139,7 +139,7 @@ class Listener:
 
 
 def newest(port: int) -> str | None:
-    """Return the id of the newest publication."""
+    """Return the id of the newest position, which is the same as long as nothing is published."""
     with Listener(port, "?topic=nobody-publishes-here") as listener:
         assert listener.response.status == 200
         return listener.response.headers["Last-Event-ID"]

@@ -12,7 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from hub_clients import JSON, LINES, Listener, ask, newest, publish, refused
+from hub_clients import JSON, LINES, Listener, ask, publish, refused
 from playwright.sync_api import Page
 from processes import PENSTOCK, Server, serving, wait_until
 
@@ -150,7 +150,6 @@ def test_a_full_disk_is_told_and_overcome(kept: Path, tmp_path: Path) -> None:
             for refusal in refusals:
                 said = refused(refusal, 503)["error"]
                 assert said.startswith("nothing was published: ")
-            there = newest(port)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
             more = publish(port, {"topics": ["a"], "data": "z"})
             heard = 5 - len(refusals)
@@ -158,7 +157,7 @@ def test_a_full_disk_is_told_and_overcome(kept: Path, tmp_path: Path) -> None:
         with Listener(port, "?topic=a&last_event_id=earliest") as listener:
             events = [listener.event() for _ in range(101 + heard)]
             assert [event.id for event in events[:100]] == taken
-            assert [events[-2].id, events[-1].id] == [there, more[0]]
+            assert events[-1].id == more[0]
         assert server.stop() == 0
         assert "Traceback" not in server.log
 
@@ -182,7 +181,6 @@ def test_one_goes_on_after_a_restart(kept: Path, tmp_path: Path) -> None:
             assert listener.data(100) == [str(n) for n in range(100)]
         server.process.kill()
     with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as server:
-        assert newest(server.port) == ids[-1]
         with Listener(server.port, "?topic=a", **{"Last-Event-ID": ids[99]}) as listener:
             assert listener.data(400) == [str(n) for n in range(100, 500)]
             publish(server.port, {"topics": ["a"], "data": "new"})

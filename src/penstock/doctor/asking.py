@@ -112,6 +112,11 @@ class Asker:
                         following.headers["Cookie"] = own  # httpx2 takes it off at any redirect
                     request = following
                     response = await self._send(request)
+                if response.has_redirect_location:
+                    await close(response)
+                    request.url.join(response.headers["Location"])  # which raises: it is no URL
+                    said = f"no answer from {address_of(request.url)}: its Location is no URL"
+                    raise NoAnswer(Why.BROKEN, said)
                 return response, self._answer_of(response, request.method)
         except (httpx2.ConnectError, httpx2.ProxyError) as error:
             said = f"cannot connect to {address_of(request.url)}: {reason_of(error)}"

@@ -34,7 +34,7 @@ DEFAULT_MAX_EVENT_SIZE: Final = 2**20
 
 # A batch is appended and committed in one step: some 50 ms of the loop, and memory of this size.
 MAX_BATCH: Final = 10_000
-MAX_BATCH_SIZE: Final = 2**24  # bytes
+MAX_BATCH_SIZE: Final = 2**25  # bytes
 
 # Publications that are checked and encoded before others get their turn, at some 5 µs each.
 _PER_TURN: Final = 256
@@ -124,7 +124,7 @@ class Hub:
         """Publish events, all of them or none, in their order; return their ids.
 
         Args:
-          batch: each event with its topics; 10,000 at most, and together 16 MiB
+          batch: each event with its topics; 10,000 at most, and together 32 MiB
             (`Publication.size`).
 
         Raises:
