@@ -140,8 +140,8 @@ JSON_HEAD = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nConnection: clo
         ([JSON_HEAD % 400, b'{"error": "\x1b[2J\\nno"}'], "answered 400 X; nothing was", None),
         (
             [JSON_HEAD % 400, b'{"error": "\\u001b[2J\\nno", "line": 99}'],
-            r"penstock: \x1b[2J\nno; nothing was published",
-            r"penstock: \x1b[2J\nno; nothing was published",
+            r"penstock: \x1b[2J no; nothing was published",
+            r"penstock: \x1b[2J no; nothing was published",
         ),
         (
             [JSON_HEAD % 200, b'{"ok": true}'],
