@@ -66,6 +66,16 @@ def test_ctrl_c_while_modules_are_imported(module: str, tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, b"")
 
 
+@pytest.fixture(autouse=True)
+def hang_up_is_not_ignored() -> Iterator[None]:
+    """Run the servers as from a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_hang_up_is_a_stop(tmp_path: Path, curl: CurlFixture) -> None:
     """SIGHUP, as of a terminal that closes: streams end properly, each `finally` runs."""
     (tmp_path / "hung.py").write_text(APP)
@@ -124,6 +134,7 @@ def test_a_hang_up_ends_the_other_commands(command: str, demo: Server) -> None:
         else:
             wait_until(lambda: catches(process.pid, signal.SIGHUP), within=30)
         process.send_signal(signal.SIGHUP)
+        process.wait(timeout=20)  # before stdin is closed, which would end it, too
         _, said = process.communicate(timeout=20)
     said_of = {"listen": b"", "publish": b"penstock: interrupted: nothing was published\n"}
     assert (process.returncode, said) == (129, said_of[command])

@@ -107,7 +107,7 @@ async def open_connection(
             opened = Connection(response, lasting, decoder)
     finally:
         if opened is None:
-            await _close(response)
+            await _close(response)  # noqa: ASYNC102 - it shields itself, for a bounded time
     return opened
 
 
@@ -126,7 +126,7 @@ async def _follow(
         try:
             following = redirected(request, response, client, wanted.headers)
         except ConnectionFailed:
-            await _close(response)
+            await _close(response)  # noqa: ASYNC120 - it shields itself, for a bounded time
             raise
         if following is None:
             return response, lasting

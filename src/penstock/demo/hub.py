@@ -26,7 +26,7 @@ from penstock.errors import (
 )
 from penstock.hub.hub import Hub
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
-from penstock.selection import EVERY_TOPIC
+from penstock.selection import EVERY_TOPIC, select
 from penstock.stores import MemoryHistory, SQLiteHistory
 
 __all__ = ["HISTORY", "add_hub_routes"]
@@ -54,10 +54,12 @@ def add_hub_routes(app: QuartTrio) -> Hub:
             return refusal
         after = last_event_id() or request.args.get("last_event_id")
         topics = request.args.getlist("topic")
+        named = [topic for topic in topics if topic != "*"]
         try:
+            selection = select(named) if named or not topics else EVERY_TOPIC
             subscription = hub.subscription(
                 # Whoever may subscribe here may subscribe to everything.
-                EVERY_TOPIC if "*" in topics else topics,
+                EVERY_TOPIC if "*" in topics else selection,
                 last_event_id=after,
                 retry=_RETRY,
             )
