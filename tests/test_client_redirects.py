@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client_fakes import OVER, Answer, Clock, Network, data_of, redirect, source_on
@@ -164,6 +164,7 @@ LOCATIONS = (
 
 
 @given(st.one_of(LOCATIONS.map(lambda text: text.encode(errors="replace")), st.binary(max_size=40)))
+@example(b"//0@")
 @settings(deadline=None)
 def test_any_location_is_followed_or_an_error(location: bytes) -> None:
     """No redirect makes an error that is not documented, or that is more than one line."""

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx  # noqa: ASYNC127 - the release that the project depends on
+import httpx2
 import pytest
 import trio
 import trustme
@@ -142,15 +142,15 @@ def config(*, tls: bool) -> Any:
     return config
 
 
-def client(*, http2: bool) -> httpx.AsyncClient:
+def client(*, http2: bool) -> httpx2.AsyncClient:
     context = ssl.create_default_context()
     _AUTHORITY.configure_trust(context)
-    return httpx.AsyncClient(http1=not http2, http2=http2, verify=context, timeout=20)
+    return httpx2.AsyncClient(http1=not http2, http2=http2, verify=context, timeout=20)
 
 
 async def read(
     app: Any, path: str, *, method: str = "GET", tls: bool = False, http2: bool = False
-) -> httpx.Response:
+) -> httpx2.Response:
     """Read a stream to its end."""
     async with guarded(app, config=config(tls=tls), http2=http2) as (_, port):
         async with client(http2=http2) as browser:

@@ -155,7 +155,7 @@ async def _send(
         return await client.send(request, stream=True, auth=auth, follow_redirects=False)
     except httpx2.TransportError as error:
         raise await failure_of(error, client, request.url, known=known) from error
-    except (httpx2.InvalidURL, UnicodeError) as error:
+    except (httpx2.InvalidURL, ValueError) as error:
         # Of the URL, or of the target of a redirect, at which httpx2 looks though it does not
         # follow it.
         raise ConnectionFailed(

@@ -124,7 +124,7 @@ class Asker:
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError) as error:
             said = f"{address_of(request.url)} cannot be asked for: {reason_of(error)}"
             raise NoAnswer(Why.UNREACHABLE, said) from error
-        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        except (httpx2.TransportError, httpx2.InvalidURL, ValueError) as error:
             said = f"no answer from {address_of(request.url)}: {reason_of(error)}"
             raise NoAnswer(Why.BROKEN, said) from error
         if not self.asked:
