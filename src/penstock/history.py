@@ -126,7 +126,7 @@ class History(Protocol):
 
     @property
     def key(self) -> bytes:
-        """16 random bytes for `penstock.position_ids.PositionIds`; known without waiting.
+        """16 random bytes for the ids of positions; known without waiting.
 
         They are the same as long as positions mean the same: in storage that outlives the process,
         they are stored with the publications.

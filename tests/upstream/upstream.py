@@ -30,7 +30,20 @@ from typing import Final
 FOLDERS: Final = ("tests/trio", "tests/protocol", "tests/e2e")
 
 # Tests that may fail with Penstock alone, each with the reason why that is right.
-ALLOWED: Final[Mapping[str, str]] = {}
+ALLOWED: Final[Mapping[str, str]] = {
+    "tests.protocol.test_h11::test_protocol_handle_max_incomplete": (
+        "a head that is too long is 431, by one limit in bytes, and not 400"
+    ),
+    "tests.protocol.test_h11::test_protocol_handle_protocol_error": (
+        "a refused request ends the idle time before it is answered"
+    ),
+    "tests.protocol.test_h2::test_protocol_handle_protocol_error": (
+        "the frames are cut before h2 sees them, and the connection says GOAWAY before it closes"
+    ),
+    "tests.protocol.test_h2::test_protocol_keep_alive_max_requests": (
+        "requests after the last one are refused; the streams that are open go on"
+    ),
+}
 
 # Seconds: the whole of the tests takes three, and a test by itself less than one.
 RUN_LIMIT: Final = 180
