@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx
+import httpx  # noqa: ASYNC127 - httpx-sse takes its client
 import httpx_sse
 import openai
 import pytest
