@@ -48,6 +48,20 @@ SIZE: Final = (
     f"+ {TOPIC_OVERHEAD} * (1 + length(topics) - length(replace(topics, char(10), ''))))"
 )
 
+_STATE: Final = """\
+CREATE TABLE state (
+    floor INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    newest INTEGER NOT NULL,
+    newest_id TEXT,
+    discarded INTEGER NOT NULL,
+    discarded_id TEXT,
+    forgotten INTEGER NOT NULL,
+    key BLOB NOT NULL
+) STRICT;
+"""
+
 # All up to the floor was discarded, whatever its topics. `discarded` is the newest position that
 # was discarded for any reason, of a topic or of all; `forgotten` is the highest one of a topic
 # whose row was removed.
@@ -73,18 +87,7 @@ CREATE TABLE on_topic (
     position INTEGER NOT NULL,
     PRIMARY KEY (number, position)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE state (
-    floor INTEGER NOT NULL,
-    kept INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    newest INTEGER NOT NULL,
-    newest_id TEXT,
-    discarded INTEGER NOT NULL,
-    discarded_id TEXT,
-    forgotten INTEGER NOT NULL,
-    key BLOB NOT NULL
-) STRICT;
-INSERT INTO state VALUES (0, 0, 0, 0, NULL, 0, NULL, 0, randomblob({KEY_SIZE}));
+{_STATE}INSERT INTO state VALUES (0, 0, 0, 0, NULL, 0, NULL, 0, randomblob({KEY_SIZE}));
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -96,18 +99,7 @@ ALTER TABLE topics RENAME COLUMN mark TO discarded;
 ALTER TABLE topics ADD COLUMN discarded_id TEXT;
 UPDATE topics SET discarded = max(discarded, (SELECT floor FROM state));
 ALTER TABLE state RENAME TO state_1;
-CREATE TABLE state (
-    floor INTEGER NOT NULL,
-    kept INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    newest INTEGER NOT NULL,
-    newest_id TEXT,
-    discarded INTEGER NOT NULL,
-    discarded_id TEXT,
-    forgotten INTEGER NOT NULL,
-    key BLOB NOT NULL
-) STRICT;
-INSERT INTO state
+{_STATE}INSERT INTO state
     SELECT floor, kept, (SELECT coalesce(sum({SIZE}), 0) FROM publications), newest, newest_id,
         max(floor, marked), NULL, max(floor, forgotten), randomblob({KEY_SIZE})
     FROM state_1;
