@@ -345,22 +345,18 @@ def test_one_that_hangs_is_found_out(call: str, clock: trio.abc.Clock | None) ->
 async def test_a_slow_thread_is_not_given_up_on_a_clock_that_jumps(tmp_path: Path) -> None:
     """An autojump clock jumps while a thread works: the time of a history's threads is real."""
     numbers = count()
+    clock = trio.testing.MockClock(autojump_threshold=0)
 
     class Slow(Broken):
         def __init__(self, **bounds: Any) -> None:
-            self.inner: Any = SQLiteHistory(tmp_path / str(next(numbers)), **unbounded(**bounds))
+            path = tmp_path / str(next(numbers))
+            self.inner: Any = SQLiteHistory(path, clock=clock.current_time, **unbounded(**bounds))
 
         async def open(self) -> None:
             await trio.to_thread.run_sync(time.sleep, 0.05)
             await self.inner.open()
 
     def check() -> None:
-        trio.run(
-            check_history,
-            Slow,
-            clock=trio.testing.MockClock(autojump_threshold=0),
-        )
+        trio.run(check_history, Slow, clock=clock)
 
-    with pytest.raises(AssertionError) as caught:  # of age: that is real time, and this clock jumps
-        await trio.to_thread.run_sync(check)
-    assert "`age`" in str(caught.value)
+    await trio.to_thread.run_sync(check)
