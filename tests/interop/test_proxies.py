@@ -257,10 +257,7 @@ IDLE = {
         "timeout server 60s": "timeout server 2s",
     },
     # Caddy has no such limit unless it is given one.
-    "caddy": {
-        "lb_try_duration 30s": "lb_try_duration 30s\n\t\ttransport http {\n\t\t\t"
-        "read_timeout 2s\n\t\t}"
-    },
+    "caddy": {"keepalive 60s": "keepalive 60s\n\t\t\tread_timeout 2s"},
 }
 
 
