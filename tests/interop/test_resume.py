@@ -380,14 +380,14 @@ class Client:
             if self.last is None:
                 self.position_id = goes_on
         if self.last is None:
-            # The first event that it has says where it was.
+            # The first event that it has whole says where it was.
             self._told += data
-            first = re.search(rb"id: (\d+)\n", self._told)
+            first = re.search(rb"(?s)id: (\d+)\n.*?\n\n", self._told)
             if first is None:
                 return
             data = self._told[first.start() :]
-            self.last = int(first[1]) - 1
-            self.position = self.selection.end_of(self.last)
+            self.last = int(first[1])
+            self.position = self.selection.end_of(self.last - 1)
         if self.selection.wire.startswith(data, self.position):
             self.position += len(data)
             return
