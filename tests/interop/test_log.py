@@ -78,7 +78,7 @@ def test_what_a_client_can_cause_is_one_line(folder: Path) -> None:
             asked(server, b"GET / HTTP/1.1\r\nHost: a..b\r\n\r\n")
         assert server.stop() == 0
     assert "Traceback" not in server.log
-    assert len(server.log) < 3000
+    assert len(server.log) < 5000  # a line for each of the 150 would be some 20,000
 
 
 def test_a_bug_has_its_traceback_once(folder: Path) -> None:

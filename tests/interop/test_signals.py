@@ -214,7 +214,8 @@ def test_workers_end_their_streams_whatever_is_sent_twice(
         assert client.lines.readline() == b":\n"
     workers.process.send_signal(number)
     time.sleep(0.3)
-    assert workers.stop(number) == 0
+    # The master may be about to end when the second one comes: then it ends it.
+    assert workers.stop(number) in (0, -number)
     assert [client.status() for client in clients] == [0] * 4
     assert workers.output.count("finally\n") == 4
 
