@@ -38,7 +38,7 @@ from penstock.hypercorn import Server, Settings
 async def main():
     config = Config()
     config.bind = ["127.0.0.1:0"]
-    settings = Settings(send_timeout=2, tcp_user_timeout=3)
+    settings = Settings(send_timeout=2, tcp_user_timeout=3, keep_alive_timeout=5)
     server = Server(app, config, settings=settings, mode="asgi")
     async with trio.open_nursery() as nursery:
         (url,) = await nursery.start(partial(server.serve, shutdown_trigger=trio.sleep_forever))
@@ -61,7 +61,7 @@ def restarting(tmp_path: Path) -> Iterator[Server]:
     with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as first:
         bind = f"127.0.0.1:{first.port}"
         assert first.stop() == 0
-    short = ("--drain-window", "0.5", "--reconnect-spread", "0.5")
+    short = ("--drain-window", "0.5", "--reconnect-spread", "0.5", "--keep-alive-timeout", "5")
     with serving(PENSTOCK, "serve", "--bind", bind, *short, folder=tmp_path) as server:
         yield server
 

@@ -57,7 +57,7 @@ def test_the_application_that_resumes(tmp_path: Path, curl: CurlFixture) -> None
         client = curl("-i", "-H", "Last-Event-ID: 0", url)
         assert client.lines.readline().startswith(b"HTTP/1.1 204")
         client = curl(url)
-        assert [next(client.lines) for _ in range(3)][1:] == [b"id: 10\n", b"event: count\n"]
+        assert [next(client.lines) for _ in range(4)][2:] == [b"id: 10\n", b"event: count\n"]
 
 
 def test_the_application_with_a_hub(tmp_path: Path, curl: CurlFixture) -> None:
