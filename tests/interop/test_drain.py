@@ -105,7 +105,7 @@ def test_hundreds_of_streams_end_in_their_time(server: Server) -> None:
         client.close()
     retries = []
     for _, received in results:
-        end = re.search(rb"\r\nretry: (\d+)\n\n\r\n0\r\n\r\n$", received)
+        end = re.search(rb"\r\nretry: (\d+)\n\r\n0\r\n\r\n$", received)
         assert end is not None, received[-100:]
         retries.append(int(end[1]))
     ended = sorted(at - told for at, _ in results)
