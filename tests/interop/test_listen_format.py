@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import trio
 from cli_steps import listening
 from scripted import CHUNKED, OPEN, scripted
 
 from wire import DECODED
+
+# How many listeners share the cases.
+LISTENERS = 12
 
 SPECIFIED: dict[str, tuple[bytes, list[dict[str, str | None]]]] = {
     "the stock ticker": (
@@ -73,21 +77,21 @@ def _byte_by_byte(wire: bytes) -> Sequence[bytes | float]:
     return [CHUNKED, b"".join(b"1\r\n%c\r\n" % byte for byte in wire[:20_000]), b"0\r\n\r\n"]
 
 
-@pytest.mark.parametrize("cut", [_whole, _byte_by_byte])
-async def test_a_public_format(cut: Callable[[bytes], Sequence[bytes | float]]) -> None:
-    """The specification's examples and our own cases, each a stream, come out as they should."""
-    fixtures = _fixtures()
-    if cut is _byte_by_byte:
-        fixtures = {name: case for name, case in fixtures.items() if len(case[0]) < 20_000}
+async def _listen(
+    fixtures: dict[str, tuple[bytes, list[dict[str, str | None]]]],
+    cut: Callable[[bytes], Sequence[bytes | float]],
+    heard: dict[str, list[Any]],
+) -> None:
+    """Have `penstock listen` read each of these streams, one behind the other."""
     answers: list[Sequence[bytes | float]] = []
     for name, (wire, _) in fixtures.items():
-        # Between two streams: no id is left of the one before, and the next is asked for at once.
+        # Between two streams: no id is left of the one before, and the next is asked for soon.
         mark = json.dumps(name)
         answers += [[OPEN, f"id\nretry: 1\ndata: {mark}\nevent: case\n\n".encode()], cut(wire)]
     async with scripted(*answers) as server:
         ran = await listening(server.url, "--json")
     assert ran.returncode == 0
-    heard: dict[str, list[Any]] = {}
+    current: list[Any] = []
     for line in ran.stdout.decode().split("\n")[:-1]:
         event = json.loads(line)
         if event["event"] == "case":
@@ -96,4 +100,19 @@ async def test_a_public_format(cut: Callable[[bytes], Sequence[bytes | float]]) 
         if event["event"] == "message":  # a name as any other; a browser's default, too
             event["event"] = None
         current.append(event)
+
+
+@pytest.mark.parametrize("cut", [_whole, _byte_by_byte])
+async def test_a_public_format(cut: Callable[[bytes], Sequence[bytes | float]]) -> None:
+    """The specification's examples and our own cases, each a stream, come out as they should."""
+    fixtures = _fixtures()
+    if cut is _byte_by_byte:
+        fixtures = {name: case for name, case in fixtures.items() if len(case[0]) < 20_000}
+    names = list(fixtures)
+    heard: dict[str, list[Any]] = {}
+    async with trio.open_nursery() as nursery:
+        # Side by side: between two streams there is the shortest reconnection time.
+        for first in range(LISTENERS):
+            part = {name: fixtures[name] for name in names[first::LISTENERS]}
+            nursery.start_soon(_listen, part, cut, heard)
     assert heard == {name: events for name, (_, events) in fixtures.items()}

@@ -16,6 +16,9 @@ from cli_steps import end, lines_of, objects_of, publish, running, shown, termin
 from processes import PENSTOCK, Server
 from scripted import scripted
 
+# A line that can be published.
+GOOD = '{"data": "after"}'
+
 
 @pytest.mark.parametrize(
     ("line", "says"),
@@ -33,17 +36,26 @@ from scripted import scripted
         ("[" * 100_000, "it is no JSON"),
     ],
 )
-@pytest.mark.parametrize("before", [0, 1, 1201])
-def test_a_bad_line(shared_demo: Server, line: str, says: str, before: int) -> None:
-    """It is named by its number in the input, with the reason; of all others the fate is told."""
+def test_a_bad_line(shared_demo: Server, line: str, says: str) -> None:
+    """It is named by its number in the input, with the reason."""
+    told = publish(shared_demo, "-t", "bad", "--json", "-", stdin=f"{line}\n{GOOD}\n")
+    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (1, "", 1)
+    assert told.stderr.startswith("penstock: line 1: ")
+    assert says in told.stderr
+    assert told.stderr.endswith("; nothing was published\n")
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"data": "' + "x" * 2**20 + '"}'])
+@pytest.mark.parametrize("before", [1, 1201])
+def test_lines_before_a_bad_one(shared_demo: Server, line: str, before: int) -> None:
+    """It is named by its number, and the fate of all others is told."""
     own = str(uuid4())
     good = [json.dumps({"data": str(number)}) for number in range(before)]
-    stdin = "\n".join([*good, line, '{"data": "after"}']) + "\n"
+    stdin = "\n".join([*good, line, GOOD]) + "\n"
     told = publish(shared_demo, "-t", own, "--json", "-", stdin=stdin)
     assert told.returncode == 1
     assert told.stdout == ""
     assert told.stderr.startswith(f"penstock: line {before + 1}: ")
-    assert says in told.stderr
     assert told.stderr.count("\n") == 1
     published = 0
     if found := re.search(r"; lines? 1(?: to (\d+) were| was) published;", told.stderr):

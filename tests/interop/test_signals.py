@@ -66,16 +66,6 @@ def test_ctrl_c_while_modules_are_imported(module: str, tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, b"")
 
 
-@pytest.fixture(autouse=True)
-def hang_up_is_not_ignored() -> Iterator[None]:
-    """Run the servers as from a terminal, also where the tests run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_a_hang_up_is_a_stop(tmp_path: Path, curl: CurlFixture) -> None:
     """SIGHUP, as of a terminal that closes: streams end properly, each `finally` runs."""
     (tmp_path / "hung.py").write_text(APP)
