@@ -354,18 +354,15 @@ async def test_a_large_event_and_a_fast_stream_are_well() -> None:
 
 
 async def test_a_post_is_sent_once() -> None:
-    """As with curl, --data makes it a POST; what ends then ended well, and is not sent again."""
+    """With --data it is a POST, of JSON unless said otherwise; what ends well is not sent again."""
     body = '{"stream": true}'
     answer = [GOOD, chunk(event(1) + event(2)), b"0\r\n\r\n"]
     packed = [headed(GOOD, b"Content-Encoding: br"), chunk(b"..."), b"0\r\n\r\n"]
     async with scripted(answer, packed) as server:
-        said = await ask(server, "--data", body, "-H", "Content-Type: application/json")
+        said = await ask(server, "--data", body, "-H", "Content-Type: text/x")
         unread = await ask(server, "--request", "put", "-d", body)
     assert [request.split(b" ")[0] for request in server.requests] == [b"POST", b"PUT"]
-    assert server.header("content-type") == [
-        "application/json",
-        "application/x-www-form-urlencoded",
-    ]
+    assert server.header("content-type") == ["text/x", "application/json"]
     assert server.header("content-length") == [str(len(body))] * 2
     assert server.requests[0].endswith(body.encode())
     assert (said.status, said.checks["held"], said.checks["resume"]) == (0, "ok", "skip")

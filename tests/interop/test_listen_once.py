@@ -62,7 +62,10 @@ async def test_a_file_that_is_not_there() -> None:
     """One line, status 2."""
     ran = await listening("http://127.0.0.1:1/", "--data", "@/nowhere")
     assert (ran.returncode, ran.stdout) == (2, b"")
-    assert ran.stderr == b"penstock: --data @/nowhere: No such file or directory\n"
+    assert ran.stderr == (
+        b"penstock: Invalid value for '--data' / '-d': /nowhere cannot be read: No such file or "
+        b"directory. See penstock listen --help.\n"
+    )
 
 
 async def failure(url: str, connect_timeout: float = 30) -> str:

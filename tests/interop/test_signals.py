@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,3 +225,15 @@ def test_a_hang_up_of_a_terminal_reaches_the_workers_too(
     assert client.status() == 0
     wait_until(lambda: "finally\n" in workers.output)
     workers.stop()
+
+
+def test_a_signal_while_the_work_ends() -> None:
+    """What nobody was left to take is the status, too, and no death by the signal."""
+    program = (
+        "import os, signal, sys\n"
+        "from penstock.cli.running import run\n"
+        "async def work():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(run(work))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 143

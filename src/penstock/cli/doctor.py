@@ -12,7 +12,7 @@ import httpx2
 import trio
 
 from penstock.cli.arguments import HEADER, URL
-from penstock.cli.request_options import DATA, FORM, REQUEST
+from penstock.cli.request_options import DATA, REQUEST, with_content_type
 from penstock.cli.running import run
 from penstock.cli.standard_streams import Output
 from penstock.client.url import address_of
@@ -31,7 +31,7 @@ Examples:
   penstock doctor https://example.org/events
   penstock doctor --for 70 URL                  see whether a proxy cuts a silent stream
   penstock doctor --origin https://app.example.org --header 'Cookie: id=…' URL
-  penstock doctor --data '{"stream": true}' --header 'Content-Type: application/json' URL
+  penstock doctor --data '{"stream": true}' --header 'Authorization: Bearer …' URL
   penstock doctor --json URL | jq '.checks[] | select(.mark == "FAIL")'
 """
 
@@ -111,16 +111,14 @@ def doctor(
     Requests the stream as a browser does, holds it, and reconnects with the id of an event. Prints
     a line for each check: ok, warn, FAIL, or skip where there was no evidence; and what to change.
 
-    With --data it sends a POST, as curl does, or another --request. What is not a GET is sent once:
+    With --data it sends a POST, or what --request says. What is not a GET is sent once:
     there is no second request for an uncompressed answer, and none with the id of an event.
 
     It takes as long as --for says, and up to 10 s more to reconnect. The exit status is 0 when
     nothing failed, 1 when something did, 2 when the server cannot be reached, and for wrong usage;
     after Ctrl-C, which prints what was found so far, it is 130, after SIGTERM 143.
     """
-    asked = httpx2.Headers(headers)
-    if data is not None:
-        asked.setdefault("Content-Type", FORM)
+    asked = httpx2.Headers(with_content_type(headers, data))
     method = method or ("GET" if data is None else "POST")
     seen = Observation(address_of(url), hold, origin, method, data)
     output = Output()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -15,6 +12,7 @@ import httpx2
 
 from penstock.cli import Misuse
 from penstock.cli.arguments import HEADER, URL
+from penstock.cli.request_options import DATA, REQUEST, with_content_type
 from penstock.cli.running import run
 from penstock.cli.standard_streams import Output
 from penstock.client import EventSource
@@ -50,20 +48,8 @@ _ABOVE_ASCII: Final = re.compile(r"[\x7f-\U0010ffff]")
     is_flag=True,
     help="Print each event as a JSON object on a line of its own.",
 )
-@click.option(
-    "method",
-    "--request",
-    "-X",
-    metavar="METHOD",
-    help="Ask with this method. [default: GET; POST with --data]",
-)
-@click.option(
-    "--data",
-    "-d",
-    metavar="TEXT|@FILE",
-    help="Send this body, or the content of FILE (@- is standard input), as application/json "
-    "unless --header gives another Content-Type.",
-)
+@REQUEST
+@DATA
 @HEADER
 @click.option(
     "reconnect",
@@ -104,7 +90,7 @@ def listen(
     url: httpx2.URL,
     as_json: bool,
     headers: tuple[tuple[str, str], ...],
-    data: str | None,
+    data: bytes | None,
     count: int | None,
     **options: Any,
 ) -> int:
@@ -121,11 +107,9 @@ def listen(
     output any more; 1 when the server refuses, when there is no such server, or when the stream
     that is read once breaks; 130 after Ctrl-C, 143 after SIGTERM.
     """
-    content = None if data is None else _content(data)
-    if content is not None and not any(name.lower() == "content-type" for name, _ in headers):
-        headers = (*headers, ("Content-Type", "application/json"))
+    headers = with_content_type(headers, data)
     try:
-        source = EventSource(url, headers=headers, content=content, **options)
+        source = EventSource(url, headers=headers, content=data, **options)
     except ValueError as error:
         raise Misuse(str(error)) from error
     _tell_of_reconnections()
@@ -133,37 +117,18 @@ def listen(
     form = _json if as_json else _text
 
     async def work() -> None:
-        heard = 0
+        printed = 0
         try:
             async with source:
                 async for event in source:
                     await output.write(form(event, output.is_terminal))
-                    heard += 1
-                    if heard == count:
+                    printed += 1
+                    if printed == count:
                         break
         except (ConnectionFailed, DecodeError) as error:
             raise click.ClickException(str(error)) from error
 
     return run(work, output=output)
-
-
-def _content(data: str) -> bytes:
-    """Return the body that --data gives.
-
-    Raises:
-      Misuse: its file cannot be read.
-    """
-    if not data.startswith("@"):
-        return os.fsencode(data)
-    try:
-        if data == "@-":
-            if sys.stdin is None:
-                raise click.ClickException("standard input is closed")
-            return sys.stdin.buffer.read()
-        return Path(data[1:]).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise Misuse(f"--data {printable(data, limit=200)}: {reason}") from error
 
 
 def _json(event: ServerSentEvent, terminal: bool) -> bytes:

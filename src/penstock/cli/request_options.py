@@ -1,7 +1,8 @@
-"""The options that say what to send in a request, in curl's words."""
+"""What a command is to ask with: the method and the body of its request."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any, Final, final
 
 import click
 
-__all__ = ["DATA", "FORM", "REQUEST"]
+from penstock.printable import printable
 
-# The content type that curl gives to --data.
-FORM: Final = "application/x-www-form-urlencoded"
+__all__ = ["DATA", "REQUEST", "with_content_type"]
+
+# What the APIs take that stream their answer to a request with a body.
+_CONTENT_TYPE: Final = ("Content-Type", "application/json")
 
 # Spec: RFC 9110, 9.1: a method is a token. HEAD has no body to look at, and CONNECT no answer.
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -41,16 +44,17 @@ class _Data(click.ParamType[bytes]):
         if isinstance(value, bytes):
             return value
         text = str(value)
+        if not text.startswith("@"):
+            return os.fsencode(text)
         try:
-            if text == "@-":
-                return sys.stdin.buffer.read()
-            if text.startswith("@"):
+            if text != "@-":
                 return Path(text[1:]).read_bytes()
-            return text.encode()
-        except OSError as error:
-            self.fail(f"{text!r} cannot be read: {error.strerror}")
-        except ValueError as error:  # a NUL in the name, or text that is not Unicode
-            self.fail(f"{text!r} cannot be sent: {error}")
+            if sys.stdin is None:
+                self.fail("standard input is closed")
+            return sys.stdin.buffer.read()
+        except (OSError, ValueError) as error:  # the latter where the name contains a NUL
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.fail(f"{printable(text[1:], limit=200)} cannot be read: {reason}")
 
 
 REQUEST: Final = click.option(
@@ -59,14 +63,23 @@ REQUEST: Final = click.option(
     "-X",
     type=_Method(),
     metavar="METHOD",
-    help="Ask with this method. [default: GET, with --data POST]",
+    help="Ask with this method. [default: GET; POST with --data]",
 )
 DATA: Final = click.option(
     "data",
     "--data",
     "-d",
     type=_Data(),
-    metavar="DATA",
-    help="Send this body, or the content of @FILE, or of stdin: @-. As with curl, it is a form "
-    "unless a header Content-Type says otherwise.",
+    metavar="TEXT|@FILE",
+    help="Send this body, or the content of FILE (@- is standard input), as application/json "
+    "unless --header gives another Content-Type.",
 )
+
+
+def with_content_type(
+    headers: tuple[tuple[str, str], ...], data: bytes | None
+) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a request with this body: with a content type, if it needs one."""
+    if data is None or any(name.lower() == "content-type" for name, _ in headers):
+        return headers
+    return (*headers, _CONTENT_TYPE)

@@ -52,7 +52,6 @@ def add_hub_routes(app: QuartTrio) -> Hub:
     async def subscribe() -> Response:
         if (refusal := _refusal()) is not None:
             return refusal
-        after = last_event_id() or request.args.get("last_event_id")
         topics = request.args.getlist("topic")
         named = [topic for topic in topics if topic != "*"]
         try:
@@ -60,7 +59,7 @@ def add_hub_routes(app: QuartTrio) -> Hub:
             subscription = hub.subscription(
                 # Whoever may subscribe here may subscribe to everything.
                 EVERY_TOPIC if "*" in topics else selection,
-                last_event_id=after,
+                last_event_id=last_event_id(),
                 retry=_RETRY,
             )
         except InvalidSubscription as error:
