@@ -114,6 +114,17 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def properties(session: nox.Session) -> None:
+    """Test what holds for any input with many more inputs than `tests` has."""
+    install(session, "test")
+    files = [
+        str(path) for path in Path("tests").glob("test_*.py") if "hypothesis" in path.read_text()
+    ]
+    thorough = {"PENSTOCK_TEST_PROFILE": "thorough"}
+    session.run("pytest", *PARALLEL, *(session.posargs or sorted(files)), env=thorough)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Print the table of faults: stock Hypercorn, Penstock, and what was promised."""
     install(session, "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -57,32 +58,33 @@ def test_two(process):
 """
 
 
-def run(tests: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *options: str, **modules: str) -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text(PLUGIN.read_text())
-    (folder / "test_it.py").write_text(tests)
-    plugins = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:trio")
-    command = [sys.executable, "-m", "pytest", "-q", "-rP", *plugins, *options, "."]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    for name, tests in modules.items():
+        (folder / f"test_{name}.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:cacheprovider"]
+    command += ["-p", "xdist", *options, "."]
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "in parallel"])
 def test_what_is_left_fails_the_run(options: tuple[str, ...], tmp_path: Path) -> None:
     """An orphan that listens is named with its test, and is gone afterwards; so is a socket."""
-    ran = run(LEAVES_AN_ORPHAN, tmp_path, *options)
-    made = re.search(r"<(\d+) (\d+)>", ran.stdout)
+    ran = run(tmp_path, *options, orphan=LEAVES_AN_ORPHAN, socket=LEAVES_A_SOCKET, clean=CLEAN)
+    made = re.search(r"<([1-9]\d*) (\d+)>", ran.stdout)
     assert made is not None, ran.stdout
     pid, port = made.groups()
-    said = rf"process {pid} \(.*\), listening on port {port}, since test_it.py::test_leaves"
+    said = rf"process {pid} \(.*\), listening on port {port}, since test_orphan.py::test_leaves"
     assert re.search(rf"(?s)left behind by the tests.*{said}", ran.stdout), ran.stdout
     assert ran.returncode == pytest.ExitCode.TESTS_FAILED
     assert not Path(f"/proc/{pid}").exists()
-    ran = run(LEAVES_A_SOCKET, tmp_path, *options)
     made = re.search(r"<0 (\d+)>", ran.stdout)
     assert made is not None, ran.stdout
-    said = rf"socket port {made[1]} listens in the test process, since test_it.py::test_leaves"
+    said = rf"socket port {made[1]} listens in the test process, since test_socket.py::test_leaves"
     assert re.search(said, ran.stdout), ran.stdout
-    assert ran.returncode == pytest.ExitCode.TESTS_FAILED
+    assert len(re.findall(", since ", ran.stdout)) == 2, ran.stdout
 
 
 CRASHES = (
@@ -97,7 +99,7 @@ CRASHES = (
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 def test_what_a_crashed_worker_leaves(tmp_path: Path) -> None:
     """A worker of a parallel run that ends at once can name nothing; the run does, and kills it."""
-    ran = run(CRASHES, tmp_path, "-n", "1", "--max-worker-restart=0")
+    ran = run(tmp_path, "-n", "1", "--max-worker-restart=0", it=CRASHES)
     said = (
         r"process (\d+) \(.*time.sleep\(600\).*\), listening on port \d+, since the end of the run"
     )
@@ -109,6 +111,6 @@ def test_what_a_crashed_worker_leaves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "in parallel"])
 def test_what_is_ended_does_not(options: tuple[str, ...], tmp_path: Path) -> None:
     """A process of a fixture is not left behind when the fixture ends it."""
-    ran = run(CLEAN, tmp_path, *options)
+    ran = run(tmp_path, *options, it=CLEAN)
     assert ran.returncode == 0, ran.stdout
     assert "left behind" not in ran.stdout

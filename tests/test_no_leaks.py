@@ -158,6 +158,17 @@ async def test_skips(no_leaks):
     pytest.skip("for a reason")
 """
 
+# One that is called `no_leaks`, too, has nothing to do with Penstock's.
+OWN = """
+class TestOwn:
+    @pytest.fixture
+    def no_leaks(self):
+        return "of this project"
+
+    def test_own(self, no_leaks):
+        assert no_leaks == "of this project"
+"""
+
 CONFTEST = """
 def pytest_runtest_teardown(item):  # it may be run again, as by those who rerun what failed
     if item.cls is None and "no_leaks" in item.fixturenames:
@@ -209,9 +220,9 @@ def outcomes(tests: str, folder: Path, *options: str) -> tuple[dict[str, str], s
 
 
 def test_the_fixtures_go_with_pytest_trio(tmp_path: Path) -> None:
-    """An async test that takes `no_leaks` is checked from within, and no other is."""
+    """An async test that takes `no_leaks` is checked, no other is; one may have one's own."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
-    found, said = outcomes(TRIO_TESTS, tmp_path)
+    found, said = outcomes(TRIO_TESTS + OWN, tmp_path)
     assert found == {
         "test_clean": "PASSED",
         "test_both_clocks": "PASSED",
@@ -220,6 +231,7 @@ def test_the_fixtures_go_with_pytest_trio(tmp_path: Path) -> None:
         "test_raises[1]": "PASSED",
         "test_raises[2]": "FAILED",
         "test_method_leaks": "FAILED",
+        "test_own": "PASSED",
     }, said
     assert "1 skipped" in said
     assert "pytest_runtest_teardown" not in said
@@ -263,20 +275,3 @@ def test_the_plugin_is_found_by_pytest() -> None:
     listed = re.findall(r"(?m)^(\w+).* -- ", ran.stdout)
     assert {"no_leaks", "virtual_clock"} <= set(listed)
     assert len(listed) == len(set(listed))
-
-
-OWN = """
-
-@pytest.fixture
-def no_leaks():
-    return "of this project"
-
-def test_own(no_leaks):
-    assert no_leaks == "of this project"
-"""
-
-
-def test_a_projects_own_fixture_is_its_own(tmp_path: Path) -> None:
-    """One that is called `no_leaks`, too, has nothing to do with Penstock's."""
-    found, said = outcomes(OWN, tmp_path)
-    assert found == {"test_own": "PASSED"}, said

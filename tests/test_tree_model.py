@@ -1,4 +1,4 @@
-"""The live tree beside `trio.lowlevel`: what the events of two hundred random runs draw."""
+"""The live tree beside `trio.lowlevel`: what the events of random runs draw."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import pytest
 import trio
+from hypothesis import settings
 
 from penstock.demo.tree.watch import FRAME, Watch
 from penstock.event import ServerSentEvent
 
-SEQUENCES: Final = 200
+SEQUENCES: Final = 200 if settings.default is settings.get_profile("thorough") else 60
 STEPS: Final = 25
 
 # A task or a nursery of either side: its name, and what is in it.
