@@ -310,15 +310,13 @@ class Subscriber:
 
     def hear_gap(self, gap: ServerSentEvent) -> None:
         told = json.loads(gap.data or "")["last_event_id"]
-        if gap.id is not None:
-            assert self.heard == 1, "the id that it asked for is the first thing to tell of"
-            assert told == self.requested
-            position = self.position_of(told)
-            known = position and self.selects(self.history.log[position - 1])
-            if known and position not in self.history.discarded:
-                assert self.history.failed_locates, f"{told} is known"
+        if gap.id is not None and self.begins_anew(told):
             self.last = self.began = self.position_of(gap.id)
             return
+        if self.requested == "earliest" and self.heard == 1 and told != "earliest":
+            # Nothing was kept of what it asked for, so it began behind all that there was.
+            self.last = self.began = self.position_of(told)
+            assert set(self.expected(0)) - set(self.expected(self.last)) <= self.history.discarded
         assert self.position_of(told) == self.last or told == "earliest"
         self.gaps += 1
         self.losses.update(set(self.expected(self.last)) & self.history.discarded)
@@ -327,6 +325,21 @@ class Subscriber:
         self.failed_before += self.unread and not lost
         assert lost or self.unread, "there are more gaps than losses"
         self.told = self.history.known_losses.get(self.subscription.selection, 0)
+        if gap.id is not None:  # nothing of what follows was kept, up to this position
+            goes_on = self.position_of(gap.id)
+            assert goes_on > self.last
+            self.skip([each for each in self.expected(self.last) if each <= goes_on])
+            self.last = goes_on
+
+    def begins_anew(self, told: str) -> bool:
+        """Tell whether a gap with an id says that the one it asked for is not known."""
+        if self.heard > 1 or told != self.requested:
+            return False
+        if PositionIds(self.history.key).decode(told) is not None:
+            return False
+        position = self.position_of(told)
+        known = position and self.selects(self.history.log[position - 1])
+        return not known or position in self.history.discarded or bool(self.history.failed_locates)
 
     def skip(self, positions: list[int]) -> None:
         """Note that it will never have these."""

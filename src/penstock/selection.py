@@ -41,13 +41,21 @@ class Selection:
       topics: the exact topics, any of which selects a publication; None selects every publication.
 
     Attributes:
-      topics: the same; an index may use them.
+      topics: the same, in a set; an index may use them.
+
+    Raises:
+      InvalidSubscription: the topics are none: see `check_topics`.
     """
 
     __slots__ = ("topics",)
 
-    def __init__(self, topics: frozenset[str] | None) -> None:
-        self.topics: frozenset[str] | None = topics
+    def __init__(self, topics: Iterable[str] | None) -> None:
+        self.topics: frozenset[str] | None = None
+        if topics is not None:
+            try:
+                self.topics = frozenset(check_topics(topics))
+            except InvalidPublication as error:
+                raise InvalidSubscription(str(error)) from None
 
     def __repr__(self) -> str:
         return "EVERY_TOPIC" if self.topics is None else f"Selection({sorted(self.topics)})"
@@ -76,14 +84,11 @@ def select(topics: Iterable[str] | Selection) -> Selection:
     """Return the selection of any of these topics.
 
     Raises:
-      InvalidSubscription: as `check_topics`.
+      InvalidSubscription: as `Selection`.
     """
     if isinstance(topics, Selection):
         return topics
-    try:
-        return Selection(frozenset(check_topics(topics)))
-    except InvalidPublication as error:
-        raise InvalidSubscription(str(error)) from None
+    return Selection(topics)
 
 
 def check_topics(topics: Iterable[str]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ from penstock.publication import EARLIEST, GAP, Publication
 from penstock.stream.feed import Tally
 
 if TYPE_CHECKING:
-    from penstock.history import History
+    from penstock.history import History, Page
     from penstock.hub.audience import Audience
     from penstock.hub.backlog import Backlog
     from penstock.hub.dispatcher import Dispatcher
@@ -126,7 +126,16 @@ class Cursor:
     """
 
     __slots__ = (
-        *("_after", "_audience", "_dispatcher", "_hub", "_mark", "_on_end", "_page"),
+        *(
+            "_after",
+            "_audience",
+            "_dispatcher",
+            "_hub",
+            "_mark",
+            "_missed_after",
+            "_on_end",
+            "_page",
+        ),
         *("_queue", "_reading", "_reported", "_requested", "_selection", "_waiting", "complete"),
         *("direct", "resume_id", "silent_since", "state", "written"),
     )
@@ -152,6 +161,7 @@ class Cursor:
         self._on_end: Callable[[CloseReason], None] | None = on_end
         self._after = 0  # the position up to which everything is on pages
         self._mark = 0  # the position after which everything is queued; from CATCHING_UP on
+        self._missed_after: str | None = None  # the id behind which a failure of reading is told
         self._reported = 0  # losses up to this position are known to the client
         self._page: Sequence[Item] = ()
         self._reading = False
@@ -193,7 +203,7 @@ class Cursor:
         if self._requested is None:
             self._start_now()
         elif self._requested == EARLIEST:
-            self._start(0, EARLIEST)
+            await self._look_for_any()
         elif (position := self._decode(self._requested)) is not None:
             self._start(position, self._requested)
         else:
@@ -218,6 +228,29 @@ class Cursor:
         else:
             self._start_now()
             self._page = [_gap(requested, self.resume_id)]
+
+    async def _look_for_any(self) -> None:
+        """Start at the beginning, or now if nothing of the selection is kept.
+
+        Who receives nothing is given the id of the position: ``earliest`` would hide a loss.
+        """
+        self._move(CursorState.LOCATING)
+        newest = self._hub.history.newest.position
+        try:
+            page = await self._hub.history.read(0, newest, self._selection, count=1, size=1)
+        except HistoryError:
+            page = None  # reading it will say so
+        except BaseException:
+            if self.state is CursorState.LOCATING:
+                self._move(CursorState.NEW)
+            raise
+        if self.state is not CursorState.LOCATING:
+            return  # it has ended meanwhile
+        if page is None or page.publications:
+            self._start(0, EARLIEST)
+        else:
+            self._requested = None
+            self._start(newest, PositionIds(self._hub.history.key).encode(newest))
 
     def _decode(self, id_: str) -> int | None:
         history = self._hub.history
@@ -323,18 +356,19 @@ class Cursor:
                 return
             _logger.error("History read failed, replaying with a gap: %s", error)
             # The client keeps its last id, and with it can ask for the rest again.
-            self._page = [_gap(self.resume_id, None)]
+            if self._missed_after != self.resume_id:  # one gap for one loss
+                self._missed_after = self.resume_id
+                self._page = [_gap(self.resume_id, None)]
             self._after = until
         else:
             if self.state is CursorState.ENDED:
                 return
             if not self._after and self._requested == EARLIEST:
                 self._reported = page.discarded_until  # whoever asks for what is left misses none
-            gaps = []
+            self._page = page.publications
             if page.discarded_until > max(self._after, self._reported):
                 self._reported = page.discarded_until
-                gaps.append(_gap(self.resume_id, None))
-            self._page = [*gaps, *page.publications] if gaps else page.publications
+                self._page = [self._gap_before(page), *page.publications]
             self._after = page.until
             if page.publications:
                 self.resume_id = page.publications[-1].id
@@ -343,6 +377,14 @@ class Cursor:
         if self._after == until and self.state is CursorState.REPLAYING:
             self._join()
         self._go_live_at_mark()
+
+    def _gap_before(self, page: Page) -> ServerSentEvent:
+        """Return the gap that comes before a page; behind one without any event it goes on."""
+        missed, goes_on = self.resume_id, None
+        if not page.publications:
+            # With the id it had, the client would be told of the same loss at each reconnection.
+            goes_on = self.resume_id = PositionIds(self._hub.history.key).encode(page.until)
+        return _gap(missed, goes_on)
 
     # Joining; no checkpoint between looking at the dispatcher's head and joining
 

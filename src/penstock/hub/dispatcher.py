@@ -124,11 +124,13 @@ class Dispatcher:
         while True:
             await self._kept.wait()
             await self._gather_more()
-            publications = self._kept.take()
-            if publications is None:
+            runs = self._kept.take()
+            if runs is None:
                 return
-            if publications:
-                await self._deliver(publications)
+            for run in runs:
+                # A history may have kept what it reported as failed: there are positions between.
+                self.head = run.before
+                await self._deliver(run.publications)
 
     async def _gather_more(self) -> None:
         """Wait a little when delivering takes much of the time."""
@@ -163,16 +165,19 @@ class Dispatcher:
         self._expected.setdefault(position, {})[member] = None
 
     def forget(self, position: int, member: Member) -> None:
-        """Expect a member no longer. Synchronous."""
-        expected = self._expected[position]
-        del expected[member]
+        """Expect a member no longer; also one that is being admitted. Synchronous."""
+        expected = self._expected.get(position, {})
+        expected.pop(member, None)
         if not expected:
-            del self._expected[position]
+            self._expected.pop(position, None)
 
     def _admit_expected(self) -> None:
         for position in [each for each in self._expected if each <= self.head]:
             for member in self._expected.pop(position):
-                member.admit()
+                try:
+                    member.admit()
+                except Exception as error:
+                    member.fail(error)
 
     async def _let_others(self) -> None:
         """Let others have their turn, if it is time."""

@@ -139,7 +139,7 @@ class Hub:
         """
         self.check_open()
         publications: list[Publication] = []
-        size = 0
+        size = work = 0
         for index, (event, topics) in enumerate(batch):
             if index == MAX_BATCH:
                 raise PublicationTooLarge(
@@ -159,7 +159,9 @@ class Hub:
                     index=index,
                 )
             publications.append(publication)
-            if not len(publications) % _PER_TURN:
+            work += 1 + len(publication.topics)
+            if work >= _PER_TURN:
+                work = 0
                 await trio.lowlevel.checkpoint()
         if publications:
             await self.dispatcher.publish(publications)
@@ -230,6 +232,7 @@ class Hub:
 
         It is one as a stream's own: see `penstock.hub.on_demand.ProducersOnDemand.add`.
         """
+        self.check_run()
         self._on_demand.add(topic, producer, linger, restart_after, self.subscribers.count(topic))
 
     def statistics(self) -> HubStatistics:
@@ -250,18 +253,27 @@ class Hub:
 
         Every subscription then receives what waits for it, and ends. Producers are cancelled.
 
+        Raises:
+          RuntimeError: the hub is open in another Trio run, or this is a thread: call
+            ``trio.from_thread.run_sync(hub.close, trio_token=token)``.
+
         Cancellation:
           Synchronous, no checkpoint; may be called again.
         """
+        self.check_run()
         self._on_demand.stop()
         self.dispatcher.close()
 
     async def wait_closed(self) -> None:
         """Wait until `run` has nothing more to do.
 
+        Raises:
+          RuntimeError: the hub is running in another Trio run.
+
         Cancellation:
           A checkpoint.
         """
+        self.check_run()
         await self._run_ended.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -281,7 +293,8 @@ class Hub:
         self._running = True
         self._token = trio.lowlevel.current_trio_token()
         self._state = "opening"
-        self._run_ended = trio.Event()
+        if self._run_ended.is_set():  # not the one that somebody waits for already
+            self._run_ended = trio.Event()
         self.subscribers.closed = False
         self.dispatcher = self._new_dispatcher()
         try:
@@ -310,15 +323,23 @@ class Hub:
           trio.ClosedResourceError: it is not.
           RuntimeError: it is, but not in this Trio run.
         """
-        if self._state == "open" and self._token is not _current_token():
+        self.check_run()
+        if self._state != "open":
+            raise trio.ClosedResourceError(
+                "the hub is closed" if self.closed else "the hub is not open yet"
+            )
+
+    def check_run(self) -> None:
+        """Refuse what comes from a thread, or from another Trio run than that of the open hub.
+
+        Raises:
+          RuntimeError: it does.
+        """
+        if self._running and self._token is not _current_token():
             raise RuntimeError(
                 "the hub is open in another Trio run: from a thread, call trio.from_thread.run("
                 "hub.publish, event, topics, trio_token=token), with the token that "
                 "trio.lowlevel.current_trio_token() returned where the hub is open"
-            )
-        if self._state != "open":
-            raise trio.ClosedResourceError(
-                "the hub is closed" if self.closed else "the hub is not open yet"
             )
 
     def _new_dispatcher(self) -> Dispatcher:

@@ -17,7 +17,7 @@ from penstock.errors import HistoryError
 from penstock.history import History
 from penstock.publication import Publication
 
-__all__ = ["Keeping", "Kept"]
+__all__ = ["Keeping", "Kept", "Run"]
 
 # Publications that are kept without waiting before others get their turn: with many clients, as
 # many are then delivered at once.
@@ -32,20 +32,44 @@ _logger = logging.getLogger(__name__)
 
 
 @final
+class Run:
+    """Publications with positions that follow each other.
+
+    Attributes:
+      before: the position before that of the first.
+      publications: they.
+    """
+
+    __slots__ = ("before", "publications")
+
+    def __init__(self, before: int) -> None:
+        self.before: int = before
+        self.publications: list[Publication] = []
+
+    @property
+    def newest(self) -> int:
+        """The position of the last."""
+        return self.before + len(self.publications)
+
+
+@final
 class Kept:
     """What was kept and waits to be delivered, in its order."""
 
     def __init__(self) -> None:
-        self._publications: list[Publication] = []
+        self._runs: list[Run] = []
         self._size = 0
         self._called = trio.Event()
         self._taken = trio.Event()
         self._complete = False
         self._abandoned = False
 
-    def add(self, publications: Sequence[Publication]) -> None:
-        """Have publications wait. Synchronous."""
-        self._publications += publications
+    def add(self, publications: Sequence[Publication], newest: int) -> None:
+        """Have publications wait; ``newest`` is the position of the last of them. Synchronous."""
+        before = newest - len(publications)
+        if not self._runs or self._runs[-1].newest != before:
+            self._runs.append(Run(before))
+        self._runs[-1].publications += publications
         for publication in publications:
             self._size += publication.size + _OVERHEAD
         self._called.set()
@@ -69,15 +93,15 @@ class Kept:
         """Wait until there may be something to take; a checkpoint."""
         await self._called.wait()
 
-    def take(self) -> list[Publication] | None:
+    def take(self) -> list[Run] | None:
         """Return all that waits; None when that was all that there will be. Synchronous."""
-        publications, self._publications, self._size = self._publications, [], 0
+        runs, self._runs, self._size = self._runs, [], 0
         self._taken.set()
         self._taken = trio.Event()
         if self._complete:
-            return publications or None
+            return runs or None
         self._called = trio.Event()
-        return publications
+        return runs
 
 
 @final
@@ -197,4 +221,4 @@ class Keeping:
 
     def _note_kept(self, publications: Sequence[Publication]) -> None:
         self.published += len(publications)
-        self._kept.add(publications)
+        self._kept.add(publications, self._history.newest.position)

@@ -200,6 +200,7 @@ class Subscription:
         """Receive no more, for this reason if there is no earlier one; what waits stays."""
         if self._close_reason is not None:
             return
+        self._hub.check_run()
         self._close_reason = reason
         self.cursor.end()
         if self._opened:

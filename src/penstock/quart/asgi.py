@@ -100,8 +100,9 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         try:
             response: Any = await self.app.handle_request(request)
             del request
-            work.deadline = self._deadline(response)
-            await self._send_response(send, response)
+            # This deadline is not the whole request's: what is owned has its own time to be closed.
+            with trio.CancelScope(deadline=self._deadline(response)):
+                await self._send_response(send, response)
         finally:
             await self._close_owned(work)  # noqa: ASYNC102 - shields itself
 

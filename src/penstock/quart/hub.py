@@ -9,7 +9,12 @@ from typing import Any
 from quart import Response
 from quart_trio import QuartTrio
 
-from penstock.errors import HistoryError, InvalidSubscription
+from penstock.errors import (
+    HistoryError,
+    InvalidPublication,
+    InvalidSubscription,
+    PublicationTooLarge,
+)
 from penstock.history import History
 from penstock.hub.dispatcher import DEFAULT_GATHER
 from penstock.hub.hub import DEFAULT_MAX_EVENT_SIZE, Hub
@@ -32,8 +37,9 @@ def add_hub(
     It is opened before the first request. A server that stops ends the streams of its subscribers
     first, as it does all streams; then the hub is closed, when what was published is kept.
 
-    A view may pass topics from its URL to `penstock.hub.Hub.subscription`: what is no topic is
-    answered with status 400 and a sentence that says why.
+    A view may pass topics and data from its request to `penstock.hub.Hub.subscription` and
+    `penstock.hub.Hub.publish`: what is no topic, or no event, is answered with status 400, and what
+    is too large with 413, with a sentence that says why.
 
     Args:
       app: the application, which is not served yet.
@@ -61,12 +67,14 @@ def add_hub(
         hub.close()
         await hub.wait_closed()
 
-    app.register_error_handler(InvalidSubscription, _refuse)
+    app.register_error_handler(InvalidSubscription, partial(_refuse, 400))
+    app.register_error_handler(InvalidPublication, partial(_refuse, 400))
+    app.register_error_handler(PublicationTooLarge, partial(_refuse, 413))
     return hub
 
 
-async def _refuse(error: Any) -> Response:
-    return Response(f"{error}\n", 400, content_type="text/plain; charset=utf-8")
+async def _refuse(status: int, error: Any) -> Response:
+    return Response(f"{error}\n", status, content_type="text/plain; charset=utf-8")
 
 
 def _tells_another(error: HistoryError, record: logging.LogRecord) -> bool:

@@ -186,7 +186,7 @@ def last_event_id() -> str | None:
 
     It is the header ``Last-Event-ID``. Without one, it is the parameter of the query by which
     clients that cannot set headers send it: ``lastEventId`` (event-source-polyfill),
-    ``last_event_id``, ``lastEventID`` or ``Last-Event-ID`` (Mercure).
+    ``last_event_id``, ``lastEventID`` or ``Last-Event-ID`` (Mercure). Of several the last counts.
 
     Raises:
       werkzeug.exceptions.BadRequest: the header is not UTF-8; left alone, Quart answers 400. In the
@@ -209,10 +209,9 @@ def _last_event_id_of_query() -> str | None:
     if not request.query_string:
         return None
     query = request.query_string.decode(errors="replace")
-    for name, value in parse_qsl(query):
-        if name in _LAST_EVENT_ID_IN_QUERY:
-            return value
-    return None
+    # Whoever reconnects by itself appends the newest one to a URL that may have had one.
+    values = [value for name, value in parse_qsl(query) if name in _LAST_EVENT_ID_IN_QUERY]
+    return values[-1] if values else None
 
 
 def stop_reconnecting(*, headers: Mapping[str, str] | Headers | None = None) -> Response:
@@ -263,6 +262,8 @@ def _on_trio() -> bool:
         trio.from_thread.check_cancelled()
     except RuntimeError:
         return False
+    except trio.Cancelled:
+        pass  # the client has left; the request ends, and closes what it owns
     return True
 
 

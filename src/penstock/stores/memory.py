@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import secrets
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, final
@@ -58,6 +59,8 @@ class MemoryHistory:
         self._newest = Newest()
         self._all = _Trail()
         self._size = 0
+        self._offset = 0.0  # of its own clock from that of the Trio run
+        self._closed_at: tuple[float, float] | None = None  # by its own clock, and by the system's
         self._topics: dict[str, _Trail] = {}  # of which something is kept
         self._ids: dict[str, int | list[int]] = {}  # a list where several have the id
         # Topics of which nothing is kept, with what was discarded last; the longest silent first.
@@ -69,10 +72,18 @@ class MemoryHistory:
         return f"<MemoryHistory {self._all.kept} publications, {self._size} bytes>"
 
     async def open(self) -> None:
-        """Do nothing; not a checkpoint."""
+        """Go on with the age of what it has, whatever this run's clock shows; not a checkpoint."""
+        if self._closed_at is not None:
+            then, at = self._closed_at
+            self._offset = then + (time.monotonic() - at) - trio.current_time()
 
     async def aclose(self) -> None:
-        """Do nothing; not a checkpoint."""
+        """Remember how old all is; not a checkpoint."""
+        self._closed_at = (self._now(), time.monotonic())
+
+    def _now(self) -> float:
+        """Return the time of its own clock, which goes on from one Trio run to the next."""
+        return trio.current_time() + self._offset
 
     @property
     def newest(self) -> Newest:
@@ -90,7 +101,7 @@ class MemoryHistory:
 
     def append_nowait(self, publications: Sequence[Publication]) -> bool:
         """Keep publications; return True. See `History.append`."""
-        now = trio.current_time()
+        now = self._now()
         for publication in publications:
             entry = _Entry(self._newest.position + 1, now, publication)
             self._newest = Newest(entry.position, publication.id)
@@ -109,7 +120,7 @@ class MemoryHistory:
 
     async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
         """Return the position of an id; not a checkpoint. See `History.locate`."""
-        self._trim(trio.current_time())
+        self._trim(self._now())
         known = self._ids.get(id)
         for position in known if isinstance(known, list) else () if known is None else (known,):
             entry = next(self._all.after(position - 1))
@@ -125,7 +136,7 @@ class MemoryHistory:
         self, after: int, until: int, selection: Selection, *, count: int, size: int
     ) -> Page:
         """Return a part of the history; not a checkpoint. See `History.read`."""
-        self._trim(trio.current_time())
+        self._trim(self._now())
         publications: list[Publication] = []
         for entry in self._entries(after, selection.topics):
             if entry.position > until:

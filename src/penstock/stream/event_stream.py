@@ -103,8 +103,8 @@ class EventStream:
             raise ValueError("max_lifetime must be a number of seconds, not NaN")
         if buffer is not None and (type(buffer) is not int or buffer < 0):
             raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
-        silence = math.inf if keep_alive is None else keep_alive
-        lifetime = math.inf if max_lifetime is None else max_lifetime
+        silence = math.inf if keep_alive is None else float(keep_alive)
+        lifetime = math.inf if max_lifetime is None else float(max_lifetime)
         self.name: str = name
         self._feed: Feed
         if isinstance(source, Source):
