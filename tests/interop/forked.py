@@ -14,11 +14,14 @@ import importlib
 import inspect
 import json
 import os
+import runpy
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +38,9 @@ MODULES = (
     *(f"penstock.cli.{name}" for name in ("serve", "publish", "listen", "doctor")),
     *("penstock.quart", "penstock.stores", "h2.connection", "wsproto", "socksio"),
 )
+
+# What pytest imports, as soon as it is run.
+PYTEST = ("pytest", "hypothesis", "pytest_trio.plugin", "penstock.testing.pytest_plugin")
 
 
 class _Origin:
@@ -55,7 +61,7 @@ class _Origin:
     def can_start(self, command: Sequence[Any], env: dict[str, str] | None) -> bool:
         """Tell whether a fork would be as what is started by itself."""
         same = env is None or _started_with(env) == self._environment
-        return command[0] == PENSTOCK and same
+        return same and (command[0] == PENSTOCK or _is_program(command))
 
     def fork(self, descriptors: list[int], **order: Any) -> int:
         with self._lock:
@@ -81,9 +87,21 @@ def _started_with(env: Any) -> dict[str, str]:
     return started
 
 
+def _is_program(command: Sequence[Any]) -> bool:
+    """Tell whether it is Python that runs a file, a module or code, without other options."""
+    if command[0] != sys.executable:
+        return False
+    first = str((command[3:] if _warns_as_errors(command) else command[1:])[0])
+    return first in ("-m", "-c") or first.endswith(".py")
+
+
+def _warns_as_errors(command: Sequence[Any]) -> bool:
+    return list(command[1:3]) == ["-W", "error"]
+
+
 @contextmanager
 def forks() -> Iterator[None]:
-    """Have `Process` fork `penstock` while the block runs, where the system can."""
+    """Have `Process` fork while the block runs, where the system can."""
     global _enabled, _origin
     _enabled = sys.platform == "linux"
     try:
@@ -96,7 +114,7 @@ def forks() -> Iterator[None]:
 
 
 class Process(subprocess.Popen[Any]):
-    """A process; if it is `penstock`, a fork."""
+    """A process; if it is `penstock`, or a program in Python, a fork."""
 
     def _execute_child(self, *given: Any) -> None:
         global _origin
@@ -158,19 +176,29 @@ async def ran_beside(
 # In the process that is forked.
 
 
+def _import(modules: Iterable[str]) -> None:
+    for each in modules:
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(each)
+    gc.collect()
+    gc.freeze()
+
+
 def _forked(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork for each order, and return in the fork alone."""
     while True:
         order, descriptors, _, _ = socket.recv_fds(control, 2**20, 3)
         if not order:
             os._exit(0)
+        if "pytest" in (asked := json.loads(order))["command"]:
+            _import(PYTEST)
         reading, writing = os.pipe()
         if (between := os.fork()) == 0:
             if (pid := os.fork()) == 0:
                 control.close()
                 os.close(reading)
                 os.close(writing)
-                return json.loads(order), descriptors
+                return asked, descriptors
             os.write(writing, str(pid).encode())
             os._exit(0)
         os.waitpid(between, 0)
@@ -195,22 +223,40 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> None:
     sys.path[0] = str(Path(PENSTOCK).parent)
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         before = getattr(sys, name)
+        buffering = 1 if name == "stderr" else -1  # of a line
         stream = open(  # noqa: SIM115 - for as long as the process is there
-            number, mode, encoding=before.encoding, errors=before.errors, closefd=False
+            number, mode, buffering, before.encoding, before.errors, closefd=False
         )
-        if name == "stderr":
-            stream.reconfigure(line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def _interpret(command: list[str]) -> None:
+    """Do what Python does that is started so."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _warns_as_errors(command):
+        warnings.simplefilter("error")
+        del command[1:3]
+    first, *sys.argv = command[1:]
+    if first == "-m":
+        sys.path[0] = os.getcwd()
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.path[0] = ""
+        code, sys.argv[0] = sys.argv[0], "-c"
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path[0] = os.path.realpath(os.path.dirname(first))
+        sys.argv.insert(0, first)
+        runpy.run_path(first, run_name="__main__")
 
 
 if __name__ == "__main__":
     from penstock.__main__ import main
 
-    for each in MODULES:
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(each)
-    gc.collect()
-    gc.freeze()
+    _import(MODULES)
     _become(*_forked(socket.socket(fileno=int(sys.argv[1]))))
-    sys.exit(main())
+    if sys.argv[0] == PENSTOCK:
+        main()
+    else:
+        _interpret(sys.argv)
