@@ -88,11 +88,12 @@ def _started_with(env: Any) -> dict[str, str]:
 
 
 def _is_program(command: Sequence[Any]) -> bool:
-    """Tell whether it is Python that runs a file, a module or code, without other options."""
+    """Tell whether it is Python that runs a file, code, or pytest, without other options."""
     if command[0] != sys.executable:
         return False
-    first = str((command[3:] if _warns_as_errors(command) else command[1:])[0])
-    return first in ("-m", "-c") or first.endswith(".py")
+    first, *rest = map(str, command[3:] if _warns_as_errors(command) else command[1:])
+    # `python -m penstock` is tested for what it does, and so is not one.
+    return first == "-c" or first.endswith(".py") or [first, *rest[:1]] == ["-m", "pytest"]
 
 
 def _warns_as_errors(command: Sequence[Any]) -> bool:
@@ -219,7 +220,8 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     sys.argv = order["command"]
-    sys.orig_argv = [sys.executable, *sys.argv]
+    script = sys.argv[0] == PENSTOCK  # which Python runs
+    sys.orig_argv = [sys.executable, *(sys.argv if script else sys.argv[1:])]
     sys.path[0] = str(Path(PENSTOCK).parent)
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         before = getattr(sys, name)
