@@ -100,7 +100,7 @@ def listening(pid: int) -> list[str]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:  # TCP_LISTEN
                 found.append(f"port {int(fields[1].rpartition(':')[2], 16)}")
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
         fields = line.split()
         if int(fields[3], 16) & 0x10000 and fields[6] in inodes:  # __SO_ACCEPTCON
             found.append(fields[7] if len(fields) > 7 else "an unnamed socket")

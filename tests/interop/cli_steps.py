@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-import trio
+from forked import Process, ran_beside, run
 from processes import PENSTOCK, Server
 
 
@@ -21,14 +21,7 @@ def publish(
 ) -> subprocess.CompletedProcess[str]:
     """Run `penstock publish` to its end."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
-    ran = subprocess.run(
-        [PENSTOCK, "publish", f"{server.url}/publish", *arguments],
-        input=given,
-        stdin=subprocess.DEVNULL if given is None else None,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    ran = run(PENSTOCK, "publish", f"{server.url}/publish", *arguments, stdin=given)
     out, err = ran.stdout.decode(), ran.stderr.decode()
     return subprocess.CompletedProcess(ran.args, ran.returncode, out, err)
 
@@ -38,7 +31,7 @@ def running(
     *arguments: str, stdin: int | IO[Any] | None = subprocess.DEVNULL, stdout: int = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[str]]:
     """Run `penstock` for the length of the block; kill it if it is there at the end."""
-    process = subprocess.Popen(
+    process = Process(
         [PENSTOCK, *arguments], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True
     )
     try:
@@ -74,12 +67,7 @@ def end(process: subprocess.Popen[str], number: signal.Signals | None = signal.S
 
 async def listening(url: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run `penstock listen` to its end, beside what serves it."""
-    return await trio.run_process(
-        [PENSTOCK, "listen", *arguments, url],
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-    )
+    return await ran_beside(PENSTOCK, "listen", *arguments, url)
 
 
 @contextmanager

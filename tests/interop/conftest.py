@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from chromium import chromium
+from forked import forks
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from processes import PENSTOCK, Curl, CurlFixture, Server, serving
 
@@ -32,6 +33,13 @@ def no_signal_is_ignored() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_penstock() -> Iterator[None]:
+    """Start `penstock` as a fork of a process that has imported it."""
+    with forks():
+        yield
 
 
 @pytest.fixture

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Container
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from docs_blocks import ROOT, Block, write_modules
-from processes import BIN, HYPERCORN, PENSTOCK, Curl, Server, serving, wait_until
+from forked import run
+from processes import HYPERCORN, PENSTOCK, Curl, Server, serving, wait_until
 
 # What is done to the reader's own system, and cannot be done to this one.
 OF_THE_READERS = {"apt-get", "caddy", "docker", "haproxy", "nginx", "sudo", "systemctl"}
@@ -56,7 +58,7 @@ class _Session:
         if _INSTALLS.fullmatch(command) or words[0] in OF_THE_READERS:
             return
         if session := _SESSION.fullmatch(command):
-            _check_session(session[1])
+            check_session(session[1])
         elif words[0] == "hypercorn" or words[:2] == ["penstock", "serve"]:
             self._serve(words)
         elif words[:2] == ["penstock", "listen"]:
@@ -102,22 +104,26 @@ class _Session:
         return [_LOCAL.sub(here, word) for word in words]
 
     def _finish(self, command: list[str], *, statuses: Container[int] = (0,)) -> None:
-        ran = subprocess.run(
-            command, cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
-        )
+        ran = run(*command, cwd=self._folder)
         assert ran.returncode in statuses, ran.stderr.decode()
 
 
-def _check_session(name: str) -> None:
-    listed = subprocess.run(
-        [sys.executable, "-m", "nox", "-l"], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert re.search(rf"\b{name}(-[\d.]+)? ->", listed.stdout), f"there is no session {name}"
+@cache
+def sessions() -> str:
+    """Return what nox lists."""
+    command = [sys.executable, "-m", "nox", "-l"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+
+
+def check_session(name: str) -> None:
+    """See that there is such a session; one for several Pythons has one of them in its name."""
+    assert re.search(rf"\b{name}(-[\d.]+)? ->", sessions()), f"there is no session {name}"
 
 
 def _check_options(words: list[str]) -> None:
     """See that a subcommand that cannot be run here exists, with the options that it is given."""
-    asked = [str(BIN / words[0]), words[1], "--help"]
-    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    ran = run(PENSTOCK, words[1], "--help")
+    assert ran.returncode == 0, ran.stderr.decode()
+    told = ran.stdout.decode()
     for option in (word.partition("=")[0] for word in words[2:] if word.startswith("-")):
         assert option in told, f"{words[1]} has no {option}"

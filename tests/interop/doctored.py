@@ -7,6 +7,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+from forked import run
 from processes import PENSTOCK
 
 DOCTOR = (PENSTOCK, "doctor")
@@ -41,13 +42,4 @@ def said_by(ran: subprocess.CompletedProcess[bytes]) -> Said:
 
 def doctor(*arguments: str, **env: str) -> Said:
     """Run it to its end."""
-    return said_by(
-        subprocess.run(
-            [*DOCTOR, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            env={**os.environ, **env},
-            check=False,
-        )
-    )
+    return said_by(run(*DOCTOR, *arguments, env={**os.environ, **env}))

@@ -15,12 +15,14 @@ from itertools import count
 from pathlib import Path
 from typing import Self, TypeVar
 
+import forked
+
 from require import require
 
 T = TypeVar("T")
 
 BIN = Path(sys.executable).parent
-PENSTOCK = str(BIN / "penstock")
+PENSTOCK = forked.PENSTOCK
 HYPERCORN = str(BIN / "hypercorn")
 UVICORN = str(BIN / "uvicorn")
 
@@ -111,7 +113,7 @@ def serving(*command: str, folder: Path, cwd: Path | None = None) -> Iterator[Se
     # Unbuffered output would hide that a line is not flushed.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with output.open("wb") as out, log.open("wb") as err:
-        process = subprocess.Popen(
+        process = forked.Process(
             command,
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import json
 import re
-import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from docs_blocks import DOCS, PAGES, README, ROOT, Block, blocks_of
 from docs_fetched import fetched
 from docs_python import ELSEWHERE, run_python
 from docs_shell import run_shell
+from forked import run
 from hypercorn.config import Config
 from playwright.sync_api import Page
 from processes import PENSTOCK
@@ -141,7 +141,7 @@ def test_what_stands_twice_is_the_same() -> None:
 
 def test_the_options_of_serve_are_told() -> None:
     """The page on serving has each option of `penstock serve`, with its default, and no other."""
-    told = subprocess.run([PENSTOCK, "serve", "--help"], capture_output=True, text=True).stdout
+    told = run(PENSTOCK, "serve", "--help").stdout.decode()
     options = set(re.findall(r"--[a-z][a-z0-9-]+", told.partition("Examples:")[0]))
     page = (DOCS / "serving.md").read_text()
     rows = dict(re.findall(r"(?m)^\| (`--.*?) \| (.*?) \|", page))

@@ -23,6 +23,7 @@ import trio
 import trustme
 from docs_blocks import DOCS
 from doctored import DOCTOR, Said, doctor, said_by
+from forked import Process, ran_beside
 from processes import PENSTOCK, Server, free_port, serving
 from scripted import CHUNKED, OPEN, OVER, Scripted, scripted
 
@@ -33,11 +34,8 @@ from penstock.doctor.observing import observe
 
 async def ask(server: Scripted, *arguments: str) -> Said:
     """Run the doctor to its end, beside a server in the test's own Trio run."""
-    command = [*DOCTOR, server.url, *arguments]
     with trio.fail_after(60):
-        return said_by(
-            await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
-        )
+        return said_by(await ran_beside(*DOCTOR, server.url, *arguments))
 
 
 def chunk(data: bytes) -> bytes:
@@ -457,7 +455,7 @@ def test_an_environment_that_is_wrong(env: dict[str, str]) -> None:
 def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Run it for the length of the block."""
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    with subprocess.Popen([*DOCTOR, *arguments], stdin=subprocess.DEVNULL, **piped) as process:
+    with Process([*DOCTOR, *arguments], stdin=subprocess.DEVNULL, **piped) as process:
         try:
             yield process
         finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_steps import end, lines_of, objects_of, publish, running, topic
+from forked import run
 from processes import PENSTOCK, Server, serving
 
 
@@ -64,12 +65,7 @@ def test_lines_are_published_in_order(demo: Server) -> None:
 
 def test_the_url_may_have_the_topic(demo: Server) -> None:
     """Then no --topic is needed."""
-    ran = subprocess.run(
-        [PENSTOCK, "publish", f"{demo.url}/publish?topic=a", "x"],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    ran = run(PENSTOCK, "publish", f"{demo.url}/publish?topic=a", "x")
     assert (ran.returncode, ran.stderr) == (0, b"")
     with running("listen", "--json", topic(demo)) as listener:
         assert objects_of(listener, 1)[0]["data"] == "x"
@@ -134,12 +130,10 @@ def test_a_line_that_comes_alone_goes_off_at_once(demo: Server) -> None:
 )
 def test_what_is_no_url(command: str, url: str) -> None:
     """It is said, with status 2."""
-    ran = subprocess.run(
-        [PENSTOCK, command, url], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ran.returncode, ran.stdout) == (2, "")
-    assert "is not a URL" in ran.stderr
-    assert ran.stderr.count("\n") == 1
+    ran = run(PENSTOCK, command, url)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert b"is not a URL" in ran.stderr
+    assert ran.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 import trio
 from cli_steps import end, lines_of, objects_of, publish, running, shown, terminal, topic
+from forked import Process, ran_beside, run
 from processes import PENSTOCK, Server
 from scripted import scripted
 
@@ -96,14 +97,7 @@ def test_a_line_that_is_not_utf_8(shared_demo: Server) -> None:
 )
 def test_misuse_of_publish(arguments: list[str], says: str) -> None:
     """One line that says what to do, and status 2, before anything is sent."""
-    command = [PENSTOCK, "publish", "http://127.0.0.1:1/publish", *arguments]
-    ran = subprocess.run(
-        [os.fsencode(each) for each in command],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    ran = run(PENSTOCK, "publish", "http://127.0.0.1:1/publish", *arguments)
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert says in ran.stderr.decode()
     assert ran.stderr.count(b"\n") == 1
@@ -119,17 +113,11 @@ def test_where_nobody_publishes(
 ) -> None:
     """The address and the status are named, and that nothing was published."""
     url = f"{shared_demo.url}{path}"
-    ran = subprocess.run(
-        [PENSTOCK, "publish", url, "-t", "a", "x" if stdin is None else "-"],
-        input=stdin or "",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (ran.returncode, ran.stdout) == (1, "")
+    what = "x" if stdin is None else "-"
+    ran = run(PENSTOCK, "publish", url, "-t", "a", what, stdin=(stdin or "").encode())
+    assert (ran.returncode, ran.stdout) == (1, b"")
     shown = url if path else f"{url}/"
-    assert ran.stderr == f"penstock: {shown}: {says}; nothing was published\n"
+    assert ran.stderr.decode() == f"penstock: {shown}: {says}; nothing was published\n"
 
 
 JSON_HEAD = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
@@ -178,13 +166,8 @@ async def test_answers_of_a_hub_in_trouble(answer: list[bytes], one: str, many: 
     async with scripted(answer, answer) as server:
         for arguments, says in ((["x"], one), (["-"], many)):
             if says is not None:
-                ran = await trio.run_process(
-                    [PENSTOCK, "publish", server.url, "-t", "a", *arguments],
-                    stdin=b"a\nb\n",
-                    capture_stdout=True,
-                    capture_stderr=True,
-                    check=False,
-                )
+                command = (PENSTOCK, "publish", server.url, "-t", "a", *arguments)
+                ran = await ran_beside(*command, stdin=b"a\nb\n")
                 assert (ran.returncode, ran.stdout) == (1, b"")
                 assert says in ran.stderr.decode()
                 assert ran.stderr.count(b"\n") == 1
@@ -265,7 +248,7 @@ def test_lines_that_are_typed(demo: Server) -> None:
 def test_progress_on_a_terminal(demo: Server) -> None:
     """A number runs while lines are published; the line is left clean for the last word."""
     with terminal() as (person, program):
-        publisher = subprocess.Popen(
+        publisher = Process(
             [PENSTOCK, "publish", f"{demo.url}/publish", "-t", "a", "-"],
             stdin=subprocess.PIPE,
             stderr=program,
