@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from chromium import chromium
 from forked import forks
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwright
 from processes import PENSTOCK, Curl, CurlFixture, Server, serving
 
 
@@ -78,12 +78,23 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """Open an empty page, and fail if a script on it failed."""
+@pytest.fixture(scope="module")
+def one_page(browser: Browser) -> Iterator[Page]:
+    """Open a page for the tests of a module, each of which goes where it wants to."""
     with browser.new_context() as context:
-        page = context.new_page()
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
+        yield context.new_page()
+
+
+@pytest.fixture
+def page(one_page: Page) -> Iterator[Page]:
+    """Use the module's page, from where the last test left it; fail if a script on it failed."""
+    errors: list[str] = []
+
+    def note(error: Error) -> None:
+        errors.append(str(error))
+
+    one_page.on("pageerror", note)
+    yield one_page
+    one_page.unroute_all()
+    one_page.remove_listener("pageerror", note)
     assert not errors

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 from processes import Server
 
 # Applies the stream's events as its documentation says, beside what the page makes of them.
@@ -54,17 +54,28 @@ AWAY = re.compile(r"net::ERR_|the server responded with a status of 429")
 def quiet(page: Page) -> Iterator[None]:
     """Fail if the browser's console has an error but for a server that is away."""
     said: list[str] = []
-    page.on(
-        "console",
-        lambda message: said.append(message.text) if message.type == "error" else None,
-    )
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            said.append(message.text)
+
+    page.on("console", note)
     yield
+    page.remove_listener("console", note)
     assert not [text for text in said if not AWAY.search(text)], said
 
 
 def opened(page: Page, demo: Server) -> Page:
     """Open the page, and wait until it is live."""
     page.goto(demo.url)
+    expect(page.locator("#live .state-text")).to_have_text("live")
+    return page
+
+
+def live(page: Page, demo: Server) -> Page:
+    """Use the page as another test left it, which only looked at it, or open it."""
+    if page.url != f"{demo.url}/":
+        return opened(page, demo)
     expect(page.locator("#live .state-text")).to_have_text("live")
     return page
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +30,19 @@ source.onmessage = (event) => heard.message.push([event.lastEventId, event.data]
 source.onerror = () => heard.error++;
 </script>
 """
+
+
+@pytest.fixture
+def demo(shared_demo: Server) -> Server:
+    """Use one server for all tests that do not stop it, nor count what is in its log."""
+    return shared_demo
+
+
+@pytest.fixture
+def own_demo(tmp_path: Path) -> Iterator[Server]:
+    """Serve the demonstration for a test that counts what is in the log."""
+    with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as server:
+        yield server
 
 
 def count(page: Page, stream: str, handler: str) -> int:
@@ -98,13 +113,13 @@ def opened_after(page: Page, stream: str) -> int:
     return int(said[1])
 
 
-def test_counts_are_the_servers(demo: Server, page: Page) -> None:
+def test_counts_are_the_servers(own_demo: Server, page: Page) -> None:
     """What a page counted of a stream is what the server says that it sent."""
-    page.goto(demo.url)
+    page.goto(own_demo.url)
     wait_for_count(page, "ticks", "message", 1)
     for stream, handler in (("sse", "ping"), ("ticks", "message")):
         page.locator(f"#{stream}").get_by_role("button", name="Disconnect").click()
-        sent = demo.wait_for_log(rf"/{stream} .* (\d+) events? sent")
+        sent = own_demo.wait_for_log(rf"/{stream} .* (\d+) events? sent")
         # Events that were on their way when the button was pressed are not counted by the page.
         assert 0 <= int(sent[1]) - count(page, stream, handler) <= 20
         line = {"ping": 'listener "ping"', "message": "onmessage"}[handler]
@@ -144,28 +159,28 @@ def test_the_log_stays_short(demo: Server, page: Page) -> None:
     assert page.locator("#log li").count() == 200
 
 
-def test_a_closed_page_is_a_disconnect(demo: Server, browser: Browser) -> None:
+def test_a_closed_page_is_a_disconnect(own_demo: Server, browser: Browser) -> None:
     """The log names the reason, and says that the producer was cancelled."""
     page = browser.new_page()
-    page.goto(demo.url)
+    page.goto(own_demo.url)
     wait_for_count(page, "sse", "ping", 1)
     start = time.monotonic()
     page.close()
     for stream in ("sse", "ticks"):
-        demo.wait_for_log(f"/{stream} .* disconnected after .*, producer cancelled")
+        own_demo.wait_for_log(f"/{stream} .* disconnected after .*, producer cancelled")
     seconds = time.monotonic() - start
     figure(seconds < 1, f"both disconnects logged after {seconds:.3f} s")
 
 
-def test_buttons(demo: Server, page: Page) -> None:
+def test_buttons(own_demo: Server, page: Page) -> None:
     """Disconnect closes one stream on the server, and connect opens a new one; by keyboard, too."""
-    page.goto(demo.url)
+    page.goto(own_demo.url)
     card = page.locator("#sse")
     wait_for_count(page, "sse", "ping", 1)
     card.get_by_role("button", name="Disconnect").click()
     expect(card.locator(".state-text")).to_have_text("closed")
-    demo.wait_for_log("/sse .* disconnected after")
-    assert "/ticks" not in demo.log
+    own_demo.wait_for_log("/sse .* disconnected after")
+    assert "/ticks" not in own_demo.log
     expect(card.get_by_role("button", name="Connect", exact=True)).to_be_focused()
     heard = count(page, "sse", "ping")
     page.keyboard.press("Enter")
@@ -174,32 +189,35 @@ def test_buttons(demo: Server, page: Page) -> None:
     expect(card.get_by_role("button", name="Disconnect")).to_be_focused()
 
 
-@pytest.mark.parametrize("allowed", [True, False])
-def test_copy(demo: Server, browser: Browser, allowed: bool) -> None:
+def test_copy(demo: Server, browser: Browser) -> None:
     """The three lines are copied, or where the browser forbids it selected, for Ctrl-C."""
-    permissions = ["clipboard-read", "clipboard-write"] if allowed else []
-    with browser.new_context(permissions=permissions) as context:
+    with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         page = context.new_page()
         page.goto(demo.url)
-        if not allowed:
-            page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
-        page.get_by_role("button", name="Copy").click()
-        expect(page.locator("#copy")).to_have_text("Copied" if allowed else re.compile("Selected"))
-        read = "navigator.clipboard.readText()" if allowed else "String(getSelection())"
-        lines = page.evaluate(f"() => {read}").strip().splitlines()
-    assert len(lines) == 3
-    assert lines[0] == 'const source = new EventSource("/sse");'
+        copy = page.get_by_role("button", name="Copy")
+        copy.click()
+        expect(page.locator("#copy")).to_have_text("Copied")
+        copied = page.evaluate("() => navigator.clipboard.readText()")
+        context.clear_permissions()
+        page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
+        page.locator("#copy").click()
+        expect(page.locator("#copy")).to_have_text(re.compile("Selected"))
+        selected = page.evaluate("() => String(getSelection())")
+    for said in (copied, selected):
+        lines = said.strip().splitlines()
+        assert len(lines) == 3
+        assert lines[0] == 'const source = new EventSource("/sse");'
 
 
-def test_a_page_that_is_left_is_a_disconnect(demo: Server, playwright: Playwright) -> None:
+def test_a_page_that_is_left_is_a_disconnect(own_demo: Server, playwright: Playwright) -> None:
     """A browser may keep it for the way back: its streams end, and come back with it."""
     with chromium(playwright, keep_pages=True) as browser:
         page = browser.new_page()
-        page.goto(demo.url)
+        page.goto(own_demo.url)
         wait_for_count(page, "sse", "ping", 1)
-        page.goto(f"{demo.url}/nothing")
+        page.goto(f"{own_demo.url}/nothing")
         for stream in ("sse", "ticks"):
-            demo.wait_for_log(f"/{stream} .* disconnected after")
+            own_demo.wait_for_log(f"/{stream} .* disconnected after")
         page.evaluate("() => { history.back(); }")
         # A page that was loaded anew would not come to a second `onopen`.
         wait_for_count(page, "sse", "open", 2)
@@ -226,40 +244,38 @@ def test_reconnects_when_the_server_is_back(tmp_path: Path, page: Page) -> None:
         expect(page.locator("#sse .state-text")).to_have_text("open")
 
 
-@pytest.mark.parametrize(
-    ("path", "handler", "other"), [("sse", "ping", "message"), ("ticks", "message", "ping")]
-)
-def test_the_seeds_javascript_from_another_origin(
-    demo: Server, tmp_path: Path, page: Page, path: str, handler: str, other: str
-) -> None:
+def test_the_seeds_javascript_from_another_origin(demo: Server, tmp_path: Path, page: Page) -> None:
     """`new EventSource`, `addEventListener("ping")` and `onmessage` work across origins."""
-    (tmp_path / "seed.html").write_text(SEED.replace("URL_OF_STREAM", f"{demo.url}/{path}"))
     static = (sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1")
     with serving(*static, folder=tmp_path, cwd=tmp_path) as elsewhere:
         assert demo.url != elsewhere.url
-        page.goto(f"{elsewhere.url}/seed.html")
-        page.wait_for_function(f"heard.{handler}.length >= 2")
-        heard = page.evaluate("heard")
-    assert (heard["open"], heard["error"], heard[other]) == (1, 0, [])
-    for last_event_id, data in heard[handler]:
-        assert last_event_id == data
-        assert abs(int(data) - time.time()) < 10
+        for path, handler, other in (("sse", "ping", "message"), ("ticks", "message", "ping")):
+            seed = SEED.replace("URL_OF_STREAM", f"{demo.url}/{path}")
+            (tmp_path / f"{path}.html").write_text(seed)
+            page.goto(f"{elsewhere.url}/{path}.html")
+            page.wait_for_function(f"heard.{handler}.length >= 2")
+            heard = page.evaluate("heard")
+            assert (heard["open"], heard["error"], heard[other]) == (1, 0, [])
+            for last_event_id, data in heard[handler]:
+                assert last_event_id == data
+                assert abs(int(data) - time.time()) < 10
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_fits_and_is_legible(
-    demo: Server, browser: Browser, width: int, scheme: Literal["light", "dark"]
-) -> None:
+def test_fits_and_is_legible(demo: Server, browser: Browser) -> None:
     """No sideways scrolling at 360 px, and text that stands off its ground, light and dark."""
-    viewport = ViewportSize(width=width, height=800)
-    page = browser.new_page(viewport=viewport, color_scheme=scheme)
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    page = browser.new_page(viewport=ViewportSize(width=360, height=800))
     page.goto(demo.url)
     wait_for_count(page, "ticks", "message", 1)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    contrasts = page.evaluate(CONTRASTS)
-    assert len(contrasts) > 20
-    assert min(contrasts.values()) >= 4.5, contrasts
+    for width, scheme in itertools.product((360, 1280), schemes):
+        page.set_viewport_size(ViewportSize(width=width, height=800))
+        page.emulate_media(color_scheme=scheme)
+        shown = page.evaluate("[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]")
+        assert shown == [width, scheme == "dark"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        contrasts = page.evaluate(CONTRASTS)
+        assert len(contrasts) > 20
+        assert min(contrasts.values()) >= 4.5, contrasts
     page.close()
 
 
@@ -291,8 +307,9 @@ CONTRASTS = """
 """
 
 
-def test_everything_comes_from_the_server(demo: Server, page: Page) -> None:
+def test_everything_comes_from_the_server(demo: Server, browser: Browser) -> None:
     """The browser asks nobody else for anything, and gets all it asks for."""
+    page = browser.new_page()
     asked: list[tuple[str, int]] = []
     page.on("response", lambda response: asked.append((response.url, response.status)))
     failed: list[str] = []
@@ -302,3 +319,4 @@ def test_everything_comes_from_the_server(demo: Server, page: Page) -> None:
     assert len(asked) >= 5
     assert all(url.startswith(demo.url) and status == 200 for url, status in asked), asked
     assert not failed
+    page.close()

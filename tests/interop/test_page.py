@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_page import DRAWN, client, connections, opened, quiet, told, wait_until_same
+from live_page import DRAWN, client, connections, live, opened, quiet, told, wait_until_same
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
@@ -20,9 +21,22 @@ __all__ = ["quiet"]  # a fixture
 GO = Path(__file__).parents[2] / "web" / "docs" / "go.md"
 
 
+@pytest.fixture
+def demo(shared_demo: Server) -> Server:
+    """Use one server for all tests that do not stop it, nor count what is in its log."""
+    return shared_demo
+
+
+@pytest.fixture
+def own_demo(tmp_path: Path) -> Iterator[Server]:
+    """Serve the demonstration for a test that counts all that there is or was."""
+    with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as server:
+        yield server
+
+
 def test_the_tree_is_what_the_stream_says(demo: Server, page: Page, browser: Browser) -> None:
     """Every node is drawn under its parent, with its name, while clients come and go."""
-    opened(page, demo)
+    live(page, demo)
     with told(browser, demo) as watcher:
         wait_until_same(page, watcher)
         with client(demo), client(demo, "/ticks") as last:
@@ -31,6 +45,105 @@ def test_the_tree_is_what_the_stream_says(demo: Server, page: Page, browser: Bro
             wait_until_same(page, watcher)
         wait_until(lambda: name not in connections(page))
         wait_until_same(page, watcher)
+
+
+def test_this_page_is_marked(demo: Server, page: Page) -> None:
+    """The branch of the page's own stream of the tree says so, and no other does."""
+    live(page, demo)
+    mine = page.locator("li:has(> .row > .badge.you:visible)")
+    expect(mine).to_have_count(1)
+    expect(mine).to_contain_text("producer of /tree")
+
+
+def test_a_client_that_goes_is_seen_as_cancelled(own_demo: Server, page: Page) -> None:
+    """Its producer is struck through, and said to be cancelled, for a second; then it is gone."""
+    opened(page, own_demo)
+    with client(own_demo) as address:
+        row = page.locator(f'.row:has(.name[title="producer of /sse {address}"])')
+        expect(row).to_contain_text("waits for its next turn")
+        expect(row.locator(".badge.dead")).to_be_hidden()
+        page.evaluate(
+            """(title) => {
+              const row = document.querySelector(`[title="${title}"]`).closest("li");
+              const look = () => {
+                const now = performance.now();
+                if (row.classList.contains("cancelled") && !window.first) {
+                  const name = row.querySelector(".name"), badge = row.querySelector(".badge.dead");
+                  window.first = now;
+                  window.line = getComputedStyle(name).textDecorationLine;
+                  window.badge = badge.checkVisibility();
+                }
+                if (window.first && !row.isConnected) window.seen ??= now - window.first;
+              };
+              // At each change, however busy the machine is: a frame, or Playwright, may be late.
+              new MutationObserver(look).observe(document.querySelector("#tree"), {
+                attributes: true, childList: true, subtree: true,
+              });
+            }""",
+            f"producer of /sse {address}",
+        )
+    expect(row).to_have_count(0)
+    assert page.evaluate("[window.line, window.badge]") == ["line-through", True]
+    seen = page.evaluate("window.seen")
+    assert seen >= 950
+    figure(seen < 4000, f"seen as cancelled for {seen:.0f} ms")
+    assert f"connection {address}" not in connections(page)
+    said = re.compile(f"cancelled: .*producer of /sse {address}", re.IGNORECASE)
+    expect(page.locator("#words")).to_have_text(said)
+
+
+def test_deadlines_count_down(demo: Server, page: Page) -> None:
+    """A request's keep-alive is at most 15 s away, and comes nearer."""
+    live(page, demo)
+    with client(demo, "/subscribe?topic=t") as address:
+        branch = page.locator(f'li:has(> .row > .name[title="connection {address}"])')
+        left = branch.locator(".row:has(.name[title='request /subscribe']) .deadline")
+        expect(left).to_have_text(re.compile(r"^1[34] s left$"))
+        expect(left).to_have_text(re.compile(r"^1[012] s left$"))
+
+
+def test_the_lesson_is_the_source(demo: Server, page: Page) -> None:
+    """The page shows `ping` and its view as they are, and Go's handler as the documentation."""
+    live(page, demo)
+    assert page.text_content("#ping") == inspect.getsource(demonstration.ping)
+    assert page.text_content("#view") == inspect.getsource(demonstration.sse)
+    go = re.search(r"```go\n(func .*?\n}\n)", GO.read_text(), re.DOTALL)
+    assert go is not None
+    assert page.text_content("#go") == go[1]
+    loop = page.locator("#ping .line[data-loop]").all_text_contents()
+    source = inspect.getsource(demonstration.ping)
+    assert "".join(loop) == source[source.index("    while True:") :]
+
+
+def test_the_line_at_which_it_waits_is_lit(demo: Server, page: Page) -> None:
+    """With a stream of /sse, that is `await ticker.tick()`; the loop flashes when it runs."""
+    live(page, demo)
+    lit = page.locator("#ping .line.lit")
+    expect(lit).to_have_text("await ticker.tick()\n", use_inner_text=False)
+    expect(lit).to_have_attribute("aria-current", "true")
+    expect(page.locator("#where")).to_contain_text("“await ticker.tick()”")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#ping [data-loop]')]"
+        ".filter((line) => line.getAnimations().length).length > 3"
+    )
+    page.locator("#sse").get_by_role("button", name="Disconnect").click()
+    expect(lit).to_have_count(0)
+    expect(page.locator("#where")).to_contain_text("No stream of /sse is open")
+    page.locator("#sse").get_by_role("button", name="Connect", exact=True).click()
+    expect(lit).to_have_text("await ticker.tick()\n", use_inner_text=False)
+
+
+def test_the_graphs_are_the_figures(own_demo: Server, page: Page) -> None:
+    """Values are said in words, and drawn under an axis that holds them."""
+    opened(page, own_demo)
+    streams = page.locator("[data-graph='streams']")
+    expect(streams.locator(".value")).to_have_text("3")
+    expect(streams.locator(".top")).to_have_text("5")
+    events = page.locator("[data-graph='events']")
+    expect(events.locator(".value")).to_have_text(re.compile(r"^[1-9]\d*(\.\d)?$"))
+    line = page.locator("[data-graph='late'] .line")
+    expect(line).to_have_attribute("d", re.compile(r"^M[\d.]+ [\d.]+L"))
+    expect(page.locator("#tasks")).to_have_text(re.compile(r"^\d+ tasks$"))
 
 
 def test_a_task_that_moves_to_another_nursery(demo: Server, page: Page) -> None:
@@ -68,71 +181,26 @@ def test_a_task_that_moves_to_another_nursery(demo: Server, page: Page) -> None:
     expect(page.locator("[data-node='7'] > .row")).to_contain_text("cancelled")
 
 
-def test_this_page_is_marked(demo: Server, page: Page) -> None:
-    """The branch of the page's own stream of the tree says so, and no other does."""
-    opened(page, demo)
-    mine = page.locator("li:has(> .row > .badge.you:visible)")
-    expect(mine).to_have_count(1)
-    expect(mine).to_contain_text("producer of /tree")
-
-
-def test_a_client_that_goes_is_seen_as_cancelled(demo: Server, page: Page) -> None:
-    """Its producer is struck through, and said to be cancelled, for a second; then it is gone."""
-    opened(page, demo)
-    with client(demo) as address:
-        row = page.locator(f'.row:has(.name[title="producer of /sse {address}"])')
-        expect(row).to_contain_text("waits for its next turn")
-        expect(row.locator(".badge.dead")).to_be_hidden()
-        page.evaluate(
-            """(title) => {
-              const row = document.querySelector(`[title="${title}"]`).closest("li");
-              const look = () => {
-                const now = performance.now();
-                if (row.classList.contains("cancelled") && !window.first) {
-                  const name = row.querySelector(".name"), badge = row.querySelector(".badge.dead");
-                  window.first = now;
-                  window.line = getComputedStyle(name).textDecorationLine;
-                  window.badge = badge.checkVisibility();
-                }
-                if (window.first && !row.isConnected) window.seen ??= now - window.first;
-              };
-              // At each change, however busy the machine is: a frame, or Playwright, may be late.
-              new MutationObserver(look).observe(document.querySelector("#tree"), {
-                attributes: true, childList: true, subtree: true,
-              });
-            }""",
-            f"producer of /sse {address}",
-        )
-    expect(row).to_have_count(0)
-    assert page.evaluate("[window.line, window.badge]") == ["line-through", True]
-    seen = page.evaluate("window.seen")
-    assert seen >= 950
-    figure(seen < 4000, f"seen as cancelled for {seen:.0f} ms")
-    assert f"connection {address}" not in connections(page)
-    said = re.compile(f"cancelled: .*producer of /sse {address}", re.IGNORECASE)
-    expect(page.locator("#words")).to_have_text(said)
-
-
-def test_the_live_region_is_polite_and_can_be_switched_off(demo: Server, page: Page) -> None:
+def test_the_live_region_is_polite_and_can_be_switched_off(own_demo: Server, page: Page) -> None:
     """By its switch, and from the keyboard."""
-    opened(page, demo)
+    opened(page, own_demo)
     words, switch = page.locator("#words"), page.get_by_role("switch", name="tell screen readers")
     expect(words).to_have_attribute("aria-live", "polite")
     switch.focus()
     page.keyboard.press("Space")
     expect(words).to_have_attribute("aria-live", "off")
-    with client(demo) as address:
+    with client(own_demo) as address:
         expect(page.locator(f'[title="producer of /sse {address}"]')).to_be_visible()
     said = re.compile(f"cancelled: producer of /sse {address}", re.IGNORECASE)
     expect(words).to_have_text(said)  # it is still written
 
 
-# Gives what is said of tasks that were opened together, for each list of their names; with
-# `forgotten`, after it was told that they were another process's.
+# Gives what is said of tasks that were opened together, for each list of their names; where it is
+# to be forgotten, after it was told that they were another process's.
 SAID = """
-async ([cases, forgotten]) => {
+async (cases) => {
   const { Words } = await import("/static/words.js");
-  const all = cases.map((names) => {
+  const all = cases.map(([names, forgotten]) => {
     const said = document.createElement("p");
     const words = new Words(said, document.createElement("input"));
     const fresh = names.map((name, id) => ({ id, kind: "task", name }));
@@ -156,16 +224,18 @@ SENTENCES = {
 
 
 def test_the_words(demo: Server, page: Page) -> None:
-    """One is named; of many, how many and one of them; what works for no client is left out."""
-    page.goto(demo.url)
-    said = page.evaluate(SAID, [list(SENTENCES), False])
+    """One is named; of many, how many and one of them; what works for no client is left out.
+
+    Of another process nothing is said: what was about to be told is forgotten with it.
+    """
+    blank = "<!doctype html><title>Words</title>"
+    page.route("**/blank", lambda route: route.fulfill(content_type="text/html", body=blank))
+    page.goto(f"{demo.url}/blank")
+    *said, forgotten = page.evaluate(
+        SAID, [*([names, False] for names in SENTENCES), [["connection a"], True]]
+    )
     assert dict(zip(SENTENCES, said, strict=True)) == SENTENCES
-
-
-def test_of_another_process_nothing_is_said(demo: Server, page: Page) -> None:
-    """What was about to be told is forgotten with it."""
-    page.goto(demo.url)
-    assert page.evaluate(SAID, [[["connection a"]], True]) == [""]
+    assert forgotten == ""
 
 
 def test_tasks_that_are_no_clients_are_folded(demo: Server, page: Page) -> None:
@@ -186,58 +256,6 @@ def test_tasks_that_are_no_clients_are_folded(demo: Server, page: Page) -> None:
     hidden = page.locator("li.task[data-role='quiet']").count()
     assert hidden > 3
     expect(fold).to_contain_text(f"{hidden} more tasks")
-
-
-def test_deadlines_count_down(demo: Server, page: Page) -> None:
-    """A request's keep-alive is at most 15 s away, and comes nearer."""
-    opened(page, demo)
-    with client(demo, "/subscribe?topic=t") as address:
-        branch = page.locator(f'li:has(> .row > .name[title="connection {address}"])')
-        left = branch.locator(".row:has(.name[title='request /subscribe']) .deadline")
-        expect(left).to_have_text(re.compile(r"^1[34] s left$"))
-        expect(left).to_have_text(re.compile(r"^1[012] s left$"))
-
-
-def test_the_lesson_is_the_source(demo: Server, page: Page) -> None:
-    """The page shows `ping` and its view as they are, and Go's handler as the documentation."""
-    page.goto(demo.url)
-    assert page.text_content("#ping") == inspect.getsource(demonstration.ping)
-    assert page.text_content("#view") == inspect.getsource(demonstration.sse)
-    go = re.search(r"```go\n(func .*?\n}\n)", GO.read_text(), re.DOTALL)
-    assert go is not None
-    assert page.text_content("#go") == go[1]
-    loop = page.locator("#ping .line[data-loop]").all_text_contents()
-    source = inspect.getsource(demonstration.ping)
-    assert "".join(loop) == source[source.index("    while True:") :]
-
-
-def test_the_line_at_which_it_waits_is_lit(demo: Server, page: Page) -> None:
-    """With a stream of /sse, that is `await ticker.tick()`; the loop flashes when it runs."""
-    opened(page, demo)
-    lit = page.locator("#ping .line.lit")
-    expect(lit).to_have_text("await ticker.tick()\n", use_inner_text=False)
-    expect(lit).to_have_attribute("aria-current", "true")
-    expect(page.locator("#where")).to_contain_text("“await ticker.tick()”")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('#ping [data-loop]')]"
-        ".filter((line) => line.getAnimations().length).length > 3"
-    )
-    page.locator("#sse").get_by_role("button", name="Disconnect").click()
-    expect(lit).to_have_count(0)
-    expect(page.locator("#where")).to_contain_text("No stream of /sse is open")
-
-
-def test_the_graphs_are_the_figures(demo: Server, page: Page) -> None:
-    """Values are said in words, and drawn under an axis that holds them."""
-    opened(page, demo)
-    streams = page.locator("[data-graph='streams']")
-    expect(streams.locator(".value")).to_have_text("3")
-    expect(streams.locator(".top")).to_have_text("5")
-    events = page.locator("[data-graph='events']")
-    expect(events.locator(".value")).to_have_text(re.compile(r"^[1-9]\d*(\.\d)?$"))
-    line = page.locator("[data-graph='late'] .line")
-    expect(line).to_have_attribute("d", re.compile(r"^M[\d.]+ [\d.]+L"))
-    expect(page.locator("#tasks")).to_have_text(re.compile(r"^\d+ tasks$"))
 
 
 def test_goes_on_when_the_server_is_back(tmp_path: Path, page: Page, browser: Browser) -> None:
@@ -270,23 +288,23 @@ def test_a_stream_that_gets_no_answer_is_explained(demo: Server, page: Page) -> 
     expect(page.locator("#live .state-text")).to_have_text(re.compile("six connections"))
 
 
-def test_it_can_be_paused(demo: Server, page: Page) -> None:
+def test_it_can_be_paused(own_demo: Server, page: Page) -> None:
     """The picture stays, the stream is closed, and both go on."""
-    opened(page, demo)
+    opened(page, own_demo)
     page.get_by_role("button", name="Pause").click()
-    demo.wait_for_log("/tree .* disconnected after")
+    own_demo.wait_for_log("/tree .* disconnected after")
     expect(page.locator("#live .state-text")).to_have_text("paused")
     assert connections(page)
     page.get_by_role("button", name="Go on").click()
     expect(page.locator("#live .state-text")).to_have_text("live")
 
 
-def test_a_hidden_tab_holds_no_stream_of_the_tree(demo: Server, page: Page) -> None:
+def test_a_hidden_tab_holds_no_stream_of_the_tree(own_demo: Server, page: Page) -> None:
     """It is closed when the tab is hidden, and opened when it is seen again."""
-    opened(page, demo)
+    opened(page, own_demo)
     see(page, False)
-    demo.wait_for_log("/tree .* disconnected after")
-    assert "/sse" not in demo.log
+    own_demo.wait_for_log("/tree .* disconnected after")
+    assert "/sse" not in own_demo.log
     see(page, True)
     expect(page.locator("#live .state-text")).to_have_text("live")
 
@@ -304,18 +322,21 @@ def see(page: Page, seen: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("width", [360, 1280, 1920])
-def test_nothing_is_wider_than_the_window(demo: Server, browser: Browser, width: int) -> None:
+def test_nothing_is_wider_than_the_window(demo: Server, browser: Browser) -> None:
     """Also with all tasks shown, and one of them cancelled."""
-    page = browser.new_page(viewport=ViewportSize(width=width, height=800))
+    page = browser.new_page(viewport=ViewportSize(width=360, height=800))
     opened(page, demo)
     page.locator("#fold").click()
-    with client(demo) as address:
-        expect(page.locator(f'[title="producer of /sse {address}"]')).to_be_visible()
-    expect(page.locator("li.gone.cancelled").first).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    box = page.locator(".scroll")
-    assert box.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    for width in (360, 1280, 1920):
+        page.set_viewport_size(ViewportSize(width=width, height=800))
+        with client(demo) as address:
+            producer = page.locator(f'[title="producer of /sse {address}"]')
+            expect(producer).to_be_visible()
+        expect(page.locator("li.gone.cancelled", has=producer)).to_be_visible()
+        assert page.evaluate("innerWidth") == width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator(".scroll")
+        assert box.evaluate("(box) => box.scrollWidth <= box.clientWidth")
     page.close()
 
 

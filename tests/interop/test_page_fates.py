@@ -48,10 +48,11 @@ trio.run(main)
 """
 
 
-@pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[Server]:
-    """Serve the demonstration with time-outs that one can wait for."""
-    with serving(sys.executable, "-c", IMPATIENT, folder=tmp_path) as server:
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve the demonstration, for several tests, with time-outs that one can wait for."""
+    folder = tmp_path_factory.mktemp("impatient")
+    with serving(sys.executable, "-c", IMPATIENT, folder=folder) as server:
         yield server
 
 
@@ -66,9 +67,27 @@ def restarting(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture
+def demo(shared_demo: Server) -> Server:
+    """Use one server for all tests that do not stop it, nor count what is in its log."""
+    return shared_demo
+
+
 def outcome(page: Page, fate: str) -> Locator:
     """Return the newest row of a fate."""
-    return page.locator(f"#outcomes li[data-fate='{fate}']").first
+    return rows(page, fate).first
+
+
+def rows(page: Page, fate: str) -> Locator:
+    """Return all rows of a fate; some may be of another test's clients."""
+    return page.locator(f"#outcomes li[data-fate='{fate}']")
+
+
+def click(page: Page, fate: str) -> None:
+    """Hurt a client, and wait for its row."""
+    before = rows(page, fate).count()
+    button(page, fate).click()
+    expect(rows(page, fate)).to_have_count(before + 1)
 
 
 def button(page: Page, fate: str) -> Locator:
@@ -89,13 +108,20 @@ def tasks(page: Page) -> list[str] | None:
     return names
 
 
+def tasks_alone(page: Page) -> list[str] | None:
+    """Return the names of all tasks when the page's three streams are all that is open."""
+    names = tasks(page) or []
+    producers = [name.split()[2] for name in names if name.startswith("producer of ")]
+    return names if sorted(producers) == ["/sse", "/ticks", "/tree"] else None
+
+
 def test_each_fate_by_its_button(impatient: Server, page: Page, browser: Browser) -> None:
     """The page says how each ended and that the promise was kept; the tree is what it was."""
     opened(page, impatient)
     expect(page.locator("button.fate")).to_have_count(len(FATES))
-    before = wait_until(lambda: tasks(page))
+    before = wait_until(lambda: tasks_alone(page))
     for fate in FATES:
-        button(page, fate).click()
+        click(page, fate)
         expect(outcome(page, fate)).to_be_visible()
     # What is promised may come late on a machine that is busy; then the page says so.
     for fate, reason in FATES.items():
@@ -124,7 +150,7 @@ def milliseconds(took: str) -> float:
 def test_while_it_runs_it_counts(impatient: Server, page: Page) -> None:
     """A row says what was promised at once, and for how long it has been hurt."""
     opened(page, impatient)
-    button(page, "stops-reading").click()
+    click(page, "stops-reading")
     row = outcome(page, "stops-reading")
     expect(row.locator(".verdict")).to_have_text("running")
     expect(row.locator(".promise")).to_have_text(re.compile(r"^Promised: slow within 2.5 s: .*\.$"))
@@ -135,7 +161,7 @@ def test_while_it_runs_it_counts(impatient: Server, page: Page) -> None:
 def test_a_page_that_comes_later_sees_the_rows(impatient: Server, page: Page) -> None:
     """They are the server's, and not the page's own."""
     opened(page, impatient)
-    button(page, "closes").click()
+    click(page, "closes")
     expect(outcome(page, "closes").locator(".verdict")).to_have_text(re.compile("kept"))
     said = page.inner_text("#outcomes")
     page.reload()
@@ -146,7 +172,7 @@ def test_a_page_that_comes_later_sees_the_rows(impatient: Server, page: Page) ->
 def test_a_thousand_clients(impatient: Server, page: Page, browser: Browser) -> None:
     """They come and go by the switch; most are counted and not drawn; the tree is what it was."""
     opened(page, impatient)
-    before = wait_until(lambda: tasks(page))
+    before = wait_until(lambda: tasks_alone(page))
     switch = page.get_by_role("switch", name="a thousand clients")
     switch.click()
     expect(page.locator("#there")).to_have_text("1,000 of 1,000 here", timeout=60_000)
@@ -232,13 +258,13 @@ def test_a_verdict_is_told_to_those_who_hear_the_page(
 ) -> None:
     """Chromium's accessibility tree has it in a polite live region; old verdicts are no news."""
     opened(page, impatient)
-    button(page, "closes").click()
+    click(page, "closes")
     expect(outcome(page, "closes")).to_have_attribute("data-kept", "kept")
     expect(page.locator("#verdict")).to_have_text(
         re.compile(r"^A client that closes: disconnected after [\d.]+ ms; promise kept\.$")
     )
     assert ("polite", page.inner_text("#verdict")) in said_by_the_tree(page)
-    button(page, "raises").click()
+    click(page, "raises")
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^A producer that raises: failed"))
     with browser.new_context() as context:
         later = opened(context.new_page(), impatient)
@@ -285,7 +311,7 @@ def test_a_button_that_gets_no_answer_gives_up(demo: Server, page: Page) -> None
         button(page, "closes").click()
     assert failed.value.url.endswith("/fates/closes")
     expect(page.get_by_role("alert")).to_have_text(re.compile("^Given up: .* six connections"))
-    assert "kept" not in page.inner_text("#outcomes")
+    expect(rows(page, "closes")).to_have_count(0)
 
 
 def test_a_server_that_is_back_is_not_said_to_be_away(demo: Server, page: Page) -> None:
