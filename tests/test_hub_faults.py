@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,19 +14,24 @@ import trio
 from quart import request
 from quart_trio import QuartTrio
 
-from hub_fakes import Server
+from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, prompt_hub, publish, what_comes
 from penstock import (
     EVERY_TOPIC,
     CloseReason,
     EventStream,
+    HistoryError,
     Hub,
     InvalidPublication,
+    InvalidSubscription,
+    Publication,
+    Selection,
     ServerSentEvent,
     open_hub,
 )
 from penstock.hub import hub as hub_module
 from penstock.quart import EventSourceResponse, add_hub
+from penstock.stores import MemoryHistory
 from penstock.testing import FakeClient, open_app
 
 EVENT = ServerSentEvent("x")
@@ -60,6 +67,103 @@ async def test_a_member_that_fails_ends_alone(
     assert record.getMessage() == "Delivery to a subscriber failed, its subscription ended"
 
 
+async def nothing(events: Any) -> None:
+    """Produce nothing."""
+
+
+async def test_who_cannot_be_admitted_ends_alone(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that waits for the head and fails there has failed; the hub goes on."""
+
+    class Failing:
+        failed: Exception | None = None
+
+        def admit(self) -> None:
+            raise ZeroDivisionError("oops")
+
+        def fail(self, error: Exception) -> None:
+            self.failed = error
+            hub.dispatcher.forget(1, member)
+
+    member: Any = Failing()
+    async with prompt_hub() as hub, hub.subscribe(["a"]) as other:
+        hub.dispatcher.expect(1, member)
+        await publish(hub, "1", "2")
+        assert await what_comes(other) == ["1", "2"]
+    assert isinstance(member.failed, ZeroDivisionError)
+
+
+async def test_what_was_kept_though_it_failed_has_a_position(autojump_clock: Clock) -> None:
+    """Who joins behind it misses nothing of what comes next: positions are the history's."""
+
+    class Unsure(SlowHistory):
+        async def append(self, publications: Sequence[Publication]) -> None:
+            await super().append(publications)
+            if publications[0].event.data == "unsure":
+                raise HistoryError("it is not known whether it was kept")
+
+    async with prompt_hub(Unsure(0.1)) as hub:
+        await publish(hub, "1")
+        with pytest.raises(HistoryError):
+            await publish(hub, "unsure")
+        async with hub.subscribe(["a"]) as subscription:
+            await publish(hub, "2", "3")
+            await trio.sleep(1)
+            assert await what_comes(subscription) == ["2", "3"]
+
+
+async def test_one_outage_of_the_history_is_one_gap(autojump_clock: Clock) -> None:
+    """However often it is asked meanwhile: up to the head, and then up to the mark."""
+    history = SlowHistory(None, reads=1)
+    async with prompt_hub(history) as hub:
+        ids = [await hub.publish(ServerSentEvent(data), ["a"]) for data in "123"]
+        history.failing = "read"
+        async with (
+            hub.subscribe(["a"], last_event_id=ids[0]) as subscription,
+            trio.open_nursery() as nursery,
+        ):
+            events: list[ServerSentEvent] = []
+
+            async def listen() -> None:
+                async for event in subscription:
+                    events.append(event)
+
+            nursery.start_soon(listen)
+            for data in "4567":
+                await trio.sleep(0.6)
+                await publish(hub, data)
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+        assert [event.event for event in events].count("gap") == 1
+        assert events[-1].data == "7"
+
+
+@pytest.mark.parametrize("topics", [["*"], [], "a", [""]])
+def test_a_selection_of_no_topics(topics: Any) -> None:
+    """It is refused where it is made, and not where it joins."""
+    with pytest.raises(InvalidSubscription):
+        Selection(topics)
+    assert Selection({"a"}) == Selection(["a"])
+
+
+def test_a_history_in_memory_ages_from_run_to_run() -> None:
+    """The clock of each Trio run begins somewhere else, and what is kept is as old as it is."""
+    history = MemoryHistory(age=0.5)
+
+    async def run(*data: str) -> list[str | None]:
+        async with open_hub(history=history) as hub:
+            await publish(hub, *data)
+            async with hub.subscribe(["a"], last_event_id="earliest") as subscription:
+                await trio.sleep(0.01)
+                return await what_comes(subscription)
+
+    young = list("abcdefgh")
+    assert [trio.run(run, data) for data in young] == [young[: n + 1] for n in range(len(young))]
+    time.sleep(0.6)
+    assert trio.run(run, "i") == ["i"]
+
+
 async def test_another_trio_run_is_refused(autojump_clock: Clock) -> None:
     """A thread that runs its own loop is told how to publish, and the hub is unharmed."""
     refused: list[BaseException] = []
@@ -68,18 +172,28 @@ async def test_another_trio_run_is_refused(autojump_clock: Clock) -> None:
         calls: list[Any] = [
             partial(hub.publish, EVENT, ["a"]),
             partial(hub.publish_batch, [(EVENT, ["a"])]),
+            hub.wait_closed,
         ]
         for call in calls:
             try:
                 trio.run(call)
             except RuntimeError as error:
                 refused.append(error)
+        synchronous: list[Any] = [
+            hub.close,
+            partial(hub.add_producer, "p", nothing),
+            partial(subscription.end, CloseReason.FINISHED),
+        ]
+        for call in synchronous:
+            with pytest.raises(RuntimeError) as raised:
+                call()
+            refused.append(raised.value)
 
     async with prompt_hub() as hub, hub.subscribe(["a"]) as subscription:
         thread = threading.Thread(target=in_a_thread, args=(hub,))
         thread.start()
         thread.join()
-        assert len(refused) == 2
+        assert len(refused) == 6
         assert all("trio.from_thread.run(" in str(error) for error in refused)
         token = trio.lowlevel.current_trio_token()
 

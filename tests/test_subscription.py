@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from hub_fakes import SlowHistory
+from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, following, prompt_hub, what_comes
-from penstock import Hub, ServerSentEvent
+from penstock import EventStream, Hub, ServerSentEvent
 from penstock.stores.memory import MemoryHistory
 from subscription_steps import gap, numbers, position_id, strings
 
@@ -146,6 +146,29 @@ async def test_an_id_of_another_topic_is_unknown(autojump_clock: Clock) -> None:
             async with hub.subscribe(["a"], last_event_id=probe) as subscription:
                 assert await following(subscription) == gap(probe, position_id(hub, 6))
                 assert await what_comes(subscription) == []
+
+
+@pytest.mark.parametrize("others", [0, 5])
+async def test_who_begins_with_nothing_has_a_position(autojump_clock: Clock, others: int) -> None:
+    """`earliest` is no id to come back with: it would hide that something was lost meanwhile."""
+    async with prompt_hub(MemoryHistory(count=3)) as hub:
+        await numbers(hub, range(100, 100 + others), ("b",))
+        await trio.sleep(1)
+        begins = position_id(hub, others)
+        server = Server()
+        stream = EventStream(hub.subscription(["a"], last_event_id="earliest"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.run, server)
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        assert server.wire.decode() == f":\nid: {begins}\n\n"
+        located = hub.subscription(["a"], last_event_id="earliest")
+        assert await located.locate() == begins
+        await numbers(hub, range(10))
+        await trio.sleep(1)
+        async with hub.subscribe(["a"], last_event_id=begins) as subscription:
+            assert await following(subscription) == gap(begins)
+            assert await what_comes(subscription) == ["7", "8", "9"]
 
 
 async def test_an_id_is_remembered_longer_than_its_event(autojump_clock: Clock) -> None:

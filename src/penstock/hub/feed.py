@@ -37,7 +37,7 @@ class SubscriptionFeed:
 
     __slots__ = (
         *("_conclude", "_deadline", "_interrupted", "_keep_alive", "_max_lifetime"),
-        *("_subscription", "_through", "expired", "farewell", "greeting", "written"),
+        *("_subscription", "_through", "_told", "expired", "farewell", "greeting", "written"),
     )
 
     state: Final = None
@@ -50,6 +50,7 @@ class SubscriptionFeed:
         self._max_lifetime = max_lifetime
         self._deadline = math.inf
         self._through: WriteThrough | None = None
+        self._told = False  # whether the client has the id of the position at which it began
         self._interrupted = 0  # how often, in a row, a keep-alive has interrupted the history
         self._conclude: Conclude
         self.expired: bool = False
@@ -72,6 +73,7 @@ class SubscriptionFeed:
         self._subscription.conclude = self._conclude
         self._subscription.begin()
         self.greeting = self._subscription.preamble
+        self._told = self._subscription.cursor.position_id is not None
 
     async def __aexit__(
         self,
@@ -109,6 +111,11 @@ class SubscriptionFeed:
             ready = False
             with trio.CancelScope(deadline=min(silent_since + patience, self._deadline)) as reading:
                 ready = await cursor.ready()
+            if not self._told and (position_id := cursor.position_id) is not None:
+                self._told = True  # known only now
+                chunk = ServerSentEvent(id=position_id).encode()
+                tally.bytes = len(chunk)
+                return chunk
             if ready:
                 self._interrupted = 0
                 if waited:
