@@ -312,6 +312,8 @@ class Subscriber:
         told = json.loads(gap.data or "")["last_event_id"]
         if gap.id is not None and self.begins_anew(told):
             self.last = self.began = self.position_of(gap.id)
+            if self.position_of(told) in self.history.discarded:  # or it says what was lost since
+                self.told = self.history.known_losses.get(self.subscription.selection, 0)
             return
         if self.requested == "earliest" and self.heard == 1 and told != "earliest":
             # Nothing was kept of what it asked for, so it began behind all that there was.

@@ -50,12 +50,7 @@ class Selection:
     __slots__ = ("topics",)
 
     def __init__(self, topics: Iterable[str] | None) -> None:
-        self.topics: frozenset[str] | None = None
-        if topics is not None:
-            try:
-                self.topics = frozenset(check_topics(topics))
-            except InvalidPublication as error:
-                raise InvalidSubscription(str(error)) from None
+        self.topics: frozenset[str] | None = None if topics is None else _checked(topics)
 
     def __repr__(self) -> str:
         return "EVERY_TOPIC" if self.topics is None else f"Selection({sorted(self.topics)})"
@@ -88,7 +83,14 @@ def select(topics: Iterable[str] | Selection) -> Selection:
     """
     if isinstance(topics, Selection):
         return topics
-    return Selection(topics)
+    return Selection(_checked(topics))  # None, which may come from a request, is not every topic
+
+
+def _checked(topics: Iterable[str]) -> frozenset[str]:
+    try:
+        return frozenset(check_topics(topics))
+    except InvalidPublication as error:
+        raise InvalidSubscription(str(error)) from None
 
 
 def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
