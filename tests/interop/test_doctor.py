@@ -435,22 +435,6 @@ def test_the_page_tells_of_all_options_and_checks() -> None:
     assert checks <= set(re.findall(r"(?m)^\| ([a-z ]+) \|", page))
 
 
-@pytest.mark.parametrize(
-    "env",
-    [
-        {"SSL_CERT_FILE": "/nowhere"},
-        {"SSL_CERT_FILE": "/etc/passwd"},
-        {"ALL_PROXY": "socks5://127.0.0.1:1"},
-        {"ALL_PROXY": "gopher://127.0.0.1:1"},
-    ],
-)
-def test_an_environment_that_is_wrong(env: dict[str, str]) -> None:
-    """It is one line, and status 2."""
-    ran = doctor("http://127.0.0.1:1/", **env)
-    assert (ran.status, ran.out) == (2, "")
-    assert re.fullmatch(r"penstock: the environment is not as it should be: .*\n", ran.err)
-
-
 @contextmanager
 def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Run it for the length of the block."""
