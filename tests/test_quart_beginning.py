@@ -171,7 +171,7 @@ async def test_a_status_without_a_body_that_is_set_later(
 async def test_last_event_id_in_the_query(
     query: str, header: str | None, expected: str | None
 ) -> None:
-    """Clients that cannot set headers put it there; of several the last counts, before all the header."""
+    """Clients that cannot set headers put it there; a header comes first, then the last."""
     app = QuartTrio("beginning_test")
 
     @app.get("/")

@@ -289,10 +289,8 @@ async def test_the_end_of_a_cancelled_stream(autojump_clock: trio.testing.MockCl
 async def test_seconds_may_be_any_number(autojump_clock: trio.testing.MockClock) -> None:
     """A Decimal, as what reads a configuration may give, is as good as a float."""
     seconds: list[Any] = [Decimal(4), Decimal("1.5")]
-    stream, client = (
-        EventStream(tidies_up_for(0), max_lifetime=seconds[0], keep_alive=seconds[1]),
-        Client(),
-    )
+    stream = EventStream(tidies_up_for(0), max_lifetime=seconds[0], keep_alive=seconds[1])
+    client = Client()
     start = trio.current_time()
     assert await stream.run(client) is CloseReason.EXPIRED
     assert trio.current_time() == start + 4
