@@ -59,6 +59,7 @@ def test_two(process):
 
 
 def run(folder: Path, *options: str, **modules: str) -> subprocess.CompletedProcess[str]:
+    (folder / "pytest.ini").touch()  # so that no project above it counts
     (folder / "conftest.py").write_text(PLUGIN.read_text())
     for name, tests in modules.items():
         (folder / f"test_{name}.py").write_text(tests)

@@ -160,6 +160,8 @@ async def test_a_status_without_a_body_that_is_set_later(
         ("?Last-Event-ID=7", None, "7"),
         ("?a=b&lastEventId=%C3%A9+x", None, "é x"),
         ("?lastEventId=", None, None),
+        ("?lastEventId=7&last_event_id=8", None, "8"),
+        ("?lastEventId=7&lastEventId=8&lastEventId=", None, "8"),
         ("?lastEventId=7", "8", "8"),
         ("?lastEventId=7", "", "7"),
         ("?x=%ff", None, None),
@@ -169,7 +171,7 @@ async def test_a_status_without_a_body_that_is_set_later(
 async def test_last_event_id_in_the_query(
     query: str, header: str | None, expected: str | None
 ) -> None:
-    """Clients that cannot set headers put it there; the header counts if there is one."""
+    """Clients that cannot set headers put it there; a header comes first, then the last."""
     app = QuartTrio("beginning_test")
 
     @app.get("/")

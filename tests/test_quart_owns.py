@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -149,6 +150,46 @@ async def test_one_that_does_not_close_is_cancelled(offers: bool, autojump_clock
         client.disconnect()
     assert trio.current_time() == left + 2
     assert (app.upstreams[0].called, app.closed) == (1, [0])
+
+
+async def test_it_has_time_to_close_when_the_response_has_none_left(
+    offers: bool, autojump_clock: Clock
+) -> None:
+    """A response's own time-out ends the stream; the two seconds for closing begin then."""
+    app = App()
+
+    @app.get("/timed")
+    async def timed() -> EventSourceResponse:
+        response = EventSourceResponse(app.produce, owns=app.open())
+        app.upstreams[0].takes = 1.5
+        response.timeout = 1
+        return response
+
+    began = trio.current_time()
+    await Client(app, "/timed", offers=offers).run()
+    assert (app.closed, app.upstreams[0].closed_at) == ([1], began + 2.5)
+
+
+async def test_it_is_closed_when_the_client_leaves_a_plain_view(offers: bool) -> None:
+    """Such a view goes on in its thread; what it takes over then is closed as any other."""
+    app = App()
+    opening, left = trio.Event(), threading.Event()
+
+    @app.get("/plain")
+    def plain() -> EventSourceResponse:
+        trio.from_thread.run_sync(opening.set)
+        assert left.wait(60)
+        return EventSourceResponse(app.produce, owns=app.open())
+
+    client = Client(app, "/plain", offers=offers)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            await opening.wait()
+            client.disconnect()
+            await trio.testing.wait_all_tasks_blocked()
+            left.set()
+    assert (app.closed, app.started) == ([1], 0)
 
 
 @pytest.mark.parametrize("path", ["/dropped", "/raises"])

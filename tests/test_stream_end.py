@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -283,6 +284,17 @@ async def test_the_end_of_a_cancelled_stream(autojump_clock: trio.testing.MockCl
             nursery.start_soon(stream.wait_closed)
             await stream.run(Client())
     assert stream.close_reason is CloseReason.DISCONNECTED
+
+
+async def test_seconds_may_be_any_number(autojump_clock: trio.testing.MockClock) -> None:
+    """A Decimal, as what reads a configuration may give, is as good as a float."""
+    seconds: list[Any] = [Decimal(4), Decimal("1.5")]
+    stream = EventStream(tidies_up_for(0), max_lifetime=seconds[0], keep_alive=seconds[1])
+    client = Client()
+    start = trio.current_time()
+    assert await stream.run(client) is CloseReason.EXPIRED
+    assert trio.current_time() == start + 4
+    assert client.chunks == [(start + at, COMMENT) for at in (0, 1.5, 3)]
 
 
 @pytest.mark.parametrize("max_lifetime", [0, -1, -0.0, -math.inf])

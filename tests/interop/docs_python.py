@@ -42,6 +42,7 @@ def run_python(block: Block, folder: Path) -> None:
         source = f"from {ANY} import app\n{source}"
     path.write_text(source)
     if re.search(r"(?m)^(async )?def test_", source):
+        (folder / "pytest.ini").touch()  # so that no project above it counts
         # The fork that it runs in has imported Penstock, which is no fault of the block.
         warnings = ("-W", "error", "-W", "ignore:Module already imported")
         test = ("-m", "pytest", "-q", *warnings, "-p", "no:cacheprovider", path.name)

@@ -288,6 +288,28 @@ def test_defaults() -> None:
     assert config.graceful_timeout == settings.drain_window == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/nowhere"),
+        ("SSL_CERT_FILE", "/etc/passwd"),
+        ("HTTP_PROXY", "ftp://a"),
+        ("HTTP_PROXY", "socks9://a"),
+        ("HTTP_PROXY", "socks5://127.0.0.1:1"),
+        ("HTTP_PROXY", "http://[::1"),
+    ],
+)
+def test_an_environment_that_is_wrong(name: str, value: str) -> None:
+    """What asks a server says so before it asks."""
+    env = {**os.environ, name: value}
+    for command, status in ((("listen",), 1), (("publish", "--topic=a"), 1), (("doctor",), 2)):
+        ran = _read(forked.run(PENSTOCK, *command, "http://127.0.0.1:1/", env=env))
+        assert (ran.returncode, ran.stdout) == (status, "")
+        said = "penstock: the environment names a proxy or certificates that cannot be used: "
+        assert ran.stderr.startswith(said)
+        assert ran.stderr.count("\n") == 1
+
+
 def test_ctrl_c_before_trio_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """While modules are imported, Ctrl-C ends the process as it ends any other."""
 

@@ -310,6 +310,21 @@ async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
     assert "\x1b" not in said.out
 
 
+async def test_the_command_itself() -> None:
+    """As its users start it, it tells a good server from a bad one, as where it is a fork."""
+    bad = BAD["sends a page"]
+    answers: Any = ([GOOD, chunk(event(1)), 30.0], [GOOD, 30.0], *bad.answers)
+    async with scripted(*answers) as server:
+        command = [*DOCTOR, server.url, "--for", "1"]
+        really = partial(trio.run_process, capture_stdout=True, capture_stderr=True, check=False)
+        good, said = said_by(await really(command)), said_by(await really(command))
+    assert (good.status, good.err) == (0, "")
+    assert (good.checks["answer"], good.checks["held"]) == ("ok", "ok")
+    assert (said.status, said.err) == (bad.status, "")
+    assert said.checks[bad.check] == bad.mark
+    assert bad.said in said.line(bad.check)
+
+
 async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
     """What is compressed in a way not known here is looked at uncompressed, if it may be."""
     packed = headed(GOOD, b"Content-Encoding: br")
@@ -433,22 +448,6 @@ def test_the_page_tells_of_all_options_and_checks() -> None:
     assert set(re.findall(r"--[a-z]+", rows)) == options - {"--help"}
     checks = {bad.check for bad in BAD.values()} | {"cors", "protocol", "first byte"}
     assert checks <= set(re.findall(r"(?m)^\| ([a-z ]+) \|", page))
-
-
-@pytest.mark.parametrize(
-    "env",
-    [
-        {"SSL_CERT_FILE": "/nowhere"},
-        {"SSL_CERT_FILE": "/etc/passwd"},
-        {"ALL_PROXY": "socks5://127.0.0.1:1"},
-        {"ALL_PROXY": "gopher://127.0.0.1:1"},
-    ],
-)
-def test_an_environment_that_is_wrong(env: dict[str, str]) -> None:
-    """It is one line, and status 2."""
-    ran = doctor("http://127.0.0.1:1/", **env)
-    assert (ran.status, ran.out) == (2, "")
-    assert re.fullmatch(r"penstock: the environment is not as it should be: .*\n", ran.err)
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import pytest
 from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_until
 
 # What each application does, in a lifespan of Quart or of its own.
 QUART = """
-import trio
+import sys, trio
 from quart_trio import QuartTrio
 from penstock import ServerSentEvent
 from penstock.hypercorn import install
@@ -36,6 +37,16 @@ APPS = {
 @app.after_serving
 async def stop():
     raise LookupError("no such\\nledger")
+""",
+    "exits": """
+@app.after_serving
+async def stop():
+    sys.exit(3)
+""",
+    "interrupts": """
+@app.after_serving
+async def stop():
+    raise KeyboardInterrupt
 """,
     "is_cut": """
 @app.after_serving
@@ -75,6 +86,19 @@ async def app(scope, receive, send):
 async def start():
     raise LookupError("the database is away")
 """,
+    "exits_at_once": """
+@app.before_serving
+async def start():
+    sys.exit(4)
+""",
+    "raises_its_own": """
+class Gone(BaseException):
+    pass
+
+@app.before_serving
+async def start():
+    raise Gone
+""",
 }
 
 CUT = "it ended without saying that it had stopped (Quart cuts"
@@ -103,6 +127,8 @@ def lines_of_ours(server: Server) -> list[str]:
     ("name", "says"),
     [
         ("raises", "raises:app did not stop properly: no such ledger"),
+        ("exits", "exits:app did not stop properly: SystemExit(3)"),
+        ("interrupts", "interrupts:app did not stop properly: KeyboardInterrupt()"),
         ("is_cut", f"is_cut:app did not stop properly: {CUT}"),
         ("says_failed", "says_failed:app did not stop properly: the disk is full"),
     ],
@@ -117,6 +143,7 @@ def test_a_shutdown_that_fails(name: str, says: str, way: str, tmp_path: Path) -
         assert [line.startswith(f"penstock: {says}") for line in lines_of_ours(server)] == (
             [True] * workers
         ), server.log
+        assert name == "raises" or "Traceback" not in server.log
         if workers == 1:  # Hypercorn's master forgets a worker's status where several end
             assert status == 1
 
@@ -144,14 +171,24 @@ def test_a_lifespan_that_dies_while_it_is_served(tmp_path: Path, curl: CurlFixtu
         assert server.log.count("Traceback") >= 1
 
 
-@pytest.mark.parametrize("way", ["hypercorn -w 0", "hypercorn -w 2"])
-def test_a_start_that_fails_under_hypercorn(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("starts_not", "the database is away"),
+        ("exits_at_once", "SystemExit(4)"),
+        ("raises_its_own", "Gone()"),
+    ],
+)
+def test_a_start_that_fails(name: str, says: str, way: str, tmp_path: Path) -> None:
     """One line, where Hypercorn has the traceback of its own error."""
-    with started("starts_not", tmp_path, way) as server:
-        server.process.wait(timeout=60)
+    with started(name, tmp_path, way) as server:
+        status = server.process.wait(timeout=60)
+        assert status == 1 or way == "hypercorn -w 2"
         (said, *_) = lines_of_ours(server)
-        assert said == "penstock: starts_not:app did not start: the database is away"
+        assert said == f"penstock: {name}:app did not start: {says}"
         assert "LifespanFailureError" not in server.log
+        assert name == "starts_not" or "Traceback" not in server.log
 
 
 SLOW = """
@@ -187,3 +224,27 @@ def test_a_program_whose_application_takes_too_long(stage: str, says: str) -> No
     assert ran.returncode == 1
     last = f"the application {says}: it took longer than 0.1 s ({stage}_timeout)"
     assert ran.stderr.splitlines()[-1].endswith(f"LifespanFailed: {last}")
+
+
+CTRL_C = """
+import os, signal, time, trio
+from hypercorn.config import Config
+from penstock.hypercorn import serve
+
+async def app(scope, receive, send):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+config = Config()
+config.bind = ["127.0.0.1:0"]
+try:
+    trio.run(lambda: serve(app, config, mode="asgi", shutdown_trigger=trio.sleep_forever))
+except* KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_no_failure_of_the_application() -> None:
+    """A program that handles no signal has its KeyboardInterrupt, wherever Trio raises it."""
+    ran = forked.run(sys.executable, "-c", CTRL_C)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"interrupted\n", b"")

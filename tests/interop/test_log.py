@@ -133,7 +133,8 @@ def test_a_key_with_a_passphrase(tmp_path: Path, curl: CurlFixture) -> None:
     private = load_pem_private_key(issued.private_key_pem.bytes(), None)
     encryption = BestAvailableEncryption(b"open sesame")
     key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right, wrong, long = tmp_path / "right", tmp_path / "wrong", tmp_path / "long"
+    long.write_text("x" * 1025)
     right.write_text("open sesame\n")
     wrong.write_text("sesame")
     options = ("--certfile", str(certificate), "--keyfile", str(key), "--bind", "127.0.0.1:0")
@@ -147,6 +148,11 @@ def test_a_key_with_a_passphrase(tmp_path: Path, curl: CurlFixture) -> None:
             ("--keyfile-password-file", str(wrong)),
             f"cannot use {certificate} with {key} for TLS: the passphrase in {wrong} is not the "
             "key's",
+        ),
+        (
+            ("--keyfile-password-file", str(long)),
+            f"cannot use the passphrase in {long}: it has more than 1024 bytes: give a file whose "
+            "first line is the key's passphrase and nothing else",
         ),
     ):
         command = [PENSTOCK, "serve", *options, *more]

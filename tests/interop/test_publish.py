@@ -173,6 +173,22 @@ async def test_answers_of_a_hub_in_trouble(answer: list[bytes], one: str, many: 
                 assert ran.stderr.count(b"\n") == 1
 
 
+async def test_cookies_are_not_kept() -> None:
+    """Those of all answers would make a request that no server takes."""
+    answer = [JSON_HEAD.replace(b"\r\n", b"\r\nSet-Cookie: a=b\r\n", 1) % 200, b'{"ids": ["1"]}']
+    async with scripted(answer, answer) as server:
+        with running("publish", server.url, "-t", "a", "-", stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            for count in (1, 2):
+                process.stdin.write("x\n")
+                process.stdin.flush()
+                while len(server.requests) < count:  # noqa: ASYNC110 - no event of it
+                    await trio.sleep(0.01)
+            process.stdin.close()
+            assert await trio.to_thread.run_sync(process.wait) == 0
+    assert server.header("cookie") == [None, None]
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )

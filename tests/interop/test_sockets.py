@@ -117,6 +117,14 @@ def test_penstock_serve_on_a_unix_socket(listening: Server, path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_path_that_is_not_printable(tmp_path: Path) -> None:
+    """What says where it listens is one line, and nothing that a terminal obeys."""
+    bind = os.fsdecode(f"unix:{tmp_path}/".encode() + b"a\n\x1b[31m\xff")
+    with serving(PENSTOCK, "serve", "--bind", bind, folder=tmp_path) as server:
+        wait_until(lambda: server.output.endswith("\n"), within=30)
+        assert server.output == (f"Listening on http://unix:{tmp_path}/a\\n\\x1b[31m\\udcff\n")
+
+
 def test_a_second_server_does_not_take_the_path(listening: Server, path: Path) -> None:
     """It says who is in the way, and the first goes on."""
     ran = subprocess.run(

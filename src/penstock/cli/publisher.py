@@ -10,8 +10,9 @@ import httpx2
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of, status_of
+from penstock.client.event_source import own_client
 from penstock.client.url import address_of
-from penstock.errors import InvalidEvent
+from penstock.errors import ConnectionFailed, InvalidEvent
 from penstock.event import ServerSentEvent
 from penstock.printable import printable
 
@@ -56,9 +57,11 @@ class Publisher:
             {"Accept-Encoding": "identity", "Accept": "application/json"}
         )
         self._headers.update(headers)
-        self._client = httpx2.AsyncClient(
-            timeout=None, limits=httpx2.Limits(keepalive_expiry=_IDLE)
-        )
+        limits = httpx2.Limits(keepalive_expiry=_IDLE)
+        try:
+            self._client = own_client(timeout=None, limits=limits)
+        except ConnectionFailed as error:
+            raise NotPublished(str(error)) from error
 
     async def __aenter__(self) -> Publisher:
         return self

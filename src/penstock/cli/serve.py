@@ -33,12 +33,16 @@ from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.lifespan import LifespanFailed
 from penstock.hypercorn.restart import Restart
 from penstock.hypercorn.signals import first_of
+from penstock.printable import printable
 from penstock.process_signals import end_at_next, stopping_signals
 
 __all__ = ["serve"]
 
 DEMO: Final = "penstock.demo:app"
 DEFAULTS: Final = Settings()
+
+# Bytes; OpenSSL's PEM_BUFSIZE, which Python keeps to.
+_LONGEST_PASSPHRASE: Final = 1024
 
 _NEW_PORT: Final = "it listens on a free port, --bind …:0, and would come back on another"
 
@@ -190,6 +194,11 @@ def _config(
             f"cannot use {keyfile} for TLS: the key has a passphrase: give a file that holds it, "
             "with --keyfile-password-file"
         ) from None
+    except ValueError as error:
+        raise click.ClickException(
+            f"cannot use the passphrase in {password_file}: it has more than {_LONGEST_PASSPHRASE} "
+            "bytes: give a file whose first line is the key's passphrase and nothing else"
+        ) from error
     except (OSError, ssl.SSLError) as error:
         why = f"{error.strerror}: give both in PEM"
         if asked:
@@ -209,7 +218,7 @@ def _config(
 def _first_line(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            return file.readline().rstrip("\r\n")
+            return file.readline(_LONGEST_PASSPHRASE + 1).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise click.ClickException(f"cannot read {path}: {why}") from error
@@ -234,7 +243,7 @@ async def _serve(server: Server, sockets: Sockets, restart: Restart) -> None:
                 with starting:
                     serve = partial(server.serve, shutdown_trigger=stop.wait, sockets=sockets)
                     urls = await nursery.start(serve, name="server")
-                    _say([f"Listening on {url}" for url in urls])
+                    _say([f"Listening on {printable(url)}" for url in urls])
             watcher.cancel_scope.cancel()
 
 

@@ -361,14 +361,16 @@ class EventSource:
 
 
 def own_client(**options: Any) -> httpx2.AsyncClient:
-    """Return a client that keeps no cookie: what a server has kept with it would have no bound.
+    """Return a client, with these of httpx2's options.
+
+    It keeps no cookie unless it is given ``cookies``: what a server sets would have no bound.
 
     Raises:
       ConnectionFailed: the environment names a proxy or certificates that cannot be used.
     """
-    jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     try:
-        return httpx2.AsyncClient(cookies=jar, **options)
+        return httpx2.AsyncClient(**{"cookies": none, **options})
     except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
         raise ConnectionFailed(
             f"the environment names a proxy or certificates that cannot be used: {reason_of(error)}"

@@ -10,8 +10,10 @@ import httpx2
 import trio
 
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of
+from penstock.client.event_source import own_client
 from penstock.client.url import address_of
 from penstock.doctor.observation import Answer, Redirect
+from penstock.errors import ConnectionFailed
 
 __all__ = ["Asker", "NoAnswer", "Why", "client_like_a_browsers", "close"]
 
@@ -47,10 +49,9 @@ def client_like_a_browsers(cookies: httpx2.Cookies | None = None) -> httpx2.Asyn
       NoAnswer: the environment does not let it: SSL_CERT_FILE, or the address of a proxy, is wrong.
     """
     try:
-        return httpx2.AsyncClient(http2=True, timeout=None, cookies=cookies)
-    except (ImportError, OSError, ValueError) as error:
-        said = f"the environment is not as it should be: {reason_of(error)}"
-        raise NoAnswer(Why.UNREACHABLE, said) from error
+        return own_client(http2=True, timeout=None, cookies=httpx2.Cookies(cookies))
+    except ConnectionFailed as error:
+        raise NoAnswer(Why.UNREACHABLE, str(error)) from error
 
 
 @final

@@ -7,6 +7,7 @@ status 0; one that a framework cuts short is nothing at all.
 
 from __future__ import annotations
 
+import signal
 from typing import Any, Final, final
 
 import trio
@@ -14,7 +15,7 @@ from hypercorn.config import Config
 from hypercorn.typing import AppWrapper, LifespanState
 from hypercorn.utils import LifespanFailureError
 
-from penstock.hypercorn.signals import first_of
+from penstock.hypercorn.signals import first_of, is_free
 from penstock.printable import printable
 
 __all__ = ["ApplicationLifespan", "LifespanFailed"]
@@ -77,7 +78,8 @@ class ApplicationLifespan:
         """Run the application with the scope of a lifespan, until it returns or is cancelled.
 
         Error handling:
-          An application that raises before it has started has no lifespan, and is served without.
+          An application that raises an `Exception` before it has started has no lifespan, and is
+          served without. What it raises later, and `SystemExit` and its like, are its `failure`.
         """
         scope: Any = {
             "type": "lifespan",
@@ -87,6 +89,8 @@ class ApplicationLifespan:
         run_sync, run_async = trio.to_thread.run_sync, trio.from_thread.run
         try:
             await self._app(scope, self._from_server.receive, self._send, run_sync, run_async)
+        except* _not_the_applications():
+            raise
         except* Exception as errors:
             log = self._config.log
             if self._stage == "startup":
@@ -95,6 +99,8 @@ class ApplicationLifespan:
                 if not self._stopped.is_set():
                     self._fail(self._stage, repr(_first(errors)))
                 await log.exception("The application's lifespan failed")
+        except* BaseException as errors:  # SystemExit, mostly
+            self._fail(self._stage, repr(_first(errors)))
         finally:
             self._over.set()
 
@@ -141,6 +147,13 @@ class ApplicationLifespan:
             self._fail(kind.split(".")[1], str(message.get("message", "")))
         else:
             raise ValueError(f"{kind!r} is no message of a lifespan")
+
+
+def _not_the_applications() -> tuple[type[BaseException], ...]:
+    """Return what an application's lifespan may end with that is no failure of the application."""
+    # Trio raises KeyboardInterrupt in whatever runs when Ctrl-C is pressed, if nobody takes SIGINT.
+    ctrl_c = (KeyboardInterrupt,) if is_free(signal.SIGINT) else ()
+    return (trio.Cancelled, GeneratorExit, *ctrl_c)
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:

@@ -12,7 +12,7 @@ import trio
 
 from penstock.process_signals import end_at_next, stopping_signals
 
-__all__ = ["StopSignals", "first_of", "stop_signals"]
+__all__ = ["StopSignals", "first_of", "is_free", "stop_signals"]
 
 
 @final
@@ -58,7 +58,7 @@ def stop_signals(*, instead: bool, worker: bool = False) -> Iterator[StopSignals
     """
     numbers = []
     if threading.current_thread() is threading.main_thread() and (worker or instead):
-        numbers = [each for each in stopping_signals() if _is_free(each)]
+        numbers = [each for each in stopping_signals() if is_free(each)]
         if worker:
             others = [each for each in numbers if each not in (signal.SIGINT, signal.SIGTERM)]
             numbers = [signal.SIGTERM, *others]
@@ -81,7 +81,7 @@ async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
             nursery.start_soon(run, function, name="waits for the stop")
 
 
-def _is_free(number: signal.Signals) -> bool:
+def is_free(number: signal.Signals) -> bool:
     """Tell whether nobody but Python and Trio handles a signal."""
     handler = signal.getsignal(number)
     if number is signal.SIGINT:
