@@ -352,6 +352,21 @@ async def inflated_answer(client: Any) -> bytes:
     return inflated
 
 
+@pytest.mark.parametrize("bits", ["abc", "", "99", "9" * 5000])
+async def test_an_impossible_window_is_declined(app: QuartTrio, bits: str) -> None:
+    """The WebSocket is accepted, and the offer of permessage-deflate is not."""
+    offer = f"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={bits}\r\n\r\n"
+    async with guarded(app) as (_, port):
+        client = await connect(port)
+        await client.stream.send_all(HANDSHAKE + offer.encode())
+        answer = bytes(await client.stream.receive_some(4096))
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"permessage-deflate" not in answer
+        await client.stream.send_all(fragment(b"hello", first=1, last=True))
+        assert await client.stream.receive_some(4096) == b"\x81\x015"
+        await client.stream.aclose()
+
+
 async def test_a_websocket_that_talks_too_early(app: QuartTrio) -> None:
     """Bytes behind the handshake are answered 400, and the connection ends, with its task."""
     async with guarded(app) as (server, port):

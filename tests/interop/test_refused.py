@@ -117,6 +117,11 @@ async def test_a_head_has_one_limit(
 
 
 CHUNKED = b"Transfer-Encoding: chunked"
+HANDSHAKE = (
+    *(b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"),
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+H2C = (b"Upgrade: h2c", b"Connection: Upgrade, HTTP2-Settings")
 
 # What comes, and the status that is right; behind each comes a request that must not be served.
 REQUESTS = {
@@ -135,6 +140,19 @@ REQUESTS = {
         400,
     ),
     "chunks of HTTP/1.0": (head(CHUNKED, line=b"POST / HTTP/1.0") + b"0\r\n\r\n", 400),
+    "a host that is not ASCII": (b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n", 400),
+    "a subprotocol that is not ASCII": (
+        head(*HANDSHAKE, b"Connection: Upgrade", b"Sec-WebSocket-Protocol: \xff"),
+        400,
+    ),
+    "an extension that is not ASCII": (
+        head(*HANDSHAKE, b"Connection: Upgrade", b"Sec-WebSocket-Extensions: \xff"),
+        400,
+    ),
+    "a connection that is not ASCII": (head(*HANDSHAKE, b"Connection: Upgrade, \xff"), 400),
+    "h2c with settings that are not base64": (head(*H2C, b"HTTP2-Settings: AAMAAAB"), 400),
+    "h2c with part of a setting": (head(*H2C, b"HTTP2-Settings: AAMA"), 400),
+    "h2c with an impossible setting": (head(*H2C, b"HTTP2-Settings: AAIAAAAF"), 400),
 }
 
 
@@ -145,7 +163,7 @@ async def test_what_cannot_be_served_is_refused(
     """The answer says so, the log in one line, and the connection ends behind it."""
     data, status = REQUESTS[name]
     data = data.replace(b"Connection: close\r\n", b"")
-    async with guarded(app, config=config) as (server, port):
+    async with guarded(app, config=config, http2=True) as (server, port):
         answer = await answer_to(port, data + head())
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert answer.count(b"HTTP/1.1 ") == 1
@@ -185,6 +203,13 @@ async def test_options_of_the_server(app: QuartTrio, caplog: pytest.LogCaptureFi
     assert not caplog.records
 
 
+WEBSOCKET = {
+    "method": "CONNECT",
+    "protocol": "websocket",
+    "path": "/ws",
+    "sec_websocket_version": "13",
+}
+
 STREAMS = {
     "no path": ({"path": "?x=1"}, "400"),
     "a URL": ({"path": "http://x/"}, "400"),
@@ -192,6 +217,21 @@ STREAMS = {
     "method not ASCII": ({"method": "G\u00cbT"}, "400"),
     "too long": ({"cookie": "x" * 20_000}, "431"),
     "CONNECT to something else": ({"method": "CONNECT", "protocol": "connect-udp"}, "501"),
+    "no method": ({"method": ""}, "400"),
+    "a method with a path": ({"method": "GET /x HTTP/1.1"}, "400"),
+    "a method with an escape": ({"method": "GET\x1b[31m"}, "400"),
+    "a path with a space": ({"path": "/a b"}, "400"),
+    "a path with a tab": ({"path": "/a\tb"}, "400"),
+    "a query with an escape": ({"path": "/a?\x1b[31m"}, "400"),
+    "a query with DEL": ({"path": "/a?\x7f"}, "400"),
+    "a subprotocol that is not ASCII": (
+        {**WEBSOCKET, "sec_websocket_protocol": "\u00ff"},
+        "400",
+    ),
+    "an extension that is not ASCII": (
+        {**WEBSOCKET, "sec_websocket_extensions": "\u00ff"},
+        "400",
+    ),
 }
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["MAX_FIELDS", "RequestRefused", "check_fields", "check_head", "split_target"]
+__all__ = [
+    "MAX_FIELDS",
+    "RequestRefused",
+    "check_ascii",
+    "check_fields",
+    "check_head",
+    "split_target",
+]
 
 # Header fields of a request. Apache, Tomcat and Envoy allow 100, HAProxy 101; each takes some 200
 # bytes of memory beside its content, for as long as the request lives.
@@ -17,6 +24,18 @@ _END: Final = re.compile(rb"\n\r?\n")
 
 # Spec: RFC 9112, 3.2.2: the absolute form. A user in it is an error (RFC 9110, 4.2.4).
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#@\s]+)((?:[/?].*)?)", re.DOTALL)
+
+# Spec: RFC 9110, 9.1 and 5.6.2: a method is a token. RFC 9112, 3.2: a target has no whitespace.
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VISIBLE: Final = re.compile(rb"[!-~]+")
+
+# Header fields that Hypercorn and wsproto decode, as ASCII or as UTF-8.
+_DECODED: Final = frozenset(
+    {
+        *(b":authority", b"host", b"connection"),
+        *(b"sec-websocket-extensions", b"sec-websocket-protocol"),
+    }
+)
 
 
 class RequestRefused(Exception):
@@ -59,6 +78,17 @@ def check_fields(fields: Sequence[tuple[bytes, bytes]], limit: int) -> None:
         raise _too_many()
 
 
+def check_ascii(fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Check the fields, with names in lower case, that will be decoded.
+
+    Raises:
+      RequestRefused: one of them is not ASCII.
+    """
+    for name, value in fields:
+        if not value.isascii() and name in _DECODED:
+            raise RequestRefused(400, f"its field {name.decode()} is not ASCII")
+
+
 def _too_long(limit: int) -> RequestRefused:
     return RequestRefused(431, f"its head has more than {limit} bytes")
 
@@ -73,11 +103,13 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes | None, bytes]:
     Spec: RFC 9112, 3.2: a target is a path, an absolute URL, or "*" for OPTIONS.
 
     Raises:
-      RequestRefused: it is none of these.
+      RequestRefused: it is none of these, or the method is not a token.
     """
+    if _TOKEN.fullmatch(method) is None:
+        raise RequestRefused(400, "its method is not a token")
     if method == b"CONNECT":
         raise RequestRefused(501, "this is not a proxy that CONNECT could pass through")
-    if target.isascii():
+    if _VISIBLE.fullmatch(target) is not None:
         if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
             return None, target
         if (absolute := _ABSOLUTE.fullmatch(target)) is not None:

@@ -10,7 +10,8 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
   yet), and a request that cannot be served is answered here: see `penstock.hypercorn.head`.
 - `stream_send` notes how the body is framed, for those who write through, and announces the end of
   a connection that a stopping server will close.
-- `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed.
+- `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed, and answers an
+  upgrade whose settings are invalid with 400.
 - A WebSocket is a `penstock.hypercorn.websocket.WebSocket`.
 """
 
@@ -20,6 +21,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast, final
 
 import h11
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.exceptions import H2Error
 from hypercorn.events import Closed, Updated
 from hypercorn.protocol.events import (
     Body,
@@ -32,8 +36,9 @@ from hypercorn.protocol.events import (
 )
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.utils import suppress_body
+from hyperframe.exceptions import HyperframeError
 
-from penstock.hypercorn.head import RequestRefused, check_head, split_target
+from penstock.hypercorn.head import RequestRefused, check_ascii, check_head, split_target
 from penstock.hypercorn.refusal import begins_event_stream, log_refusal
 from penstock.hypercorn.websocket import WebSocket
 
@@ -186,10 +191,28 @@ class HTTP1(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         self.method = event.method.decode("ascii").upper()
         if self.http2:
+            if any(name == b"upgrade" and value.lower() == b"h2c" for name, value in event.headers):
+                _check_upgrade(event)
             await super()._check_protocol(event)
         elif event.method == b"PRI" and event.http_version == b"2.0":
             await self._send_error_response(505)
             raise HTTP2NotSpoken
+
+
+def _check_upgrade(request: h11.Request) -> None:
+    """Check the settings of a client that asks for HTTP/2, which come before its answer.
+
+    Raises:
+      RequestRefused: they are not what h2 takes.
+    """
+    settings = b""
+    for name, value in request.headers:
+        if name == b"http2-settings":
+            settings = value
+    try:
+        H2Connection(H2Configuration(client_side=False)).initiate_upgrade_connection(settings)
+    except (ValueError, H2Error, HyperframeError) as error:
+        raise RequestRefused(400, "its HTTP2-Settings are invalid") from error
 
 
 def _examined(request: h11.Request) -> h11.Request:
@@ -208,6 +231,7 @@ def _examined(request: h11.Request) -> h11.Request:
     ):
         # Spec: RFC 9112, 6.1: such a request may be smuggled past a proxy that reads it otherwise.
         raise RequestRefused(400, "its Transfer-Encoding contradicts its length or version")
+    check_ascii(request.headers)
     host, path = split_target(request.method, request.target)
     if host is None:
         return request

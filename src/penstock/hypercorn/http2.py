@@ -46,7 +46,7 @@ from penstock.hypercorn.frames import (
     Frames,
     FrameTooLong,
 )
-from penstock.hypercorn.head import RequestRefused, check_fields, split_target
+from penstock.hypercorn.head import RequestRefused, check_ascii, check_fields, split_target
 from penstock.hypercorn.http2_sending import Sending
 from penstock.hypercorn.refusal import log_line, log_refusal
 from penstock.hypercorn.websocket import WebSocket
@@ -281,8 +281,7 @@ class HTTP2(Sending):
         check_fields(fields, self.config.h11_max_incomplete_size)
         pseudo = dict(fields)
         method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
-        if not method.isascii():
-            raise RequestRefused(400, "its method is not ASCII")
+        check_ascii(fields)
         websocket = method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket"
         host, _ = split_target(b"GET" if websocket else method, path)
         if host is not None:

@@ -40,6 +40,13 @@ class _BoundedDeflate(PerMessageDeflate):
         self._max_size = max_size
         self._size = 0  # of the message so far, inflated
 
+    def accept(self, offer: str) -> bool | str | None:
+        """Agree to an offer, or decline one whose parameters are not numbers."""
+        try:
+            return super().accept(offer)
+        except ValueError:
+            return None
+
     def frame_inbound_payload_data(self, proto: Any, data: bytes) -> bytes | CloseReason:
         """Inflate a part of a message, or say that the message is too large."""
         if not (self._inbound_compressed and self._inbound_is_compressible):
