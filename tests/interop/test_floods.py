@@ -399,6 +399,77 @@ async def test_websockets_that_talk_too_early_on_http2(app: QuartTrio) -> None:
         await client.stream.aclose()
 
 
+async def test_a_websocket_that_is_not_read_deafens_nobody_on_http2() -> None:
+    """Its own window bounds it: pings, requests and RST_STREAM are heard; nothing is lost."""
+    app = QuartTrio(__name__)
+    listens, ended = trio.Event(), trio.Event()
+    received = 0
+
+    async def endless(events: Events) -> None:
+        try:
+            while True:
+                await events.send(ServerSentEvent("tick"))
+                await trio.sleep(0.01)
+        finally:
+            ended.set()
+
+    @app.get("/sse")
+    async def stream() -> EventSourceResponse:
+        return EventSourceResponse(endless)
+
+    @app.get("/")
+    async def plain() -> str:
+        return "plain"
+
+    @app.websocket("/ws")
+    async def deaf() -> None:
+        nonlocal received
+        await websocket.accept()
+        await listens.wait()
+        while True:
+            assert len(await websocket.receive()) == 1000
+            received += 1
+
+    async with guarded(app, http2=True) as (server, port):
+        client = await RawHTTP2.connect(port)
+        handshake = {"method": "CONNECT", "protocol": "websocket", "sec_websocket_version": "13"}
+        await client.send(
+            client.headers(1, "/sse"),
+            client.headers(3, "/ws", end=False, **handshake),  # type: ignore[arg-type]
+        )
+        assert await client.status(3) == "200"
+        message = fragment(b"x" * 1000, first=2, last=True)
+        room, sent = 2**16 - 1, 0
+
+        async def fill() -> None:
+            nonlocal room, sent
+            while True:
+                while room >= len(message):
+                    await client.send(DataFrame(3, message))
+                    room -= len(message)
+                    sent += 1
+                update = await client.until(WindowUpdateFrame, 3)
+                room += update.window_increment
+
+        with trio.move_on_after(0.5):
+            await fill()
+        assert 64 < sent < 200
+        await client.send(PingFrame(0, opaque_data=b"x" * 8), client.headers(5))
+        assert "ACK" in (await client.until(PingFrame)).flags
+        assert await client.status(5) == "200"
+        await client.send(reset(1))
+        await ended.wait()
+        listens.set()
+        before = sent
+        with trio.move_on_after(0.5):
+            await fill()
+        assert sent > before + 64
+        while received < sent:  # noqa: ASYNC110 - a figure has no event
+            await trio.sleep(0.002)
+        await client.stream.aclose()
+        await settled(server, connections_open=0, requests_open=0)
+
+
 async def test_one_byte_references_do_not_become_megabytes(app: QuartTrio) -> None:
     """A head of 1,800 fields by reference is answered 431 on its stream, others live on."""
     async with guarded(app, http2=True) as (server, port):

@@ -34,7 +34,6 @@ import h2.exceptions
 import h2.settings
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.utils import filter_pseudo_headers
 
 from penstock.hypercorn.frames import (
@@ -48,6 +47,7 @@ from penstock.hypercorn.frames import (
 )
 from penstock.hypercorn.head import RequestRefused, check_ascii, check_fields, split_target
 from penstock.hypercorn.http2_sending import Sending
+from penstock.hypercorn.incoming import MAX_AHEAD
 from penstock.hypercorn.refusal import log_line, log_refusal
 from penstock.hypercorn.websocket import WebSocket
 
@@ -83,6 +83,10 @@ class HTTP2(Sending):
     def acknowledge(self, stream_id: int, size: int) -> None:
         """Open the client's windows by what an application has taken."""
         waiting = self._unacknowledged.get(stream_id, 0)
+        stream = self.streams.get(stream_id)
+        if isinstance(stream, WebSocket):
+            # Its messages have other sizes than the frames that brought them.
+            size = waiting if stream.untaken <= MAX_AHEAD else 0
         size = min(size, waiting)
         if size and self.wire is not None and not self.closed:
             self._unacknowledged[stream_id] = waiting - size
@@ -267,12 +271,13 @@ class HTTP2(Sending):
         size = event.flow_controlled_length or 0
         stream = self.streams.get(stream_id)
         if stream is not None and data:
-            if isinstance(stream, HTTPStream):
-                # What is only padding is acknowledged now, the rest when it is taken.
-                waiting = self._unacknowledged.get(stream_id, 0)
-                self._unacknowledged[stream_id] = waiting + len(data)
-                size -= len(data)
+            # What is only padding is acknowledged now, the rest when it is taken.
+            waiting = self._unacknowledged.get(stream_id, 0)
+            self._unacknowledged[stream_id] = waiting + len(data)
+            size -= len(data)
             await stream.handle(Body(stream_id=stream_id, data=data))
+            if isinstance(stream, WebSocket):
+                self.acknowledge(stream_id, 0)  # parts of a message, and pings, are taken at once
         if size:
             self._open_window(stream_id, size)
 

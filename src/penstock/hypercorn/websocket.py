@@ -26,6 +26,7 @@ from wsproto.handshake import server_extensions_handshake
 from penstock.hypercorn.frames import FrameBudget
 
 if TYPE_CHECKING:
+    from penstock.hypercorn.inbox import Inbox
     from penstock.hypercorn.turns import Turn
 
 __all__ = ["WebSocket"]
@@ -81,6 +82,12 @@ class WebSocket(WSStream):
         super().__init__(*args)
         self._turn = turn
         self._budget = FrameBudget()
+
+    @property
+    def untaken(self) -> int:
+        """What the messages count for that its application has not taken."""
+        inbox: Inbox | None = getattr(self.app_put, "__self__", None)
+        return 0 if inbox is None else inbox.untaken
 
     async def handle(self, event: Event) -> None:
         """Take what the connection has for this WebSocket."""
