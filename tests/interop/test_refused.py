@@ -123,6 +123,58 @@ HANDSHAKE = (
 )
 H2C = (b"Upgrade: h2c", b"Connection: Upgrade, HTTP2-Settings")
 
+
+def trailer(data: bytes) -> bytes:
+    """Return a request with a trailer."""
+    return head(CHUNKED, line=b"POST / HTTP/1.1") + b"3\r\nabc\r\n0\r\n" + data + b"\r\n\r\n"
+
+
+def extension(size: int, chunk: bytes = b"3;") -> bytes:
+    """Return a request with a chunk that has an extension."""
+    line = b"3\r\nabc\r\n" + chunk + b"x" * size
+    rest = b"\r\nabc\r\n0\r\n\r\n" if chunk[:1] == b"3" else b"\r\n\r\n"
+    return head(CHUNKED, line=b"POST / HTTP/1.1") + line + rest
+
+
+# What comes behind the head, and the status that is right.
+BODIES = {
+    "a trailer as long as allowed": (trailer(b"x: " + b"x" * (LIMIT - 7)), 200),
+    "one byte longer": (trailer(b"x: " + b"x" * (LIMIT - 6)), 431),
+    "a trailer of spaces": (trailer(b"x: " + b" " * 20_000 + b"x"), 431),
+    "a hundred fields": (trailer(b"\r\n".join([b"x: y"] * 100)), 200),
+    "2,000 fields": (trailer(b"\r\n".join([b"x: y"] * 2000)), 431),
+    "an extension": (extension(1000), 200),
+    "a long extension": (extension(20_000), 431),
+    "a longer extension": (extension(60_000), 431),
+    "a long extension of the last chunk": (extension(20_000, b"0;"), 431),
+    "large chunks": (
+        (
+            head(CHUNKED, line=b"POST / HTTP/1.1")
+            + (b"%x\r\n" % 60_000 + b"0;\r\n" * 15_000 + b"\r\n") * 3
+            + b"0\r\n\r\n"
+        ),
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 41])
+@pytest.mark.parametrize("name", BODIES)
+async def test_what_is_between_chunks_has_one_limit(
+    app: QuartTrio, config: Config, caplog: pytest.LogCaptureFixture, name: str, pieces: int
+) -> None:
+    """It does not depend on packets, either."""
+    data, status = BODIES[name]
+    step = -(-len(data) // pieces)
+    parts = [data[start : start + step] for start in range(0, len(data), step)]
+    async with guarded(app, config=config) as (server, port):
+        answer = await answer_to(port, *parts)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        await settled(server, connections_open=0)
+    assert all(record.exc_info is None for record in caplog.records)
+
+
 # What comes, and the status that is right; behind each comes a request that must not be served.
 REQUESTS = {
     "no path": (head(line=b"GET ?x=1 HTTP/1.1"), 400),

@@ -10,6 +10,7 @@ __all__ = [
     "MAX_FIELDS",
     "RequestRefused",
     "check_ascii",
+    "check_chunk",
     "check_fields",
     "check_head",
     "split_target",
@@ -21,6 +22,10 @@ MAX_FIELDS: Final = 128
 
 # Where h11 finds the end of a head.
 _END: Final = re.compile(rb"\n\r?\n")
+
+# What ends the chunk before, as far as h11 has left it; and the line of the last chunk.
+_CHUNK_END: Final = re.compile(rb"\r?\n?")
+_LAST_CHUNK: Final = re.compile(rb"0+[^0-9A-Fa-f]")
 
 # Spec: RFC 9112, 3.2.2: the absolute form. A user in it is an error (RFC 9110, 4.2.4).
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#@\s]+)((?:[/?].*)?)", re.DOTALL)
@@ -64,6 +69,37 @@ def check_head(received: bytes, limit: int) -> None:
         raise _too_long(limit)
     if received.count(b"\n", 0, size) > MAX_FIELDS + 2:  # the request line, and the empty one
         raise _too_many()
+
+
+def check_chunk(received: bytes, limit: int, *, trailer: bool) -> bool:
+    """Check what stands between two chunks: a line with a size, and behind the last, the trailer.
+
+    Args:
+      received: what h11 has not parsed yet, complete or not.
+      limit: of the line's bytes, and of the trailer's.
+      trailer: whether the trailer has begun.
+
+    Returns:
+      Whether the trailer has begun with what h11 parses next.
+
+    Raises:
+      RequestRefused: it has more bytes than the limit, or too many fields.
+    """
+    begin = 0
+    if not trailer:
+        if (before := _CHUNK_END.match(received)) is not None:
+            begin = before.end()
+        end = received.find(b"\r\n", begin)
+        if end < 0:
+            return False  # h11 limits what is incomplete
+        if end - begin > limit:
+            raise RequestRefused(431, f"the line of a chunk has more than {limit} bytes")
+        if _LAST_CHUNK.match(received, begin) is None:
+            return False
+        begin = end + 2
+    if not received.startswith((b"\r\n", b"\n"), begin):
+        check_head(received[begin:], limit)
+    return True
 
 
 def check_fields(fields: Sequence[tuple[bytes, bytes]], limit: int) -> None:

@@ -36,6 +36,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
 from hypercorn.utils import filter_pseudo_headers
 
+from penstock.hypercorn.access import log_refused
 from penstock.hypercorn.frames import (
     ANSWERED,
     GOAWAY,
@@ -254,6 +255,9 @@ class HTTP2(Sending):
         fields += self.config.response_headers("h2")
         with suppress(h2.exceptions.ProtocolError):
             self.connection.send_headers(event.stream_id, fields, end_stream=True)
+        asked = dict(event.headers or ())
+        method, path = asked.get(b":method", b""), asked.get(b":path", b"")
+        await log_refused(self, refusal.status, method, path, b"2")
         self._stop_request(event.stream_id)
         await self._spend(ANSWERED)
 
