@@ -111,6 +111,10 @@ def toggled_tables(client: RawHTTP2) -> list[bytes | Frame]:
     return [SettingsFrame(0, settings={1: n % 2 * 2**30}) for n in range(300)]
 
 
+def heads_of_streams_that_are_over(client: RawHTTP2) -> list[bytes | Frame]:
+    return [client.headers(1), reset(1), *[client.headers(1)] * 300]
+
+
 def pings(client: RawHTTP2) -> list[bytes | Frame]:
     return [PingFrame(0, opaque_data=b"x" * 8)] * 3000
 
@@ -164,6 +168,7 @@ FLOODS: list[Callable[[RawHTTP2], list[bytes | Frame]]] = [
     unknown_frames,
     toggled_windows,
     toggled_tables,
+    heads_of_streams_that_are_over,
     pings,
     priorities,
     window_updates,
@@ -335,6 +340,43 @@ async def test_a_deflate_bomb_is_not_inflated(
         assert 0 < inflated <= 100_001
         for each in (client, bomber):
             await each.stream.aclose()
+        await settled(server, connections_open=0)
+
+
+async def test_a_message_is_inflated_in_pieces(
+    app: QuartTrio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits into one packet is up to a thousand times as large: others run in between."""
+    largest = 0
+    decompressobj = zlib.decompressobj
+
+    class Measuring:
+        eof = False
+
+        def __init__(self, *args: Any) -> None:
+            self._inner = decompressobj(*args)
+
+        def decompress(self, data: bytes, *limit: int) -> bytes:
+            nonlocal largest
+            out = self._inner.decompress(data, *limit)
+            largest = max(largest, len(out))
+            return out
+
+        def flush(self) -> bytes:
+            return self._inner.flush()
+
+    size = 16_000_000
+    async with guarded(app) as (server, port):
+        client = await websocket_to(port, deflate=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(zlib, "decompressobj", Measuring)
+            data = fragment(deflated_of(bytes(size)), first=2, last=True, deflated=True)
+            await client.stream.send_all(data)
+            frame = bytes(await client.stream.receive_some(4096))
+        inflated = decompressobj(-15).decompress(frame[2:] + b"\0\0\xff\xff")
+        assert inflated == str(size).encode()
+        assert 500_000 < largest < 1_100_000
+        await client.stream.aclose()
         await settled(server, connections_open=0)
 
 

@@ -317,6 +317,36 @@ async def test_one_stream_is_refused(
     assert record.exc_info is None
 
 
+MALFORMED: dict[str, dict[str, str]] = {
+    "an empty path": {"path": ""},
+    "a path with a line end": {"path": "/a\r\nforged"},
+    "a field of HTTP/1.1": {"connection": "close"},
+    "a name in upper case": {"X-A": "b"},
+    "a value with NUL": {"x": "a\0b"},
+    "another host": {"host": "y"},
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_a_malformed_request_is_a_stream_error(
+    app: QuartTrio, config: Config, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Its stream is reset, in one line of log; its siblings live."""
+    async with guarded(app, config=config, http2=True) as (server, port):
+        client = await RawHTTP2.connect(port)
+        await client.send(client.headers(1, "/sse"))
+        await client.until_data(1, b"tick")
+        await client.send(client.headers(3, **MALFORMED[name]), client.headers(5))  # type: ignore[arg-type]
+        assert (await client.until(RstStreamFrame, 3)).error_code == 1  # PROTOCOL_ERROR
+        assert await client.status(5) == "200"
+        await client.until_data(1, b"tick")
+        await client.stream.aclose()
+        await settled(server, connections_open=0)
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert record.getMessage().isprintable()
+
+
 def split(request: bytes) -> bytes:
     """Return a HEADERS frame as one of 16,000 bytes and one CONTINUATION."""
     block, rest = request[9:16_009], request[16_009:]

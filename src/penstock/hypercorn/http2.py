@@ -20,6 +20,7 @@ when the code that is replaced or built on changes there:
 - `stream_send` left the client of a response that failed half-way waiting for its end; it is reset.
 - A connection that takes no more requests is told so with GOAWAY, and its streams live on: h2's own
   `close_connection` would end them.
+- A malformed request ended the connection; its stream is reset.
 - Requests have the limits of HTTP/1.1, and those that cannot be served are answered here.
 """
 
@@ -32,6 +33,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+from h2.utilities import HeaderValidationFlags, validate_headers
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
 from hypercorn.utils import filter_pseudo_headers
@@ -39,7 +41,9 @@ from hypercorn.utils import filter_pseudo_headers
 from penstock.hypercorn.access import log_refused
 from penstock.hypercorn.frames import (
     ANSWERED,
+    CONTINUATION,
     GOAWAY,
+    HEADERS,
     REFUSED,
     BlockTooLong,
     Frame,
@@ -51,12 +55,20 @@ from penstock.hypercorn.http2_sending import Sending
 from penstock.hypercorn.incoming import MAX_AHEAD
 from penstock.hypercorn.refusal import log_line, log_refusal
 from penstock.hypercorn.websocket import WebSocket
+from penstock.printable import printable
 
 if TYPE_CHECKING:
     from penstock.hypercorn.requests import Requests
     from penstock.hypercorn.turns import Turn
 
 __all__ = ["HTTP2"]
+
+# A request, to `validate_headers`.
+_REQUEST = HeaderValidationFlags(
+    is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
+)
+
+_HEADS = (h2.events.RequestReceived, h2.events.TrailersReceived)
 
 
 @final
@@ -77,6 +89,7 @@ class HTTP2(Sending):
         twice = 2 * self.config.h11_max_incomplete_size
         largest = min(self.config.h2_max_header_list_size, twice)
         self.connection.decoder.max_header_list_size = largest
+        self.connection.config.validate_inbound_headers = False  # see `_is_well_formed`
         self._frames = Frames(largest)
         self._logged = False
         self._terminated = False
@@ -124,7 +137,8 @@ class HTTP2(Sending):
             except BlockTooLong:
                 await self._log("sent a header block that is too long to be answered")
                 await self._terminate(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-            except h2.exceptions.ProtocolError:
+            except h2.exceptions.ProtocolError as error:
+                await self._log(f"broke HTTP/2's rules: {printable(str(error), limit=200)}")
                 self._told = True  # h2 has written its own GOAWAY
                 await self._end_connection()
             else:
@@ -150,6 +164,13 @@ class HTTP2(Sending):
                 self.budget.earn(frame.carries / 1024)
             elif not await self._spend(1):  # for a stream that is over
                 return
+        elif (
+            frame.kind in (HEADERS, CONTINUATION)
+            and not self._frames.in_block
+            and not any(isinstance(event, _HEADS) for event in events)
+            and not await self._spend(REFUSED)  # for a stream that is over
+        ):
+            return
         await self._handle_events(events)
 
     def _is_proper(self, goaway: Frame) -> bool:
@@ -199,7 +220,8 @@ class HTTP2(Sending):
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
-                await self._request_received(event)
+                if await self._is_well_formed(event):
+                    await self._request_received(event)
             elif isinstance(event, h2.events.DataReceived):
                 await self._data_received(event)
             elif isinstance(event, h2.events.StreamEnded):
@@ -222,6 +244,20 @@ class HTTP2(Sending):
             # Spec: RFC 7541, 4.2: the smallest and the last are what a decoder has to know.
             smallest, last = min(encoder.table_size_changes), encoder.table_size_changes[-1]
             encoder.table_size_changes = [smallest, last]
+
+    async def _is_well_formed(self, request: h2.events.RequestReceived) -> bool:
+        """Reset the stream of a malformed request.
+
+        Spec: RFC 9113, 8.1.1: that is a stream error. To h2 it is one of the connection.
+        """
+        try:
+            list(validate_headers(request.headers or (), _REQUEST))
+        except h2.exceptions.ProtocolError as error:
+            await self._log(f"sent a malformed request: {printable(str(error), limit=200)}")
+            assert request.stream_id is not None
+            await self._refuse_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+            return False
+        return True
 
     async def _request_received(self, event: h2.events.RequestReceived) -> None:
         assert event.stream_id is not None
