@@ -16,6 +16,7 @@ from guarded import config_for, connect, guarded, settled
 from hypercorn.config import Config
 from quart import websocket
 from quart_trio import QuartTrio
+from raw_http2 import RawHTTP2
 
 from penstock import ServerSentEvent
 from penstock.quart import EventSourceResponse
@@ -69,7 +70,7 @@ def quart() -> QuartTrio:
     async def stream() -> EventSourceResponse:
         return EventSourceResponse(wait)
 
-    @app.get("/never")
+    @app.route("/never", methods=["GET", "POST"])
     async def never() -> str:
         await trio.sleep_forever()
         return ""
@@ -201,6 +202,49 @@ async def test_a_request_cannot_forge_a_line(config: Config, lines: list[str]) -
             pass
         await client.aclose()
     assert logged(lines) == [r"/a\r\nforged\x1b\u202e \x9b2J 404"]
+
+
+CHUNKED = b"POST /never HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+REFUSED = {
+    "two lengths": (
+        b"POST /a%20b?q HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST /a b?q 1.1 400",
+    ),
+    "NUL": (b"GET /a HTTP/1.1\r\nHost: x\0\r\n\r\n", "GET /a 1.1 400"),
+    "no path": (b"GET ?a HTTP/1.1\r\nHost: x\r\n\r\n", "GET -?a 1.1 400"),
+    "an escape": (b"GET /\x1b[31m\xff?\x7f HTTP/1.1\r\n\r\n", r"GET /\x1b[31m\xff?\x7f 1.1 400"),
+    "garbage": (b"\x16\x03\x01\r\n\r\n", r"\x16\x03\x01 - - 400"),
+    "too long": (b"GET /a HTTP/1.1\r\nX: " + b"x" * 20_000, "GET /a 1.1 431"),
+    "CONNECT": (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT x:80 1.1 501"),
+    "HTTP/3": (b"GET /a HTTP/3.0\r\nHost: x\r\n\r\n", "GET /a 3.0 505"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI * 2.0 505"),
+    "a bad chunk": (CHUNKED + b"zz\r\n", "POST /never 1.1 400"),
+    "a long trailer": (CHUNKED + b"0\r\nX: " + b"x" * 20_000, "POST /never 1.1 431"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_the_server_refuses(what: str, config: Config, lines: list[str]) -> None:
+    """It has its line, with the status of the answer."""
+    data, line = REFUSED[what]
+    async with served(quart(), config, lines) as port:
+        client = await trio.open_tcp_stream("127.0.0.1", port)
+        await client.send_all(data)
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 " + line[-3:].encode())
+        await client.aclose()
+    assert logged(lines) == [line]
+
+
+async def test_what_the_server_refuses_on_http_2(config: Config, lines: list[str]) -> None:
+    """So it is there."""
+    async with guarded(quart(), config=config, http2=True) as (server, port):
+        client = await RawHTTP2.connect(port)
+        await client.send(client.headers(1, "/a?\x1b[31m", method="G\x7f"))
+        assert await client.status(1) == "400"
+        await client.stream.aclose()
+        await settled(server, connections_open=0)
+    assert logged(lines) == [r"G\x7f /a?\x1b[31m 2 400"]
 
 
 async def test_statsd_has_every_status(config: Config) -> None:

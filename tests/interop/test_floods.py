@@ -111,6 +111,10 @@ def toggled_tables(client: RawHTTP2) -> list[bytes | Frame]:
     return [SettingsFrame(0, settings={1: n % 2 * 2**30}) for n in range(300)]
 
 
+def heads_of_streams_that_are_over(client: RawHTTP2) -> list[bytes | Frame]:
+    return [client.headers(1), reset(1), *[client.headers(1)] * 300]
+
+
 def pings(client: RawHTTP2) -> list[bytes | Frame]:
     return [PingFrame(0, opaque_data=b"x" * 8)] * 3000
 
@@ -164,6 +168,7 @@ FLOODS: list[Callable[[RawHTTP2], list[bytes | Frame]]] = [
     unknown_frames,
     toggled_windows,
     toggled_tables,
+    heads_of_streams_that_are_over,
     pings,
     priorities,
     window_updates,
@@ -338,6 +343,43 @@ async def test_a_deflate_bomb_is_not_inflated(
         await settled(server, connections_open=0)
 
 
+async def test_a_message_is_inflated_in_pieces(
+    app: QuartTrio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits into one packet is up to a thousand times as large: others run in between."""
+    largest = 0
+    decompressobj = zlib.decompressobj
+
+    class Measuring:
+        eof = False
+
+        def __init__(self, *args: Any) -> None:
+            self._inner = decompressobj(*args)
+
+        def decompress(self, data: bytes, *limit: int) -> bytes:
+            nonlocal largest
+            out = self._inner.decompress(data, *limit)
+            largest = max(largest, len(out))
+            return out
+
+        def flush(self) -> bytes:
+            return self._inner.flush()
+
+    size = 16_000_000
+    async with guarded(app) as (server, port):
+        client = await websocket_to(port, deflate=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(zlib, "decompressobj", Measuring)
+            data = fragment(deflated_of(bytes(size)), first=2, last=True, deflated=True)
+            await client.stream.send_all(data)
+            frame = bytes(await client.stream.receive_some(4096))
+        inflated = decompressobj(-15).decompress(frame[2:] + b"\0\0\xff\xff")
+        assert inflated == str(size).encode()
+        assert 500_000 < largest < 1_100_000
+        await client.stream.aclose()
+        await settled(server, connections_open=0)
+
+
 def deflated_of(data: bytes) -> bytes:
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -350,6 +392,21 @@ async def inflated_answer(client: Any) -> bytes:
         client.inflater = zlib.decompressobj(-15)
     inflated: bytes = client.inflater.decompress(frame[2:] + b"\0\0\xff\xff")
     return inflated
+
+
+@pytest.mark.parametrize("bits", ["abc", "", "99", "9" * 5000])
+async def test_an_impossible_window_is_declined(app: QuartTrio, bits: str) -> None:
+    """The WebSocket is accepted, and the offer of permessage-deflate is not."""
+    offer = f"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={bits}\r\n\r\n"
+    async with guarded(app) as (_, port):
+        client = await connect(port)
+        await client.stream.send_all(HANDSHAKE + offer.encode())
+        answer = bytes(await client.stream.receive_some(4096))
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"permessage-deflate" not in answer
+        await client.stream.send_all(fragment(b"hello", first=1, last=True))
+        assert await client.stream.receive_some(4096) == b"\x81\x015"
+        await client.stream.aclose()
 
 
 async def test_a_websocket_that_talks_too_early(app: QuartTrio) -> None:
@@ -382,6 +439,77 @@ async def test_websockets_that_talk_too_early_on_http2(app: QuartTrio) -> None:
         await client.send(client.headers(401))
         assert await client.status(401) == "200"
         await client.stream.aclose()
+
+
+async def test_a_websocket_that_is_not_read_deafens_nobody_on_http2() -> None:
+    """Its own window bounds it: pings, requests and RST_STREAM are heard; nothing is lost."""
+    app = QuartTrio(__name__)
+    listens, ended = trio.Event(), trio.Event()
+    received = 0
+
+    async def endless(events: Events) -> None:
+        try:
+            while True:
+                await events.send(ServerSentEvent("tick"))
+                await trio.sleep(0.01)
+        finally:
+            ended.set()
+
+    @app.get("/sse")
+    async def stream() -> EventSourceResponse:
+        return EventSourceResponse(endless)
+
+    @app.get("/")
+    async def plain() -> str:
+        return "plain"
+
+    @app.websocket("/ws")
+    async def deaf() -> None:
+        nonlocal received
+        await websocket.accept()
+        await listens.wait()
+        while True:
+            assert len(await websocket.receive()) == 1000
+            received += 1
+
+    async with guarded(app, http2=True) as (server, port):
+        client = await RawHTTP2.connect(port)
+        handshake = {"method": "CONNECT", "protocol": "websocket", "sec_websocket_version": "13"}
+        await client.send(
+            client.headers(1, "/sse"),
+            client.headers(3, "/ws", end=False, **handshake),  # type: ignore[arg-type]
+        )
+        assert await client.status(3) == "200"
+        message = fragment(b"x" * 1000, first=2, last=True)
+        room, sent = 2**16 - 1, 0
+
+        async def fill() -> None:
+            nonlocal room, sent
+            while True:
+                while room >= len(message):
+                    await client.send(DataFrame(3, message))
+                    room -= len(message)
+                    sent += 1
+                update = await client.until(WindowUpdateFrame, 3)
+                room += update.window_increment
+
+        with trio.move_on_after(0.5):
+            await fill()
+        assert 64 < sent < 200
+        await client.send(PingFrame(0, opaque_data=b"x" * 8), client.headers(5))
+        assert "ACK" in (await client.until(PingFrame)).flags
+        assert await client.status(5) == "200"
+        await client.send(reset(1))
+        await ended.wait()
+        listens.set()
+        before = sent
+        with trio.move_on_after(0.5):
+            await fill()
+        assert sent > before + 64
+        while received < sent:  # noqa: ASYNC110 - a figure has no event
+            await trio.sleep(0.002)
+        await client.stream.aclose()
+        await settled(server, connections_open=0, requests_open=0)
 
 
 async def test_one_byte_references_do_not_become_megabytes(app: QuartTrio) -> None:

@@ -117,6 +117,63 @@ async def test_a_head_has_one_limit(
 
 
 CHUNKED = b"Transfer-Encoding: chunked"
+HANDSHAKE = (
+    *(b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"),
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+H2C = (b"Upgrade: h2c", b"Connection: Upgrade, HTTP2-Settings")
+
+
+def trailer(data: bytes) -> bytes:
+    """Return a request with a trailer."""
+    return head(CHUNKED, line=b"POST / HTTP/1.1") + b"3\r\nabc\r\n0\r\n" + data + b"\r\n\r\n"
+
+
+def extension(size: int, chunk: bytes = b"3;") -> bytes:
+    """Return a request with a chunk that has an extension."""
+    line = b"3\r\nabc\r\n" + chunk + b"x" * size
+    rest = b"\r\nabc\r\n0\r\n\r\n" if chunk[:1] == b"3" else b"\r\n\r\n"
+    return head(CHUNKED, line=b"POST / HTTP/1.1") + line + rest
+
+
+# What comes behind the head, and the status that is right.
+BODIES = {
+    "a trailer as long as allowed": (trailer(b"x: " + b"x" * (LIMIT - 7)), 200),
+    "one byte longer": (trailer(b"x: " + b"x" * (LIMIT - 6)), 431),
+    "a trailer of spaces": (trailer(b"x: " + b" " * 20_000 + b"x"), 431),
+    "a hundred fields": (trailer(b"\r\n".join([b"x: y"] * 100)), 200),
+    "2,000 fields": (trailer(b"\r\n".join([b"x: y"] * 2000)), 431),
+    "an extension": (extension(1000), 200),
+    "a long extension": (extension(20_000), 431),
+    "a longer extension": (extension(60_000), 431),
+    "a long extension of the last chunk": (extension(20_000, b"0;"), 431),
+    "large chunks": (
+        (
+            head(CHUNKED, line=b"POST / HTTP/1.1")
+            + (b"%x\r\n" % 60_000 + b"0;\r\n" * 15_000 + b"\r\n") * 3
+            + b"0\r\n\r\n"
+        ),
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 41])
+@pytest.mark.parametrize("name", BODIES)
+async def test_what_is_between_chunks_has_one_limit(
+    app: QuartTrio, config: Config, caplog: pytest.LogCaptureFixture, name: str, pieces: int
+) -> None:
+    """It does not depend on packets, either."""
+    data, status = BODIES[name]
+    step = -(-len(data) // pieces)
+    parts = [data[start : start + step] for start in range(0, len(data), step)]
+    async with guarded(app, config=config) as (server, port):
+        answer = await answer_to(port, *parts)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        await settled(server, connections_open=0)
+    assert all(record.exc_info is None for record in caplog.records)
+
 
 # What comes, and the status that is right; behind each comes a request that must not be served.
 REQUESTS = {
@@ -135,6 +192,19 @@ REQUESTS = {
         400,
     ),
     "chunks of HTTP/1.0": (head(CHUNKED, line=b"POST / HTTP/1.0") + b"0\r\n\r\n", 400),
+    "a host that is not ASCII": (b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n", 400),
+    "a subprotocol that is not ASCII": (
+        head(*HANDSHAKE, b"Connection: Upgrade", b"Sec-WebSocket-Protocol: \xff"),
+        400,
+    ),
+    "an extension that is not ASCII": (
+        head(*HANDSHAKE, b"Connection: Upgrade", b"Sec-WebSocket-Extensions: \xff"),
+        400,
+    ),
+    "a connection that is not ASCII": (head(*HANDSHAKE, b"Connection: Upgrade, \xff"), 400),
+    "h2c with settings that are not base64": (head(*H2C, b"HTTP2-Settings: AAMAAAB"), 400),
+    "h2c with part of a setting": (head(*H2C, b"HTTP2-Settings: AAMA"), 400),
+    "h2c with an impossible setting": (head(*H2C, b"HTTP2-Settings: AAIAAAAF"), 400),
 }
 
 
@@ -145,7 +215,7 @@ async def test_what_cannot_be_served_is_refused(
     """The answer says so, the log in one line, and the connection ends behind it."""
     data, status = REQUESTS[name]
     data = data.replace(b"Connection: close\r\n", b"")
-    async with guarded(app, config=config) as (server, port):
+    async with guarded(app, config=config, http2=True) as (server, port):
         answer = await answer_to(port, data + head())
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert answer.count(b"HTTP/1.1 ") == 1
@@ -185,6 +255,13 @@ async def test_options_of_the_server(app: QuartTrio, caplog: pytest.LogCaptureFi
     assert not caplog.records
 
 
+WEBSOCKET = {
+    "method": "CONNECT",
+    "protocol": "websocket",
+    "path": "/ws",
+    "sec_websocket_version": "13",
+}
+
 STREAMS = {
     "no path": ({"path": "?x=1"}, "400"),
     "a URL": ({"path": "http://x/"}, "400"),
@@ -192,6 +269,21 @@ STREAMS = {
     "method not ASCII": ({"method": "G\u00cbT"}, "400"),
     "too long": ({"cookie": "x" * 20_000}, "431"),
     "CONNECT to something else": ({"method": "CONNECT", "protocol": "connect-udp"}, "501"),
+    "no method": ({"method": ""}, "400"),
+    "a method with a path": ({"method": "GET /x HTTP/1.1"}, "400"),
+    "a method with an escape": ({"method": "GET\x1b[31m"}, "400"),
+    "a path with a space": ({"path": "/a b"}, "400"),
+    "a path with a tab": ({"path": "/a\tb"}, "400"),
+    "a query with an escape": ({"path": "/a?\x1b[31m"}, "400"),
+    "a query with DEL": ({"path": "/a?\x7f"}, "400"),
+    "a subprotocol that is not ASCII": (
+        {**WEBSOCKET, "sec_websocket_protocol": "\u00ff"},
+        "400",
+    ),
+    "an extension that is not ASCII": (
+        {**WEBSOCKET, "sec_websocket_extensions": "\u00ff"},
+        "400",
+    ),
 }
 
 
@@ -223,6 +315,36 @@ async def test_one_stream_is_refused(
         await settled(server, connections_open=0)
     (record,) = caplog.records
     assert record.exc_info is None
+
+
+MALFORMED: dict[str, dict[str, str]] = {
+    "an empty path": {"path": ""},
+    "a path with a line end": {"path": "/a\r\nforged"},
+    "a field of HTTP/1.1": {"connection": "close"},
+    "a name in upper case": {"X-A": "b"},
+    "a value with NUL": {"x": "a\0b"},
+    "another host": {"host": "y"},
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_a_malformed_request_is_a_stream_error(
+    app: QuartTrio, config: Config, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Its stream is reset, in one line of log; its siblings live."""
+    async with guarded(app, config=config, http2=True) as (server, port):
+        client = await RawHTTP2.connect(port)
+        await client.send(client.headers(1, "/sse"))
+        await client.until_data(1, b"tick")
+        await client.send(client.headers(3, **MALFORMED[name]), client.headers(5))  # type: ignore[arg-type]
+        assert (await client.until(RstStreamFrame, 3)).error_code == 1  # PROTOCOL_ERROR
+        assert await client.status(5) == "200"
+        await client.until_data(1, b"tick")
+        await client.stream.aclose()
+        await settled(server, connections_open=0)
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert record.getMessage().isprintable()
 
 
 def split(request: bytes) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from time import time
 from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import unquote
 
 import trio
 from hypercorn.config import Config
@@ -23,7 +24,7 @@ from penstock.printable import printable
 if TYPE_CHECKING:
     from penstock.hypercorn.requests import Requests
 
-__all__ = ["finish_access_log", "start_access_log"]
+__all__ = ["finish_access_log", "log_refused", "start_access_log"]
 
 # No response was begun: what nginx logs where a client has closed its request.
 _NO_RESPONSE: Final = 499
@@ -44,6 +45,34 @@ async def finish_access_log(response: Any) -> None:
     if isinstance(log, AccessLog):
         await log.access(response.scope, None, time() - response.start_time)
         log.close()
+
+
+async def log_refused(
+    protocol: Any, status: int, method: bytes, target: bytes, version: bytes
+) -> None:
+    """Log a request that no application gets, as far as it is known. Not a checkpoint.
+
+    `protocol` is Hypercorn's H11Protocol or H2Protocol.
+    """
+    logger = protocol.config.log
+    if type(logger) is Logger and logger.access_logger is None:
+        return
+    path, _, query = target.partition(b"?")
+    scope = {
+        "type": "http",
+        "http_version": printable(version) or "-",
+        "scheme": "https" if protocol.ssl else "http",
+        "method": printable(method) or "-",
+        "path": unquote(printable(path)) or "-",
+        "raw_path": path,
+        "query_string": query,
+        "headers": [],
+        "client": protocol.client,
+        "server": protocol.server,
+    }
+    log = AccessLog(protocol, logger, protocol.task_group)
+    await log.access(scope, {"status": status, "headers": []}, 0.0)
+    log.close()
 
 
 @final
@@ -108,7 +137,15 @@ def _shown(scope: Any) -> Any:
     headers = scope["headers"]
     texts = [value.decode("latin1") for _, value in headers]
     if not all(text.isprintable() for text in texts):
-        shown = (printable(text).encode("latin1", "backslashreplace") for text in texts)
-        headers = [(name, value) for (name, _), value in zip(headers, shown, strict=True)]
-    client = scope["client"] or ("local",)  # a Unix socket has no address
-    return {**scope, "path": printable(scope["path"]), "headers": headers, "client": client}
+        values = (printable(text).encode("latin1", "backslashreplace") for text in texts)
+        headers = [(name, value) for (name, _), value in zip(headers, values, strict=True)]
+    shown = {
+        **scope,
+        "path": printable(scope["path"]),
+        "query_string": printable(scope["query_string"]).encode(),
+        "headers": headers,
+        "client": scope["client"] or ("local",),  # a Unix socket has no address
+    }
+    if "method" in scope:
+        shown["method"] = printable(scope["method"])
+    return shown

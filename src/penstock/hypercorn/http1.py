@@ -6,20 +6,26 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
   of time is spent.
 - ``can_read``, on which `_handle_events` parks the reader of a connection whose client sent more
   than its request, is an `Ahead`: it goes on reading, within bounds, and sees the client leave.
-- A head is limited in bytes and fields, however it arrives (h11 looks at what has not become a head
-  yet), and a request that cannot be served is answered here: see `penstock.hypercorn.head`.
+- A head, a chunk's line and a trailer are limited, however they arrive (h11 looks at what is
+  incomplete), and a request that cannot be served is answered and logged here: see
+  `penstock.hypercorn.head`.
 - `stream_send` notes how the body is framed, for those who write through, and announces the end of
   a connection that a stopping server will close.
-- `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed.
+- `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed, and answers an
+  upgrade whose settings are invalid with 400.
 - A WebSocket is a `penstock.hypercorn.websocket.WebSocket`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, cast, final
+from time import time
+from typing import TYPE_CHECKING, Any, cast, final
 
 import h11
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.exceptions import H2Error
 from hypercorn.events import Closed, Updated
 from hypercorn.protocol.events import (
     Body,
@@ -32,8 +38,16 @@ from hypercorn.protocol.events import (
 )
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.utils import suppress_body
+from hyperframe.exceptions import HyperframeError
 
-from penstock.hypercorn.head import RequestRefused, check_head, split_target
+from penstock.hypercorn.access import log_refused
+from penstock.hypercorn.head import (
+    RequestRefused,
+    check_ascii,
+    check_chunk,
+    check_head,
+    split_target,
+)
 from penstock.hypercorn.refusal import begins_event_stream, log_refusal
 from penstock.hypercorn.websocket import WebSocket
 
@@ -64,6 +78,10 @@ class HTTP1(H11Protocol):
 
     turn: Turn | None = None
     """The reader's share of the loop."""
+
+    _line: bytes = b""  # of the request that has begun
+    _between_chunks: bool = False  # whether a chunk's line comes next, or the trailer
+    _in_trailer: bool = False
 
     @property
     def begins_request(self) -> bool:
@@ -108,10 +126,7 @@ class HTTP1(H11Protocol):
             await log_refusal(self.config, self.client, refusal)
             await self._answer_error(refusal.status)
         except h11.RemoteProtocolError as error:
-            if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                await self._answer_error(error.error_status_hint)
-            else:
-                await self.send(Closed())
+            await self._answer_error(error.error_status_hint)
 
     async def _handle_event(self) -> bool:
         """Take the next event from h11, and tell whether there may be another one."""
@@ -120,13 +135,19 @@ class HTTP1(H11Protocol):
         if self.connection.they_are_waiting_for_100_continue:
             headers = self.config.response_headers("h11")
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
+        limit = self.config.h11_max_incomplete_size
         if self.begins_request:
-            limit = self.config.h11_max_incomplete_size
-            check_head(self.connection.trailing_data[0], limit)
+            received = self.connection.trailing_data[0]
+            self._line = received[:limit].split(b"\n", 1)[0].rstrip(b"\r")
+            check_head(received, limit)
+        elif self._between_chunks:
+            received = self.connection.trailing_data[0]
+            self._in_trailer = check_chunk(received, limit, trailer=self._in_trailer)
         event = self.connection.next_event()
         if isinstance(event, h11.Request):
             await self.send(Updated(idle=False))
             event = _examined(event)
+            self._between_chunks = any(name == b"transfer-encoding" for name, _ in event.headers)
             await self._check_protocol(event)
             await self._create_stream(event)
         elif event is h11.PAUSED:
@@ -139,18 +160,33 @@ class HTTP1(H11Protocol):
         elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or not self.stream:
             return False
         elif isinstance(event, h11.Data):
+            self._between_chunks = event.chunk_end
             await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
         elif isinstance(event, h11.EndOfMessage):
+            self._between_chunks = self._in_trailer = False
             await self.stream.handle(EndBody(stream_id=STREAM_ID))
         elif isinstance(event, Data):  # of a WebSocket
             await self.stream.handle(event)
         return True
 
     async def _answer_error(self, status: int) -> None:
-        """Answer a request that no application gets, and close the connection behind that."""
-        await self.send(Updated(idle=False))  # so that the client can read the answer
-        await self._send_error_response(status)
+        """Answer a request that is refused, if no answer has begun, and close the connection."""
+        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            await self.send(Updated(idle=False))  # so that the client can read the answer
+            await self._send_error_response(status)
+            await self._log_access(status)
         await self.send(Closed())
+
+    async def _log_access(self, status: int) -> None:
+        """Log a request that is answered here."""
+        if self.stream is None:
+            method, _, rest = self._line.partition(b" ")
+            target, _, version = rest.rpartition(b" HTTP/")
+            await log_refused(self, status, method, target or rest, version)
+        else:
+            seconds = time() - self.stream.start_time
+            summary: Any = {"status": status, "headers": []}
+            await self.stream.config.log.access(self.stream.scope, summary, seconds)
 
     async def _create_stream(self, request: h11.Request) -> None:
         if _asks_for_websocket(request):
@@ -186,10 +222,29 @@ class HTTP1(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         self.method = event.method.decode("ascii").upper()
         if self.http2:
+            if any(name == b"upgrade" and value.lower() == b"h2c" for name, value in event.headers):
+                _check_upgrade(event)
             await super()._check_protocol(event)
         elif event.method == b"PRI" and event.http_version == b"2.0":
             await self._send_error_response(505)
+            await self._log_access(505)
             raise HTTP2NotSpoken
+
+
+def _check_upgrade(request: h11.Request) -> None:
+    """Check the settings of a client that asks for HTTP/2, which come before its answer.
+
+    Raises:
+      RequestRefused: they are not what h2 takes.
+    """
+    settings = b""
+    for name, value in request.headers:
+        if name == b"http2-settings":
+            settings = value
+    try:
+        H2Connection(H2Configuration(client_side=False)).initiate_upgrade_connection(settings)
+    except (ValueError, H2Error, HyperframeError) as error:
+        raise RequestRefused(400, "its HTTP2-Settings are invalid") from error
 
 
 def _examined(request: h11.Request) -> h11.Request:
@@ -208,6 +263,7 @@ def _examined(request: h11.Request) -> h11.Request:
     ):
         # Spec: RFC 9112, 6.1: such a request may be smuggled past a proxy that reads it otherwise.
         raise RequestRefused(400, "its Transfer-Encoding contradicts its length or version")
+    check_ascii(request.headers)
     host, path = split_target(request.method, request.target)
     if host is None:
         return request

@@ -20,6 +20,7 @@ when the code that is replaced or built on changes there:
 - `stream_send` left the client of a response that failed half-way waiting for its end; it is reset.
 - A connection that takes no more requests is told so with GOAWAY, and its streams live on: h2's own
   `close_connection` would end them.
+- A malformed request ended the connection; its stream is reset.
 - Requests have the limits of HTTP/1.1, and those that cannot be served are answered here.
 """
 
@@ -32,30 +33,42 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+from h2.utilities import HeaderValidationFlags, validate_headers
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.utils import filter_pseudo_headers
 
+from penstock.hypercorn.access import log_refused
 from penstock.hypercorn.frames import (
     ANSWERED,
+    CONTINUATION,
     GOAWAY,
+    HEADERS,
     REFUSED,
     BlockTooLong,
     Frame,
     Frames,
     FrameTooLong,
 )
-from penstock.hypercorn.head import RequestRefused, check_fields, split_target
+from penstock.hypercorn.head import RequestRefused, check_ascii, check_fields, split_target
 from penstock.hypercorn.http2_sending import Sending
+from penstock.hypercorn.incoming import MAX_AHEAD
 from penstock.hypercorn.refusal import log_line, log_refusal
 from penstock.hypercorn.websocket import WebSocket
+from penstock.printable import printable
 
 if TYPE_CHECKING:
     from penstock.hypercorn.requests import Requests
     from penstock.hypercorn.turns import Turn
 
 __all__ = ["HTTP2"]
+
+# A request, to `validate_headers`.
+_REQUEST = HeaderValidationFlags(
+    is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
+)
+
+_HEADS = (h2.events.RequestReceived, h2.events.TrailersReceived)
 
 
 @final
@@ -76,6 +89,7 @@ class HTTP2(Sending):
         twice = 2 * self.config.h11_max_incomplete_size
         largest = min(self.config.h2_max_header_list_size, twice)
         self.connection.decoder.max_header_list_size = largest
+        self.connection.config.validate_inbound_headers = False  # see `_is_well_formed`
         self._frames = Frames(largest)
         self._logged = False
         self._terminated = False
@@ -83,6 +97,10 @@ class HTTP2(Sending):
     def acknowledge(self, stream_id: int, size: int) -> None:
         """Open the client's windows by what an application has taken."""
         waiting = self._unacknowledged.get(stream_id, 0)
+        stream = self.streams.get(stream_id)
+        if isinstance(stream, WebSocket):
+            # Its messages have other sizes than the frames that brought them.
+            size = waiting if stream.untaken <= MAX_AHEAD else 0
         size = min(size, waiting)
         if size and self.wire is not None and not self.closed:
             self._unacknowledged[stream_id] = waiting - size
@@ -119,7 +137,8 @@ class HTTP2(Sending):
             except BlockTooLong:
                 await self._log("sent a header block that is too long to be answered")
                 await self._terminate(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-            except h2.exceptions.ProtocolError:
+            except h2.exceptions.ProtocolError as error:
+                await self._log(f"broke HTTP/2's rules: {printable(str(error), limit=200)}")
                 self._told = True  # h2 has written its own GOAWAY
                 await self._end_connection()
             else:
@@ -145,6 +164,13 @@ class HTTP2(Sending):
                 self.budget.earn(frame.carries / 1024)
             elif not await self._spend(1):  # for a stream that is over
                 return
+        elif (
+            frame.kind in (HEADERS, CONTINUATION)
+            and not self._frames.in_block
+            and not any(isinstance(event, _HEADS) for event in events)
+            and not await self._spend(REFUSED)  # for a stream that is over
+        ):
+            return
         await self._handle_events(events)
 
     def _is_proper(self, goaway: Frame) -> bool:
@@ -194,7 +220,8 @@ class HTTP2(Sending):
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
-                await self._request_received(event)
+                if await self._is_well_formed(event):
+                    await self._request_received(event)
             elif isinstance(event, h2.events.DataReceived):
                 await self._data_received(event)
             elif isinstance(event, h2.events.StreamEnded):
@@ -217,6 +244,20 @@ class HTTP2(Sending):
             # Spec: RFC 7541, 4.2: the smallest and the last are what a decoder has to know.
             smallest, last = min(encoder.table_size_changes), encoder.table_size_changes[-1]
             encoder.table_size_changes = [smallest, last]
+
+    async def _is_well_formed(self, request: h2.events.RequestReceived) -> bool:
+        """Reset the stream of a malformed request.
+
+        Spec: RFC 9113, 8.1.1: that is a stream error. To h2 it is one of the connection.
+        """
+        try:
+            list(validate_headers(request.headers or (), _REQUEST))
+        except h2.exceptions.ProtocolError as error:
+            await self._log(f"sent a malformed request: {printable(str(error), limit=200)}")
+            assert request.stream_id is not None
+            await self._refuse_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+            return False
+        return True
 
     async def _request_received(self, event: h2.events.RequestReceived) -> None:
         assert event.stream_id is not None
@@ -250,6 +291,9 @@ class HTTP2(Sending):
         fields += self.config.response_headers("h2")
         with suppress(h2.exceptions.ProtocolError):
             self.connection.send_headers(event.stream_id, fields, end_stream=True)
+        asked = dict(event.headers or ())
+        method, path = asked.get(b":method", b""), asked.get(b":path", b"")
+        await log_refused(self, refusal.status, method, path, b"2")
         self._stop_request(event.stream_id)
         await self._spend(ANSWERED)
 
@@ -267,12 +311,13 @@ class HTTP2(Sending):
         size = event.flow_controlled_length or 0
         stream = self.streams.get(stream_id)
         if stream is not None and data:
-            if isinstance(stream, HTTPStream):
-                # What is only padding is acknowledged now, the rest when it is taken.
-                waiting = self._unacknowledged.get(stream_id, 0)
-                self._unacknowledged[stream_id] = waiting + len(data)
-                size -= len(data)
+            # What is only padding is acknowledged now, the rest when it is taken.
+            waiting = self._unacknowledged.get(stream_id, 0)
+            self._unacknowledged[stream_id] = waiting + len(data)
+            size -= len(data)
             await stream.handle(Body(stream_id=stream_id, data=data))
+            if isinstance(stream, WebSocket):
+                self.acknowledge(stream_id, 0)  # parts of a message, and pings, are taken at once
         if size:
             self._open_window(stream_id, size)
 
@@ -281,8 +326,7 @@ class HTTP2(Sending):
         check_fields(fields, self.config.h11_max_incomplete_size)
         pseudo = dict(fields)
         method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
-        if not method.isascii():
-            raise RequestRefused(400, "its method is not ASCII")
+        check_ascii(fields)
         websocket = method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket"
         host, _ = split_target(b"GET" if websocket else method, path)
         if host is not None:

@@ -32,7 +32,7 @@ class Inbox:
 
     __slots__ = (
         *("_arrived", "_body_means_nothing", "_counts", "_discards", "_kind", "_messages"),
-        *("_requests", "_working", "stream_id"),
+        *("_requests", "_working", "stream_id", "untaken"),
     )
     _requests: Requests | None
 
@@ -46,6 +46,7 @@ class Inbox:
         body_means_nothing: bool = False,
     ) -> None:
         self.stream_id: int = stream_id
+        self.untaken: int = 0  # what its messages count for
         self._kind = kind
         self._body_means_nothing = body_means_nothing
         self._discards = False
@@ -144,6 +145,7 @@ class Inbox:
         return message
 
     def _count(self, size: int) -> None:
+        self.untaken += size
         if self._counts and self._requests is not None:
             self._requests.untaken += size
 

@@ -79,7 +79,7 @@ class Requests:
         response = send.__self__  # Hypercorn's HTTPStream or WSStream, whose method it is
         start_access_log(response, config, self)
         kind = scope["type"]
-        counts = kind == "websocket" or scope["http_version"] < "2"
+        counts = scope["http_version"] < "2"
         means_nothing = kind == "http" and scope["method"] in ("GET", "HEAD")
         inbox = Inbox(
             kind, response.stream_id, self, counts=counts, body_means_nothing=means_nothing

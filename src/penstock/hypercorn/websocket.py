@@ -4,7 +4,8 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/ws_stream.py`:
 
 - `_accept` agreed on a permessage-deflate that inflates whatever comes: 64 KiB of it are 64 MiB.
   Here it stops at the size that a message may have.
-- `_handle_events` worked off a whole read at once, and took any number of fragments without data.
+- `_handle_events` worked off a whole read at once, and took any number of fragments without data;
+  `handle` had all of it inflated in one go.
 - Bytes before the handshake's answer were answered with 400 and left the application, and with it
   the connection, waiting for ever; here they end both. A message that is too large does, too.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from time import time
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Event, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WSStream
@@ -26,9 +27,13 @@ from wsproto.handshake import server_extensions_handshake
 from penstock.hypercorn.frames import FrameBudget
 
 if TYPE_CHECKING:
+    from penstock.hypercorn.inbox import Inbox
     from penstock.hypercorn.turns import Turn
 
 __all__ = ["WebSocket"]
+
+# Deflated bytes to work off between two looks at the clock: inflated, they are a megabyte at most.
+_PIECE: Final = 2**10
 
 
 @final
@@ -39,6 +44,13 @@ class _BoundedDeflate(PerMessageDeflate):
         super().__init__()
         self._max_size = max_size
         self._size = 0  # of the message so far, inflated
+
+    def accept(self, offer: str) -> bool | str | None:
+        """Agree to an offer, or decline one whose parameters are not numbers."""
+        try:
+            return super().accept(offer)
+        except ValueError:
+            return None
 
     def frame_inbound_payload_data(self, proto: Any, data: bytes) -> bytes | CloseReason:
         """Inflate a part of a message, or say that the message is too large."""
@@ -74,6 +86,13 @@ class WebSocket(WSStream):
         super().__init__(*args)
         self._turn = turn
         self._budget = FrameBudget()
+        self._inflates = False  # whether permessage-deflate was agreed on
+
+    @property
+    def untaken(self) -> int:
+        """What the messages count for that its application has not taken."""
+        inbox: Inbox | None = getattr(self.app_put, "__self__", None)
+        return 0 if inbox is None else inbox.untaken
 
     async def handle(self, event: Event) -> None:
         """Take what the connection has for this WebSocket."""
@@ -89,7 +108,12 @@ class WebSocket(WSStream):
             # Spec: RFC 8441, 5: this is what closing the connection is on HTTP/2.
             await self.send(StreamClosed(stream_id=self.stream_id))
         else:
-            await super().handle(event)
+            step = _PIECE if self._inflates else len(event.data) or 1
+            for start in range(0, len(event.data), step):
+                if self.closed:
+                    break
+                self.connection.receive_data(event.data[start : start + step])
+                await self._handle_events()
 
     async def _handle_events(self) -> None:
         """Do what the frames that were received say, one by one."""
@@ -141,6 +165,7 @@ class WebSocket(WSStream):
         extensions = [_BoundedDeflate(self.buffer.max_length)]
         if offered and (agreed := server_extensions_handshake(offered, list(extensions))):
             headers.append((b"sec-websocket-extensions", agreed))
+            self._inflates = True
         self.connection = Connection(ConnectionType.SERVER, list(extensions))
         await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers))
         await self.config.log.access(
