@@ -347,6 +347,27 @@ async def test_a_malformed_request_is_a_stream_error(
     assert record.getMessage().isprintable()
 
 
+async def test_malformed_trailers_are_a_stream_error(
+    app: QuartTrio, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is reset; its siblings live."""
+    async with guarded(app, config=config, http2=True) as (server, port):
+        client = await RawHTTP2.connect(port)
+        await client.send(client.headers(1, "/sse"))
+        await client.until_data(1, b"tick")
+        # With a method and a path, which no trailers have.
+        await client.send(
+            client.headers(3, end=False, method="POST"), client.headers(3), client.headers(5)
+        )
+        assert (await client.until(RstStreamFrame, 3)).error_code == 1  # PROTOCOL_ERROR
+        assert await client.status(5) == "200"
+        await client.until_data(1, b"tick")
+        await client.stream.aclose()
+        await settled(server, connections_open=0)
+    (record,) = caplog.records
+    assert "trailer" in record.getMessage()
+
+
 def split(request: bytes) -> bytes:
     """Return a HEADERS frame as one of 16,000 bytes and one CONTINUATION."""
     block, rest = request[9:16_009], request[16_009:]

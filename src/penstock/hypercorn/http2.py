@@ -63,12 +63,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP2"]
 
-# A request, to `validate_headers`.
-_REQUEST = HeaderValidationFlags(
-    is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
-)
-
+# What may come of a block of fields, and what that is to `validate_headers`.
 _HEADS = (h2.events.RequestReceived, h2.events.TrailersReceived)
+_FLAGS = {
+    head: HeaderValidationFlags(
+        is_client=False,
+        is_trailer=head is h2.events.TrailersReceived,
+        is_response_header=False,
+        is_push_promise=False,
+    )
+    for head in _HEADS
+}
 
 
 @final
@@ -222,6 +227,9 @@ class HTTP2(Sending):
             if isinstance(event, h2.events.RequestReceived):
                 if await self._is_well_formed(event):
                     await self._request_received(event)
+            elif isinstance(event, h2.events.TrailersReceived):
+                if not await self._is_well_formed(event):
+                    await self._end(event.stream_id)
             elif isinstance(event, h2.events.DataReceived):
                 await self._data_received(event)
             elif isinstance(event, h2.events.StreamEnded):
@@ -245,17 +253,19 @@ class HTTP2(Sending):
             smallest, last = min(encoder.table_size_changes), encoder.table_size_changes[-1]
             encoder.table_size_changes = [smallest, last]
 
-    async def _is_well_formed(self, request: h2.events.RequestReceived) -> bool:
-        """Reset the stream of a malformed request.
+    async def _is_well_formed(
+        self, head: h2.events.RequestReceived | h2.events.TrailersReceived
+    ) -> bool:
+        """Reset the stream of a malformed request or its trailers.
 
         Spec: RFC 9113, 8.1.1: that is a stream error. To h2 it is one of the connection.
         """
         try:
-            list(validate_headers(request.headers or (), _REQUEST))
+            list(validate_headers(head.headers or (), _FLAGS[type(head)]))
         except h2.exceptions.ProtocolError as error:
             await self._log(f"sent a malformed request: {printable(str(error), limit=200)}")
-            assert request.stream_id is not None
-            await self._refuse_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+            assert head.stream_id is not None
+            await self._refuse_stream(head.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             return False
         return True
 
