@@ -810,5 +810,5 @@ class Machine(RuleBasedStateMachine):
 
 TestModel = Machine.TestCase
 TestModel.settings = settings(
-    derandomize=True, deadline=None, max_examples=200, stateful_step_count=30
+    derandomize=True, deadline=None, max_examples=100, stateful_step_count=30
 )

@@ -44,7 +44,8 @@ class Selection:
       topics: the same, in a set; an index may use them.
 
     Raises:
-      InvalidSubscription: the topics are none: see `check_topics`.
+      InvalidSubscription: there is none, or there are more than 1,000; or one is not text, is
+        empty, is ``*``, is longer than 1,024 bytes, or contains a control character.
     """
 
     __slots__ = ("topics",)

@@ -477,7 +477,7 @@ async def test_a_websocket_that_is_not_read_deafens_nobody_on_http2() -> None:
         handshake = {"method": "CONNECT", "protocol": "websocket", "sec_websocket_version": "13"}
         await client.send(
             client.headers(1, "/sse"),
-            client.headers(3, "/ws", end=False, **handshake),  # type: ignore[arg-type]
+            client.headers(3, "/ws", end=False, **handshake),
         )
         assert await client.status(3) == "200"
         message = fragment(b"x" * 1000, first=2, last=True)

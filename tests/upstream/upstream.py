@@ -34,6 +34,12 @@ ALLOWED: Final[Mapping[str, str]] = {
     "tests.protocol.test_h11::test_protocol_handle_max_incomplete": (
         "a head that is too long is 431, by one limit in bytes, and not 400"
     ),
+    "tests.protocol.test_h11::test_protocol_handle_h2c_upgrade": (
+        "the upgrade's settings, which h2 would refuse, are 400 before it is promised"
+    ),
+    "tests.protocol.test_h11::test_protocol_handle_send_client_error": (
+        "a refused request has its line in the access log, for which a mock has no time"
+    ),
     "tests.protocol.test_h11::test_protocol_handle_protocol_error": (
         "a refused request ends the idle time before it is answered"
     ),

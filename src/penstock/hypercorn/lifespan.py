@@ -99,7 +99,7 @@ class ApplicationLifespan:
                 if not self._stopped.is_set():
                     self._fail(self._stage, repr(_first(errors)))
                 await log.exception("The application's lifespan failed")
-        except* BaseException as errors:  # SystemExit, mostly
+        except* BaseException as errors:  # noqa: ASYNC103 - SystemExit, mostly; no cancellation
             self._fail(self._stage, repr(_first(errors)))
         finally:
             self._over.set()

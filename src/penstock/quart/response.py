@@ -262,7 +262,7 @@ def _on_trio() -> bool:
         trio.from_thread.check_cancelled()
     except RuntimeError:
         return False
-    except trio.Cancelled:
+    except trio.Cancelled:  # noqa: ASYNC103 - of a thread, in which nobody can be cancelled
         pass  # the client has left; the request ends, and closes what it owns
     return True
 
