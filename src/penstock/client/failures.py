@@ -26,9 +26,7 @@ _PROBE_TIMEOUT: Final = 5.0
 
 # No such host; what may be so for a moment only is EAI_AGAIN.
 _NO_HOST: Final = {
-    number
-    for name in ("EAI_NONAME", "EAI_NODATA")
-    if (number := getattr(socket, name, None)) is not None
+    getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)
 }
 
 # The peer went away in the middle of a TLS handshake.

@@ -199,12 +199,12 @@ class HTTP1(H11Protocol):
 
     async def _create_websocket(self, request: h11.Request) -> None:
         """Do what `H11Protocol._create_stream` does, with our WebSocket."""
-        self.stream = WebSocket(
+        self.stream: Any = WebSocket(
             *(self.app, self.config, self.context, self.task_group, self.ssl),
             *(self.client, self.server, self.stream_send, STREAM_ID),
             turn=self.turn,
         )
-        self.connection = H11WSConnection(cast(h11.Connection, self.connection))
+        self.connection: Any = H11WSConnection(cast(h11.Connection, self.connection))
         raw = self.config.h11_pass_raw_headers
         await self.stream.handle(
             Request(

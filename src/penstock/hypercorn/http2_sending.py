@@ -50,7 +50,7 @@ class Sending(H2Protocol):
         self.stream_buffers = Windows(self.context.event_class)
         self.stalled_streams: set[int] = set()
         self._unacknowledged: dict[int, int] = {}
-        self.budget = FrameBudget()
+        self.budget: FrameBudget = FrameBudget()
         self._retired = False
         self._leaving = False  # whether the client has said goodbye
         self._told = False

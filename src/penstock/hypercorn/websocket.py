@@ -157,7 +157,7 @@ class WebSocket(WSStream):
 
     async def _accept(self, message: Any) -> None:
         """Accept the handshake; permessage-deflate, if the client offers it, is bounded."""
-        self.state = ASGIWebsocketState.CONNECTED
+        self.state: ASGIWebsocketState = ASGIWebsocketState.CONNECTED
         offered, self.handshake.extensions = self.handshake.extensions, None
         status, headers, _ = self.handshake.accept(
             message.get("subprotocol"), message.get("headers", [])
@@ -166,7 +166,7 @@ class WebSocket(WSStream):
         if offered and (agreed := server_extensions_handshake(offered, list(extensions))):
             headers.append((b"sec-websocket-extensions", agreed))
             self._inflates = True
-        self.connection = Connection(ConnectionType.SERVER, list(extensions))
+        self.connection: Any = Connection(ConnectionType.SERVER, list(extensions))
         await self.send(Response(stream_id=self.stream_id, status_code=status, headers=headers))
         await self.config.log.access(
             self.scope,
