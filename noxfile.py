@@ -84,7 +84,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report", f"--include={core}", "--fail-under=95")
     session.log("Part 2 of 3: real servers, proxies and browsers. They take eight minutes or so.")
     session.run("pytest", *PARALLEL, "-m", "interop", "--ignore=tests/torture")
-    # Browsers run before all others on a busy machine: a server that is starved keeps no deadline.
+    # Debian's Chromium has a higher priority than other processes: beside it, they may starve.
     session.log("Part 3 of 3: a server and two hundred clients with bad fates, alone.")
     session.run("pytest", "tests/torture")
 

@@ -46,7 +46,7 @@ async def publish_on(hub: Hub, every: int) -> None:
         await trio.sleep(every * TICK)
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(max_examples=3 * settings().max_examples, derandomize=True)
 @given(
     reads=st.integers(0, 5),
     takes=st.none() | st.integers(0, 1),

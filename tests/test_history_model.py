@@ -204,7 +204,7 @@ async def compare(
 
 
 @pytest.mark.parametrize("kind", [MemoryHistory, SQLiteHistory])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=3 * settings().max_examples // 5)
 @given(kept_within=bounds, steps=steps)
 def test_beside_the_model(kind: Any, kept_within: Bounds, steps: list[Any]) -> None:
     """Whatever is appended, read, located, waited for and opened again, it does as the model."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from penstock import (
 )
 from penstock.hub import hub as hub_module
 from penstock.quart import EventSourceResponse, add_hub
-from penstock.stores import MemoryHistory
+from penstock.stores import MemoryHistory, memory
 from penstock.testing import FakeClient, open_app
 
 EVENT = ServerSentEvent("x")
@@ -147,9 +148,9 @@ def test_a_selection_of_no_topics(topics: Any) -> None:
     assert Selection({"a"}) == Selection(["a"])
 
 
-def test_a_history_in_memory_ages_from_run_to_run() -> None:
+def test_a_history_in_memory_ages_from_run_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of each Trio run begins somewhere else, and what is kept is as old as it is."""
-    history = MemoryHistory(age=0.5)
+    history = MemoryHistory(age=3600)
 
     async def run(*data: str) -> list[str | None]:
         async with open_hub(history=history) as hub:
@@ -160,7 +161,8 @@ def test_a_history_in_memory_ages_from_run_to_run() -> None:
 
     young = list("abcdefgh")
     assert [trio.run(run, data) for data in young] == [young[: n + 1] for n in range(len(young))]
-    time.sleep(0.6)
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: later))
     assert trio.run(run, "i") == ["i"]
 
 

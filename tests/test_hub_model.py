@@ -809,6 +809,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestModel = Machine.TestCase
-TestModel.settings = settings(
-    derandomize=True, deadline=None, max_examples=100, stateful_step_count=30
-)
+TestModel.settings = settings(derandomize=True, stateful_step_count=30)

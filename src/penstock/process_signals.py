@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-__all__ = ["end_at_next", "exit_at_interrupt", "raise_at_interrupt", "stopping_signals"]
+__all__ = [
+    "end_at_next",
+    "exit_at_interrupt",
+    "exiting_at",
+    "raise_at_interrupt",
+    "stopping_signals",
+]
 
 _HANG_UP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)  # Windows has none
 
@@ -31,6 +38,20 @@ def end_at_next(numbers: Iterable[int]) -> None:
     """From now on, have each of these signals end the process at once."""
     for number in numbers:
         signal.signal(number, _exit if os.getpid() == 1 else signal.SIG_DFL)
+
+
+@contextmanager
+def exiting_at(numbers: Iterable[int]) -> Iterator[None]:
+    """While the block runs, have each of these signals exit at once, with 128 and its number.
+
+    Whoever handles one within the block, as `trio.open_signal_receiver` does, has it meanwhile.
+    """
+    before = {number: signal.signal(number, _exit) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def exit_at_interrupt() -> None:

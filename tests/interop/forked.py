@@ -119,7 +119,7 @@ class Process(subprocess.Popen[Any]):
 
     def _execute_child(self, *given: Any) -> None:
         global _origin
-        execute: Any = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+        execute: Any = subprocess.Popen._execute_child  # type: ignore[attr-defined]  # private
         asked = inspect.signature(execute).bind(self, *given).arguments
         command, env = asked["args"], asked["env"]
         if _enabled and _origin is None:
@@ -144,7 +144,7 @@ class Process(subprocess.Popen[Any]):
             )
             self._child_created = True
         finally:
-            self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+            self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]  # private
 
 
 def run(

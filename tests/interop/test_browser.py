@@ -6,11 +6,9 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import pytest
 from chromium import chromium
 from playwright.sync_api import Browser, Page, Playwright, Route, ViewportSize, expect
 from processes import PENSTOCK, Server, serving
@@ -32,19 +30,6 @@ source.onerror = () => heard.error++;
 """
 
 
-@pytest.fixture
-def demo(shared_demo: Server) -> Server:
-    """Use one server for all tests that do not stop it, nor count what is in its log."""
-    return shared_demo
-
-
-@pytest.fixture
-def own_demo(tmp_path: Path) -> Iterator[Server]:
-    """Serve the demonstration for a test that counts what is in the log."""
-    with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as server:
-        yield server
-
-
 def count(page: Page, stream: str, handler: str) -> int:
     return int(page.locator(f'[data-count="{stream} {handler}"]').inner_text())
 
@@ -60,9 +45,9 @@ def wait_for_count(
     )
 
 
-def test_named_and_unnamed(demo: Server, page: Page) -> None:
+def test_named_and_unnamed(shared_demo: Server, page: Page) -> None:
     """A named event never reaches onmessage, and an unnamed one never the listener."""
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     wait_for_count(page, "sse", "ping", 4)
     wait_for_count(page, "ticks", "message", 2)
     assert count(page, "sse", "message") == 0
@@ -78,9 +63,9 @@ def test_named_and_unnamed(demo: Server, page: Page) -> None:
     assert re.search(r"/ticks\s*onmessage: \d{10}", page.inner_text("#log"))
 
 
-def test_onopen_fires_before_the_first_event(demo: Server, page: Page) -> None:
+def test_onopen_fires_before_the_first_event(shared_demo: Server, page: Page) -> None:
     """It fires on a stream on which nothing is ever sent."""
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     for stream in ("sse", "ticks"):
         after = opened_after(page, stream)
         figure(after < 300, f"/{stream}: onopen after {after} ms")
@@ -94,7 +79,7 @@ def test_onopen_fires_before_the_first_event(demo: Server, page: Page) -> None:
     assert heard == "open"
 
 
-def test_the_time_until_onopen_is_measured(demo: Server, page: Page) -> None:
+def test_the_time_until_onopen_is_measured(shared_demo: Server, page: Page) -> None:
     """A response that is held back for 400 ms is shown as late as it is."""
 
     def late(route: Route) -> None:
@@ -102,7 +87,7 @@ def test_the_time_until_onopen_is_measured(demo: Server, page: Page) -> None:
         route.continue_()
 
     page.route("**/ticks", late)
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     assert opened_after(page, "ticks") >= 400
 
 
@@ -113,33 +98,33 @@ def opened_after(page: Page, stream: str) -> int:
     return int(said[1])
 
 
-def test_counts_are_the_servers(own_demo: Server, page: Page) -> None:
+def test_counts_are_the_servers(demo: Server, page: Page) -> None:
     """What a page counted of a stream is what the server says that it sent."""
-    page.goto(own_demo.url)
+    page.goto(demo.url)
     wait_for_count(page, "ticks", "message", 1)
     for stream, handler in (("sse", "ping"), ("ticks", "message")):
         page.locator(f"#{stream}").get_by_role("button", name="Disconnect").click()
-        sent = own_demo.wait_for_log(rf"/{stream} .* (\d+) events? sent")
+        sent = demo.wait_for_log(rf"/{stream} .* (\d+) events? sent")
         # Events that were on their way when the button was pressed are not counted by the page.
         assert 0 <= int(sent[1]) - count(page, stream, handler) <= 20
         line = {"ping": 'listener "ping"', "message": "onmessage"}[handler]
         assert count(page, stream, handler) == page.inner_text("#log").count(line)
 
 
-def test_id_and_data_are_told_apart(demo: Server, page: Page) -> None:
+def test_id_and_data_are_told_apart(shared_demo: Server, page: Page) -> None:
     """The last id is the id's field, and the last data is the data's."""
     body = "id: 7\nevent: ping\ndata: x\n\n"
     page.route("**/sse", lambda route: route.fulfill(content_type="text/event-stream", body=body))
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     wait_for_count(page, "sse", "ping", 1)
     expect(page.locator("#sse .last-id")).to_have_text("7")
     expect(page.locator("#sse .last-data")).to_have_text("x")
 
 
-def test_a_connection_that_gets_no_answer_is_explained(demo: Server, page: Page) -> None:
+def test_a_connection_that_gets_no_answer_is_explained(shared_demo: Server, page: Page) -> None:
     """The seventh connection of a browser to a host waits: the page says why."""
     page.route("**/ticks", lambda route: None)
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     wait_for_count(page, "sse", "ping", 7)
     log = page.inner_text("#log")
     assert re.search(r"/ticks\s*still connecting: .* six connections", log)
@@ -147,9 +132,9 @@ def test_a_connection_that_gets_no_answer_is_explained(demo: Server, page: Page)
     expect(page.locator("#ticks .state-text")).to_have_text("connecting")
 
 
-def test_the_log_stays_short(demo: Server, page: Page) -> None:
+def test_the_log_stays_short(shared_demo: Server, page: Page) -> None:
     """A page that is open for days does not grow."""
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     page.evaluate(
         "() => { for (let n = 0; n < 250; n++) document.querySelector('#log')"
         ".append(document.createElement('li')); }"
@@ -159,28 +144,28 @@ def test_the_log_stays_short(demo: Server, page: Page) -> None:
     assert page.locator("#log li").count() == 200
 
 
-def test_a_closed_page_is_a_disconnect(own_demo: Server, browser: Browser) -> None:
+def test_a_closed_page_is_a_disconnect(demo: Server, browser: Browser) -> None:
     """The log names the reason, and says that the producer was cancelled."""
     page = browser.new_page()
-    page.goto(own_demo.url)
+    page.goto(demo.url)
     wait_for_count(page, "sse", "ping", 1)
     start = time.monotonic()
     page.close()
     for stream in ("sse", "ticks"):
-        own_demo.wait_for_log(f"/{stream} .* disconnected after .*, producer cancelled")
+        demo.wait_for_log(f"/{stream} .* disconnected after .*, producer cancelled")
     seconds = time.monotonic() - start
     figure(seconds < 1, f"both disconnects logged after {seconds:.3f} s")
 
 
-def test_buttons(own_demo: Server, page: Page) -> None:
+def test_buttons(demo: Server, page: Page) -> None:
     """Disconnect closes one stream on the server, and connect opens a new one; by keyboard, too."""
-    page.goto(own_demo.url)
+    page.goto(demo.url)
     card = page.locator("#sse")
     wait_for_count(page, "sse", "ping", 1)
     card.get_by_role("button", name="Disconnect").click()
     expect(card.locator(".state-text")).to_have_text("closed")
-    own_demo.wait_for_log("/sse .* disconnected after")
-    assert "/ticks" not in own_demo.log
+    demo.wait_for_log("/sse .* disconnected after")
+    assert "/ticks" not in demo.log
     expect(card.get_by_role("button", name="Connect", exact=True)).to_be_focused()
     heard = count(page, "sse", "ping")
     page.keyboard.press("Enter")
@@ -189,11 +174,11 @@ def test_buttons(own_demo: Server, page: Page) -> None:
     expect(card.get_by_role("button", name="Disconnect")).to_be_focused()
 
 
-def test_copy(demo: Server, browser: Browser) -> None:
+def test_copy(shared_demo: Server, browser: Browser) -> None:
     """The three lines are copied, or where the browser forbids it selected, for Ctrl-C."""
     with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         page = context.new_page()
-        page.goto(demo.url)
+        page.goto(shared_demo.url)
         copy = page.get_by_role("button", name="Copy")
         copy.click()
         expect(page.locator("#copy")).to_have_text("Copied")
@@ -209,15 +194,15 @@ def test_copy(demo: Server, browser: Browser) -> None:
         assert lines[0] == 'const source = new EventSource("/sse");'
 
 
-def test_a_page_that_is_left_is_a_disconnect(own_demo: Server, playwright: Playwright) -> None:
+def test_a_page_that_is_left_is_a_disconnect(demo: Server, playwright: Playwright) -> None:
     """A browser may keep it for the way back: its streams end, and come back with it."""
     with chromium(playwright, keep_pages=True) as browser:
         page = browser.new_page()
-        page.goto(own_demo.url)
+        page.goto(demo.url)
         wait_for_count(page, "sse", "ping", 1)
-        page.goto(f"{own_demo.url}/nothing")
+        page.goto(f"{demo.url}/nothing")
         for stream in ("sse", "ticks"):
-            own_demo.wait_for_log(f"/{stream} .* disconnected after")
+            demo.wait_for_log(f"/{stream} .* disconnected after")
         page.evaluate("() => { history.back(); }")
         # A page that was loaded anew would not come to a second `onopen`.
         wait_for_count(page, "sse", "open", 2)
@@ -244,13 +229,15 @@ def test_reconnects_when_the_server_is_back(tmp_path: Path, page: Page) -> None:
         expect(page.locator("#sse .state-text")).to_have_text("open")
 
 
-def test_the_seeds_javascript_from_another_origin(demo: Server, tmp_path: Path, page: Page) -> None:
+def test_the_seeds_javascript_from_another_origin(
+    shared_demo: Server, tmp_path: Path, page: Page
+) -> None:
     """`new EventSource`, `addEventListener("ping")` and `onmessage` work across origins."""
     static = (sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1")
     with serving(*static, folder=tmp_path, cwd=tmp_path) as elsewhere:
-        assert demo.url != elsewhere.url
+        assert shared_demo.url != elsewhere.url
         for path, handler, other in (("sse", "ping", "message"), ("ticks", "message", "ping")):
-            seed = SEED.replace("URL_OF_STREAM", f"{demo.url}/{path}")
+            seed = SEED.replace("URL_OF_STREAM", f"{shared_demo.url}/{path}")
             (tmp_path / f"{path}.html").write_text(seed)
             page.goto(f"{elsewhere.url}/{path}.html")
             page.wait_for_function(f"heard.{handler}.length >= 2")
@@ -261,11 +248,11 @@ def test_the_seeds_javascript_from_another_origin(demo: Server, tmp_path: Path, 
                 assert abs(int(data) - time.time()) < 10
 
 
-def test_fits_and_is_legible(demo: Server, browser: Browser) -> None:
+def test_fits_and_is_legible(shared_demo: Server, browser: Browser) -> None:
     """No sideways scrolling at 360 px, and text that stands off its ground, light and dark."""
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     page = browser.new_page(viewport=ViewportSize(width=360, height=800))
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     wait_for_count(page, "ticks", "message", 1)
     for width, scheme in itertools.product((360, 1280), schemes):
         page.set_viewport_size(ViewportSize(width=width, height=800))
@@ -307,16 +294,16 @@ CONTRASTS = """
 """
 
 
-def test_everything_comes_from_the_server(demo: Server, browser: Browser) -> None:
+def test_everything_comes_from_the_server(shared_demo: Server, browser: Browser) -> None:
     """The browser asks nobody else for anything, and gets all it asks for."""
     page = browser.new_page()
     asked: list[tuple[str, int]] = []
     page.on("response", lambda response: asked.append((response.url, response.status)))
     failed: list[str] = []
     page.on("requestfailed", lambda request: failed.append(request.url))
-    page.goto(demo.url)
+    page.goto(shared_demo.url)
     wait_for_count(page, "ticks", "message", 1)
     assert len(asked) >= 5
-    assert all(url.startswith(demo.url) and status == 200 for url, status in asked), asked
+    assert all(url.startswith(shared_demo.url) and status == 200 for url, status in asked), asked
     assert not failed
     page.close()

@@ -101,10 +101,8 @@ async def test_a_head_has_one_limit(
 ) -> None:
     """It does not depend on packets, is answered 431, and logged in one line."""
     data, status = HEADS[name]
-    step = -(-len(data) // pieces)
-    parts = [data[start : start + step] for start in range(0, len(data), step)]
     async with guarded(app, config=config) as (server, port):
-        answer = await answer_to(port, *parts)
+        answer = await answer_to(port, *cut(data, pieces))
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         await settled(server, connections_open=0)
     lines = [record.getMessage() for record in caplog.records]
@@ -165,10 +163,8 @@ async def test_what_is_between_chunks_has_one_limit(
 ) -> None:
     """It does not depend on packets, either."""
     data, status = BODIES[name]
-    step = -(-len(data) // pieces)
-    parts = [data[start : start + step] for start in range(0, len(data), step)]
     async with guarded(app, config=config) as (server, port):
-        answer = await answer_to(port, *parts)
+        answer = await answer_to(port, *cut(data, pieces))
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert answer.count(b"HTTP/1.1 ") == 1
         await settled(server, connections_open=0)
@@ -317,7 +313,7 @@ async def test_one_stream_is_refused(
     assert record.exc_info is None
 
 
-MALFORMED: dict[str, dict[str, str]] = {
+MALFORMED: dict[str, dict[str, Any]] = {
     "an empty path": {"path": ""},
     "a path with a line end": {"path": "/a\r\nforged"},
     "a field of HTTP/1.1": {"connection": "close"},
@@ -336,7 +332,7 @@ async def test_a_malformed_request_is_a_stream_error(
         client = await RawHTTP2.connect(port)
         await client.send(client.headers(1, "/sse"))
         await client.until_data(1, b"tick")
-        await client.send(client.headers(3, **MALFORMED[name]), client.headers(5))  # type: ignore[arg-type]
+        await client.send(client.headers(3, **MALFORMED[name]), client.headers(5))
         assert (await client.until(RstStreamFrame, 3)).error_code == 1  # PROTOCOL_ERROR
         assert await client.status(5) == "200"
         await client.until_data(1, b"tick")
@@ -366,6 +362,12 @@ async def test_malformed_trailers_are_a_stream_error(
         await settled(server, connections_open=0)
     (record,) = caplog.records
     assert "trailer" in record.getMessage()
+
+
+def cut(data: bytes, pieces: int) -> list[bytes]:
+    """Return data in so many parts, or one less."""
+    step = -(-len(data) // pieces)
+    return [data[start : start + step] for start in range(0, len(data), step)]
 
 
 def split(request: bytes) -> bytes:

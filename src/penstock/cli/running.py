@@ -8,7 +8,7 @@ import click
 import trio
 
 from penstock.cli.standard_streams import Output, Unread
-from penstock.process_signals import end_at_next, stopping_signals
+from penstock.process_signals import end_at_next, exiting_at, stopping_signals
 
 __all__ = ["run"]
 
@@ -23,7 +23,9 @@ def run(work: Callable[[], Awaitable[None]], *, output: Output | None = None) ->
     Raises:
       click.ClickException: the work raised it.
     """
-    return trio.run(_run, work, output)
+    # Before the work begins, and when it is over, a signal has nothing to cancel.
+    with exiting_at(stopping_signals()):
+        return trio.run(_run, work, output)
 
 
 async def _run(work: Callable[[], Awaitable[None]], output: Output | None) -> int:
@@ -52,10 +54,6 @@ async def _run(work: Callable[[], Awaitable[None]], output: Output | None) -> in
             except Unread:
                 pass
             nursery.cancel_scope.cancel()
-        # A signal of the last moment, which nobody has taken, would be raised again: its default
-        # action, and not the status that is documented.
-        with trio.move_on_after(0.001):
-            status = 128 + await anext(signals)
     if failure is not None:
         raise failure
     return status

@@ -31,7 +31,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
@@ -126,18 +127,9 @@ class Cursor:
     """
 
     __slots__ = (
-        *(
-            "_after",
-            "_audience",
-            "_dispatcher",
-            "_hub",
-            "_mark",
-            "_missed_after",
-            "_on_end",
-            "_page",
-        ),
-        *("_queue", "_reading", "_reported", "_requested", "_selection", "_waiting", "complete"),
-        *("direct", "resume_id", "silent_since", "state", "written"),
+        *("_after", "_audience", "_dispatcher", "_hub", "_mark", "_missed_after", "_on_end"),
+        *("_page", "_queue", "_reading", "_reported", "_requested", "_selection", "_waiting"),
+        *("complete", "direct", "resume_id", "silent_since", "state", "written"),
     )
 
     def __init__(
@@ -161,7 +153,7 @@ class Cursor:
         self._on_end: Callable[[CloseReason], None] | None = on_end
         self._after = 0  # the position up to which everything is on pages
         self._mark = 0  # the position after which everything is queued; from CATCHING_UP on
-        self._missed_after: str | None = None  # the id behind which a failure of reading is told
+        self._missed_after: str | None = None  # the id after which a failed read was reported
         self._reported = 0  # losses up to this position are known to the client
         self._page: Sequence[Item] = ()
         self._reading = False
@@ -210,17 +202,13 @@ class Cursor:
             await self._look_up(self._requested)
 
     async def _look_up(self, requested: str) -> None:
-        self._move(CursorState.LOCATING)
         position = None
-        try:
-            position = await self._hub.history.locate(requested, self._selection)
-        except HistoryError as error:
-            if not self._hub.closed:
-                _logger.error("History lookup failed, resuming with a gap: %s", error)
-        except BaseException:
-            if self.state is CursorState.LOCATING:
-                self._move(CursorState.NEW)
-            raise
+        with self._locating():
+            try:
+                position = await self._hub.history.locate(requested, self._selection)
+            except HistoryError as error:
+                if not self._hub.closed:
+                    _logger.error("History lookup failed, resuming with a gap: %s", error)
         if self.state is not CursorState.LOCATING:
             return  # it has ended meanwhile
         if position is not None:
@@ -234,23 +222,29 @@ class Cursor:
 
         Who receives nothing is given the id of the position: ``earliest`` would hide a loss.
         """
-        self._move(CursorState.LOCATING)
         newest = self._hub.history.newest.position
-        try:
+        begins_now = False
+        with self._locating(), suppress(HistoryError):  # reading it again will report that
             page = await self._hub.history.read(0, newest, self._selection, count=1, size=1)
-        except HistoryError:
-            page = None  # reading it will say so
+            begins_now = not page.publications
+        if self.state is not CursorState.LOCATING:
+            return  # it has ended meanwhile
+        if begins_now:
+            self._requested = None
+            self._start(newest, self._id_of(newest))
+        else:
+            self._start(0, EARLIEST)
+
+    @contextmanager
+    def _locating(self) -> Iterator[None]:
+        """Ask the history in the block; what leaves it, such as a cancellation, is no answer."""
+        self._move(CursorState.LOCATING)
+        try:
+            yield
         except BaseException:
             if self.state is CursorState.LOCATING:
                 self._move(CursorState.NEW)
             raise
-        if self.state is not CursorState.LOCATING:
-            return  # it has ended meanwhile
-        if page is None or page.publications:
-            self._start(0, EARLIEST)
-        else:
-            self._requested = None
-            self._start(newest, PositionIds(self._hub.history.key).encode(newest))
 
     def _decode(self, id_: str) -> int | None:
         history = self._hub.history
@@ -259,9 +253,11 @@ class Cursor:
         return None if position is None or position > history.newest.position else position
 
     def _start_now(self) -> None:
-        history = self._hub.history
-        position = history.newest.position
-        self._start(position, PositionIds(history.key).encode(position))
+        position = self._hub.history.newest.position
+        self._start(position, self._id_of(position))
+
+    def _id_of(self, position: int) -> str:
+        return PositionIds(self._hub.history.key).encode(position)
 
     def _start(self, position: int, resume_id: str) -> None:
         self._after, self.resume_id = position, resume_id
@@ -382,8 +378,8 @@ class Cursor:
         """Return the gap that comes before a page; behind one without any event it goes on."""
         missed, goes_on = self.resume_id, None
         if not page.publications:
-            # With the id it had, the client would be told of the same loss at each reconnection.
-            goes_on = self.resume_id = PositionIds(self._hub.history.key).encode(page.until)
+            # With the id it had, the client would get the same gap at each reconnection.
+            goes_on = self.resume_id = self._id_of(page.until)
         return _gap(missed, goes_on)
 
     # Joining; no checkpoint between looking at the dispatcher's head and joining
