@@ -152,18 +152,24 @@ def test_a_history_in_memory_ages_from_run_to_run(monkeypatch: pytest.MonkeyPatc
     """The clock of each Trio run begins somewhere else, and what is kept is as old as it is."""
     history = MemoryHistory(age=3600)
 
-    async def run(*data: str) -> list[str | None]:
-        async with open_hub(history=history) as hub:
-            await publish(hub, *data)
+    async def publish_and_read(data: str) -> list[str | None]:
+        async with prompt_hub(history) as hub:
+            await publish(hub, data)
             async with hub.subscribe(["a"], last_event_id="earliest") as subscription:
-                await trio.sleep(0.01)
+                await trio.sleep(1)
                 return await what_comes(subscription)
 
-    young = list("abcdefgh")
-    assert [trio.run(run, data) for data in young] == [young[: n + 1] for n in range(len(young))]
+    def run(data: str, begins: float) -> list[str | None]:
+        clock = Clock(autojump_threshold=0)
+        clock.jump(begins)
+        return trio.run(publish_and_read, data, clock=clock)
+
+    assert run("a", 50_000) == ["a"]
+    assert run("b", 90_000) == ["a", "b"]
+    assert run("c", 0) == ["a", "b", "c"]
     later = time.monotonic() + 3600
     monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: later))
-    assert trio.run(run, "i") == ["i"]
+    assert run("d", 70_000) == ["d"]
 
 
 async def test_another_trio_run_is_refused(autojump_clock: Clock) -> None:
