@@ -113,7 +113,13 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         return math.inf if timeout is None else trio.current_time() + timeout
 
     async def _send_response(self, send: Any, response: Any) -> None:
-        """Send a response; an event stream's with a head that fits, and directly if it can be."""
+        """Send a response; an event stream's with a head that fits, and directly if it can be.
+
+        A client that has left gets none: a plain view goes on in its thread and answers all the
+        same, which Quart 0.23 takes for an error.
+        """
+        if getattr(self, "_disconnected", False):
+            return
         body = response.response
         # A body that wraps a stream's is another one: it is to be given each chunk.
         if isinstance(body, EventStreamBody):
