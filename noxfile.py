@@ -21,6 +21,12 @@ CORE = (
     *("position_ids", "selection", "stream/*", "hub/*", "stores/*", "client/*", "quart/*"),
 )
 
+# Unit tests that run nothing of the core that others do not, most of them in other processes.
+NOT_OF_THE_CORE = (
+    *("doctor_examination", "doctor_findings", "house", "left_behind", "no_leaks", "tree"),
+    *("tree_model", "server_log", "platforms"),
+)
+
 # The page's JavaScript has its types in comments, and is checked by this and no other version.
 TYPESCRIPT = "typescript@7.0.2"
 
@@ -78,15 +84,29 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.log("Part 1 of 3: unit tests, which start no servers. They take three minutes or so.")
-    session.run("pytest", *PARALLEL, "-m", "not interop", "--cov", "--cov-report=")
-    core = ",".join(f"*/penstock/{module}.py" for module in CORE)
-    session.run("coverage", "report", f"--include={core}", "--fail-under=95")
-    session.log("Part 2 of 3: real servers, proxies and browsers. They take eight minutes or so.")
+    session.log("Part 1 of 3: unit tests, which start no servers. They take two minutes or so.")
+    session.run("pytest", *PARALLEL, "-m", "not interop")
+    session.log("Part 2 of 3: real servers, proxies and browsers. They take five minutes or so.")
     session.run("pytest", *PARALLEL, "-m", "interop", "--ignore=tests/torture")
     # Debian's Chromium has a higher priority than other processes: beside it, they may starve.
     session.log("Part 3 of 3: a server and two hundred clients with bad fates, alone.")
     session.run("pytest", "tests/torture")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure how much of the core the unit tests run, with few examples of each property."""
+    install(session, "test")
+    short = {"PENSTOCK_TEST_PROFILE": "short"}
+    others = [f"--ignore=tests/test_{name}.py" for name in NOT_OF_THE_CORE]
+    session.run(
+        *("pytest", *PARALLEL, "-m", "not interop", "--cov", "--cov-report="),
+        *others,
+        *session.posargs,
+        env=short,
+    )
+    core = ",".join(f"*/penstock/{module}.py" for module in CORE)
+    session.run("coverage", "report", f"--include={core}", "--fail-under=95")
 
 
 @nox.session(python=PYTHONS)

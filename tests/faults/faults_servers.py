@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import forked
 import trustme
 from processes import HYPERCORN, PENSTOCK, Server
 
@@ -136,7 +137,7 @@ def launched(way: Way, settings: Settings, pems: Certificates) -> Iterator[Runni
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     env["FAULTS_LOG"] = str(notes)
     with output.open("wb") as out, log.open("wb") as err:
-        process = subprocess.Popen(
+        process = forked.Process(
             _command(way, settings, own, pems),
             stdin=subprocess.DEVNULL,
             stdout=out,

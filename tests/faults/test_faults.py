@@ -12,6 +12,7 @@ from faults_rows import ROWS
 from faults_run import Run, Task
 from faults_servers import Certificates, Way
 from faults_table import Outcome, Stock
+from forked import forks
 
 pytestmark = pytest.mark.interop
 
@@ -47,7 +48,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     selected = [task for task in TASKS if f"{test_row.__name__}[{task}]" in names]
     # Not a measurement: what is promised within milliseconds may come late on a busy machine.
     run = Run(Certificates(tmp_path_factory.mktemp("faults")), patience=60)
-    run.measure(selected, print)
+    with forks():
+        run.measure(selected, print)
     return run
 
 

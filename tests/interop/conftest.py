@@ -82,8 +82,11 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def one_page(browser: Browser) -> Iterator[Page]:
-    """Open a page for the tests of a module, each of which goes where it wants to."""
-    with browser.new_context() as context:
+    """Open a page for the tests of a module, each of which goes where it wants to.
+
+    Nothing on it moves: without a graphics processor, what does costs half a processor.
+    """
+    with browser.new_context(reduced_motion="reduce") as context:
         yield context.new_page()
 
 
@@ -98,5 +101,6 @@ def page(one_page: Page) -> Iterator[Page]:
     one_page.on("pageerror", note)
     yield one_page
     one_page.unroute_all()
+    one_page.emulate_media(reduced_motion="reduce")
     one_page.remove_listener("pageerror", note)
     assert not errors

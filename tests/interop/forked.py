@@ -75,6 +75,7 @@ class _Origin:
         self._process.wait(timeout=60)
 
 
+_starting = threading.Lock()
 _origin: _Origin | None = None
 _enabled = False
 
@@ -102,8 +103,11 @@ def _warns_as_errors(command: Sequence[Any]) -> bool:
 
 @contextmanager
 def forks() -> Iterator[None]:
-    """Have `Process` fork while the block runs, where the system can."""
+    """Have `Process` fork while the block runs, where the system can; within another: nothing."""
     global _enabled, _origin
+    if _enabled:
+        yield
+        return
     _enabled = sys.platform == "linux"
     try:
         yield
@@ -122,10 +126,11 @@ class Process(subprocess.Popen[Any]):
         execute: Any = subprocess.Popen._execute_child  # type: ignore[attr-defined]  # private
         asked = inspect.signature(execute).bind(self, *given).arguments
         command, env = asked["args"], asked["env"]
-        if _enabled and _origin is None:
-            # The fork's own parent ends at once, and this process adopts it.
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-            _origin = _Origin()
+        with _starting:
+            if _enabled and _origin is None:
+                # The fork's own parent ends at once, and this process adopts it.
+                ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+                _origin = _Origin()
         if not _enabled or not _origin or not _origin.can_start(command, env):
             execute(self, *given)
             return

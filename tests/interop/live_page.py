@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
-from processes import Server
+from processes import PATIENCE, Server
 
 # Applies the stream's events as its documentation says, beside what the page makes of them.
 WATCH = """
@@ -100,7 +100,7 @@ def unlike(page: Page, watcher: Page) -> list[tuple[Any, ...]]:
 
 def wait_until_same(page: Page, watcher: Page) -> None:
     """Return when page and stream agree, which they do but for the time of a frame."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE
     while others := unlike(page, watcher):
         assert time.monotonic() < deadline, others
         page.wait_for_timeout(20)

@@ -32,11 +32,16 @@ PATIENCE = 60.0
 
 
 def wait_until(condition: Callable[[], T | None], *, within: float = PATIENCE) -> T:
-    """Return a condition's value as soon as it is true; fail if it does not become so in time."""
-    deadline = time.monotonic() + within
+    """Return a condition's value soon after it is true; fail if it does not become so in time.
+
+    The longer it takes, the more seldom it is looked at: to look, at a page say, takes time that
+    a busy machine may need to make it true.
+    """
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within} s"
-        time.sleep(0.005)
+        waited = time.monotonic() - began
+        assert waited < within, f"not within {within} s"
+        time.sleep(min(0.005 + waited / 10, 0.1))
     return value
 
 

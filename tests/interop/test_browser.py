@@ -146,7 +146,7 @@ def test_the_log_stays_short(shared_demo: Server, page: Page) -> None:
 
 def test_a_closed_page_is_a_disconnect(demo: Server, browser: Browser) -> None:
     """The log names the reason, and says that the producer was cancelled."""
-    page = browser.new_page()
+    page = browser.new_page(reduced_motion="reduce")
     page.goto(demo.url)
     wait_for_count(page, "sse", "ping", 1)
     start = time.monotonic()
@@ -251,7 +251,7 @@ def test_the_seeds_javascript_from_another_origin(
 def test_fits_and_is_legible(shared_demo: Server, browser: Browser) -> None:
     """No sideways scrolling at 360 px, and text that stands off its ground, light and dark."""
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    page = browser.new_page(viewport=ViewportSize(width=360, height=800))
+    page = browser.new_page(viewport=ViewportSize(width=360, height=800), reduced_motion="reduce")
     page.goto(shared_demo.url)
     wait_for_count(page, "ticks", "message", 1)
     for width, scheme in itertools.product((360, 1280), schemes):
@@ -296,7 +296,7 @@ CONTRASTS = """
 
 def test_everything_comes_from_the_server(shared_demo: Server, browser: Browser) -> None:
     """The browser asks nobody else for anything, and gets all it asks for."""
-    page = browser.new_page()
+    page = browser.new_page(reduced_motion="reduce")
     asked: list[tuple[str, int]] = []
     page.on("response", lambda response: asked.append((response.url, response.status)))
     failed: list[str] = []

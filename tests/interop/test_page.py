@@ -105,6 +105,7 @@ def test_the_lesson_is_the_source(shared_demo: Server, page: Page) -> None:
 def test_the_line_at_which_it_waits_is_lit(shared_demo: Server, page: Page) -> None:
     """With a stream of /sse, that is `await ticker.tick()`; the loop flashes when it runs."""
     live(page, shared_demo)
+    page.emulate_media(reduced_motion="no-preference")
     lit = page.locator("#ping .line.lit")
     expect(lit).to_have_text("await ticker.tick()\n", use_inner_text=False)
     expect(lit).to_have_attribute("aria-current", "true")
@@ -313,7 +314,7 @@ def see(page: Page, seen: bool) -> None:
 
 def test_nothing_is_wider_than_the_window(shared_demo: Server, browser: Browser) -> None:
     """Also with all tasks shown, and one of them cancelled."""
-    page = browser.new_page(viewport=ViewportSize(width=360, height=800))
+    page = browser.new_page(viewport=ViewportSize(width=360, height=800), reduced_motion="reduce")
     opened(page, shared_demo)
     page.locator("#fold").click()
     for width in (360, 1280, 1920):

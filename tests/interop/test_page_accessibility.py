@@ -55,7 +55,10 @@ def test_axe_finds_nothing(
         serving(PENSTOCK, *arguments, folder=tmp_path) as server,
         # What the page's policy keeps out is the test's own script.
         browser.new_context(
-            bypass_csp=True, color_scheme=scheme, viewport=ViewportSize(width=width, height=800)
+            bypass_csp=True,
+            color_scheme=scheme,
+            viewport=ViewportSize(width=width, height=800),
+            reduced_motion="reduce",
         ) as context,
     ):
         page = opened(context.new_page(), server)
