@@ -33,8 +33,9 @@ TYPESCRIPT = "typescript@7.0.2"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 # Many tests wait, most of the time, so there is one more worker than processors. The tests of a
-# module share servers, and so a worker.
-PARALLEL = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadscope")
+# module share servers, and so a worker. The modules that take longest come first.
+WORKERS = str((os.cpu_count() or 1) + 1)
+PARALLEL = ("-n", WORKERS, "--dist", "loadscope", "--no-loadscope-reorder")
 
 # What depends on dependencies: all unit tests, and some on sockets, with servers in the tests' own
 # process or in one of their own.
