@@ -32,15 +32,20 @@ TYPESCRIPT = "typescript@7.0.2"
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
-# Many tests wait, most of the time, so there is one more worker than processors. The tests of a
+# Many tests wait, most of the time, so there are more workers than processors. The tests of a
 # module share servers, and so a worker. The modules that take longest come first.
-WORKERS = str((os.cpu_count() or 1) + 1)
+WORKERS = str(2 * (os.cpu_count() or 1))
 PARALLEL = ("-n", WORKERS, "--dist", "loadscope", "--no-loadscope-reorder")
+
+# Unit tests; and those with real servers, proxies and browsers, but for the torture. They are named
+# since it takes each worker seconds to collect what it does not run.
+UNIT = sorted(str(path) for path in Path("tests").glob("test_*.py"))
+INTEROP = [f"tests/{folder}" for folder in ("bench", "durability", "faults", "interop")]
 
 # What depends on dependencies: all unit tests, and some on sockets, with servers in the tests' own
 # process or in one of their own.
 COMPATIBILITY = (
-    *sorted(str(path) for path in Path("tests").glob("test_*.py")),
+    *UNIT,
     *(
         f"tests/interop/test_{name}.py"
         for name in ("cli", "connection", "event_source", "hurting", "hypercorn", "upstream")
@@ -86,9 +91,9 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.log("Part 1 of 3: unit tests, which start no servers. They take two minutes or so.")
-    session.run("pytest", *PARALLEL, "-m", "not interop")
+    session.run("pytest", *PARALLEL, *UNIT)
     session.log("Part 2 of 3: real servers, proxies and browsers. They take five minutes or so.")
-    session.run("pytest", *PARALLEL, "-m", "interop", "--ignore=tests/torture")
+    session.run("pytest", *PARALLEL, *INTEROP)
     # Debian's Chromium has a higher priority than other processes: beside it, they may starve.
     session.log("Part 3 of 3: a server and two hundred clients with bad fates, alone.")
     session.run("pytest", "tests/torture")
@@ -101,9 +106,7 @@ def coverage(session: nox.Session) -> None:
     short = {"PENSTOCK_TEST_PROFILE": "short"}
     others = [f"--ignore=tests/test_{name}.py" for name in NOT_OF_THE_CORE]
     session.run(
-        *("pytest", *PARALLEL, "-m", "not interop", "--cov", "--cov-report="),
-        *others,
-        *session.posargs,
+        *("pytest", *PARALLEL, "--cov", "--cov-report=", *UNIT, *others, *session.posargs),
         env=short,
     )
     core = ",".join(f"*/penstock/{module}.py" for module in CORE)

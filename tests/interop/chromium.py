@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,9 +26,12 @@ _ARGUMENTS = [
 def chromium(playwright: Playwright, *, keep_pages: bool = False) -> Iterator[Browser]:
     """Run a headless browser for the length of the block.
 
-    Playwright turns the back-forward cache off; ``keep_pages`` leaves it on, as users have it.
+    Playwright turns the back-forward cache off; ``keep_pages`` leaves it on, as users have it. Else
+    it is Chromium without its windows where that is installed, as Playwright itself prefers it: the
+    same engine, with half the work.
     """
-    program = require("chromium", install="apt-get install chromium")
+    program = None if keep_pages else shutil.which("chromium-headless-shell")
+    program = program or require("chromium", install="apt-get install chromium")
     browser = playwright.chromium.launch(
         executable_path=program,
         args=_ARGUMENTS,

