@@ -94,6 +94,28 @@ async def _first_connection(server: Any) -> Any:
     return connection
 
 
+@pytest.mark.parametrize("body", [b"", b"some", b"all of it"])
+async def test_an_early_answer_says_whether_it_is_the_last(app: QuartTrio, body: bytes) -> None:
+    """A connection is used again if the request is whole; else the answer says that it closes.
+
+    A proxy that is not told sends its next request into a closed connection.
+    """
+    async with guarded(app) as (_, port):
+        client = await connect(port)
+        client.h11.send(h11.Request(method="POST", target="/nowhere", headers=[("host", "x")]))
+        head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+        await client.stream.send_all(head + body)
+        response = await client.event()
+        assert response.status_code == 405
+        closes = (b"connection", b"close") in response.headers
+        assert closes is (len(body) < 9)
+        with trio.fail_after(60):
+            await client.rest()
+            if closes:
+                assert await client.stream.receive_some() == b""
+        await client.stream.aclose()
+
+
 async def test_a_connection_is_used_again(app: QuartTrio) -> None:
     """After a stream's proper end come a plain answer and another stream, on one connection."""
     async with guarded(app) as (server, port):

@@ -10,7 +10,8 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
   incomplete), and a request that cannot be served is answered and logged here: see
   `penstock.hypercorn.head`.
 - `stream_send` notes how the body is framed, for those who write through, and announces the end of
-  a connection that a stopping server will close.
+  a connection that a stopping server will close, or that is closed since the request's body is not
+  all there.
 - `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed, and answers an
   upgrade whose settings are invalid with 400.
 - A WebSocket is a `penstock.hypercorn.websocket.WebSocket`.
@@ -80,6 +81,7 @@ class HTTP1(H11Protocol):
     """The reader's share of the loop."""
 
     _line: bytes = b""  # of the request that has begun
+    _has_body: bool = False  # that request, as its head says
     _between_chunks: bool = False  # whether a chunk's line comes next, or the trailer
     _in_trailer: bool = False
 
@@ -98,7 +100,9 @@ class HTTP1(H11Protocol):
         if isinstance(event, Response) and event.status_code >= 200:
             if begins_event_stream(event):
                 self.task_group.discard_body(event.stream_id)  # type: ignore[attr-defined]
-            if self.context.terminated.is_set():
+            # Hypercorn closes behind an answer that came before the end of its request. RFC 9112,
+            # 9.6: it has to say so, or a proxy sends the next request into a closed connection.
+            if self.context.terminated.is_set() or (self.receives_body and self._has_body):
                 event.headers.append((b"connection", b"close"))
             self.framing = self._framing(event)
         elif isinstance(event, (EndBody, StreamClosed)):
@@ -130,7 +134,9 @@ class HTTP1(H11Protocol):
 
     async def _handle_event(self) -> bool:
         """Take the next event from h11, and tell whether there may be another one."""
-        if self.turn is not None and self.turn.due:
+        # A request that has no body ends with its head: an answer to it must not find it half read.
+        ends = self.receives_body and not self._has_body
+        if self.turn is not None and self.turn.due and not ends:
             await self.turn.next()
         if self.connection.they_are_waiting_for_100_continue:
             headers = self.config.response_headers("h11")
@@ -147,6 +153,10 @@ class HTTP1(H11Protocol):
         if isinstance(event, h11.Request):
             await self.send(Updated(idle=False))
             event = _examined(event)
+            self._has_body = any(
+                name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+                for name, value in event.headers
+            )
             self._between_chunks = any(name == b"transfer-encoding" for name, _ in event.headers)
             await self._check_protocol(event)
             await self._create_stream(event)
