@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+from itertools import chain, repeat
 from typing import Any
 
 import h11
 import pytest
 import trio
+import trio.testing
 from guarded import Client, config_for, connect, guarded, settled
 from hypercorn.middleware import ProxyFixMiddleware
 from quart import request
@@ -18,6 +20,7 @@ from quart_trio import QuartTrio
 from figures import figure
 from penstock import CloseReason, EventStreamDecoder, ServerSentEvent
 from penstock.hypercorn.http1 import HTTP1
+from penstock.hypercorn.turns import Turn
 from penstock.quart import EventSourceResponse, require_trio
 
 Events = trio.abc.SendChannel[ServerSentEvent]
@@ -94,12 +97,21 @@ async def _first_connection(server: Any) -> Any:
     return connection
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("body", [b"", b"some", b"all of it"])
-async def test_an_early_answer_says_whether_it_is_the_last(app: QuartTrio, body: bytes) -> None:
+async def test_an_early_answer_says_whether_it_is_the_last(
+    app: QuartTrio, body: bytes, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection is used again if the request is whole; else the answer says that it closes.
 
-    A proxy that is not told sends its next request into a closed connection.
+    A proxy that is not told sends its next request into a closed connection. A reader that waits
+    for its turn, on a busy server, changes nothing.
     """
+    answered = trio.Event()
+    if waits:
+        dues = chain([False, True], repeat(False))  # before the head, and behind it
+        monkeypatch.setattr(Turn, "due", property(lambda _: next(dues)))
+        monkeypatch.setattr(Turn, "next", lambda _: answered.wait())
     async with guarded(app) as (_, port):
         client = await connect(port)
         client.h11.send(h11.Request(method="POST", target="/nowhere", headers=[("host", "x")]))
@@ -111,8 +123,15 @@ async def test_an_early_answer_says_whether_it_is_the_last(app: QuartTrio, body:
         assert closes is (len(body) < 9)
         with trio.fail_after(60):
             await client.rest()
+            await trio.testing.wait_all_tasks_blocked()
+            answered.set()
             if closes:
                 assert await client.stream.receive_some() == b""
+            else:
+                for _ in range(2):
+                    client.h11 = h11.Connection(h11.CLIENT)
+                    await client.ask("/")
+                    assert await client.rest() == b"plain"
         await client.stream.aclose()
 
 

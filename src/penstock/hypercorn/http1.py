@@ -9,9 +9,10 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
 - A head, a chunk's line and a trailer are limited, however they arrive (h11 looks at what is
   incomplete), and a request that cannot be served is answered and logged here: see
   `penstock.hypercorn.head`.
+- `_maybe_recycle` closed a connection whose reader had not come to the end of a request that was
+  there.
 - `stream_send` notes how the body is framed, for those who write through, and announces the end of
-  a connection that a stopping server will close, or that is closed since the request's body is not
-  all there.
+  a connection that a stopping server will close, or that closes since the request is not whole.
 - `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed, and answers an
   upgrade whose settings are invalid with 400.
 - A WebSocket is a `penstock.hypercorn.websocket.WebSocket`.
@@ -81,7 +82,7 @@ class HTTP1(H11Protocol):
     """The reader's share of the loop."""
 
     _line: bytes = b""  # of the request that has begun
-    _has_body: bool = False  # that request, as its head says
+    _left: int | None = 0  # bytes of its body that are not taken yet; None: nobody knows
     _between_chunks: bool = False  # whether a chunk's line comes next, or the trailer
     _in_trailer: bool = False
 
@@ -102,7 +103,7 @@ class HTTP1(H11Protocol):
                 self.task_group.discard_body(event.stream_id)  # type: ignore[attr-defined]
             # Hypercorn closes behind an answer that came before the end of its request. RFC 9112,
             # 9.6: it has to say so, or a proxy sends the next request into a closed connection.
-            if self.context.terminated.is_set() or (self.receives_body and self._has_body):
+            if self.context.terminated.is_set() or not self._is_whole:
                 event.headers.append((b"connection", b"close"))
             self.framing = self._framing(event)
         elif isinstance(event, (EndBody, StreamClosed)):
@@ -134,9 +135,7 @@ class HTTP1(H11Protocol):
 
     async def _handle_event(self) -> bool:
         """Take the next event from h11, and tell whether there may be another one."""
-        # A request that has no body ends with its head: an answer to it must not find it half read.
-        ends = self.receives_body and not self._has_body
-        if self.turn is not None and self.turn.due and not ends:
+        if self.turn is not None and self.turn.due:
             await self.turn.next()
         if self.connection.they_are_waiting_for_100_continue:
             headers = self.config.response_headers("h11")
@@ -153,10 +152,7 @@ class HTTP1(H11Protocol):
         if isinstance(event, h11.Request):
             await self.send(Updated(idle=False))
             event = _examined(event)
-            self._has_body = any(
-                name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-                for name, value in event.headers
-            )
+            self._left = _length(event)
             self._between_chunks = any(name == b"transfer-encoding" for name, _ in event.headers)
             await self._check_protocol(event)
             await self._create_stream(event)
@@ -171,6 +167,8 @@ class HTTP1(H11Protocol):
             return False
         elif isinstance(event, h11.Data):
             self._between_chunks = event.chunk_end
+            if self._left is not None:
+                self._left -= len(event.data)
             await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
         elif isinstance(event, h11.EndOfMessage):
             self._between_chunks = self._in_trailer = False
@@ -178,6 +176,21 @@ class HTTP1(H11Protocol):
         elif isinstance(event, Data):  # of a WebSocket
             await self.stream.handle(event)
         return True
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all of the request is there, taken from h11 or not."""
+        if not self.receives_body:
+            return True
+        return self._left is not None and len(self.connection.trailing_data[0]) >= self._left
+
+    async def _maybe_recycle(self) -> None:
+        """Use the connection again behind a response, if the request is whole."""
+        if self._is_whole and self.receives_body:
+            # The reader waits for its turn, and nobody else does for what it would take now.
+            while isinstance(self.connection.next_event(), h11.Data):
+                pass
+        await super()._maybe_recycle()
 
     async def _answer_error(self, status: int) -> None:
         """Answer a request that is refused, if no answer has begun, and close the connection."""
@@ -287,6 +300,12 @@ def _examined(request: h11.Request) -> h11.Request:
         headers=[(b"Host", host), *fields],
         http_version=request.http_version,
     )
+
+
+def _length(request: h11.Request) -> int | None:
+    """Return how many bytes a request's body has; None if only its end will tell."""
+    fields = dict(request.headers)
+    return None if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
 
 
 def _asks_for_websocket(request: h11.Request) -> bool:
