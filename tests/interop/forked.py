@@ -1,9 +1,10 @@
-"""`penstock` as a process that starts at once: a fork of one that has imported what it needs.
+"""A command as a process that starts at once: a fork of one that has imported what it needs.
 
 An interpreter takes half a second of the processor, or a whole one, to import what a command needs,
 and the tests start hundreds. A fork is a process as any other: it has its own pid, descriptors,
 directory, environment and signals, ends as an interpreter ends, and is a child of the test process.
-What matters to how `penstock` itself is started and imported is asked of the real one.
+Of `penstock` and `hypercorn`, what matters to how they are started and imported is asked of the
+real ones.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ import trio
 _PR_SET_CHILD_SUBREAPER = 36
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
+HYPERCORN = str(Path(sys.executable).parent / "hypercorn")
 
 # What the commands import, and what the applications do that the tests serve; not the applications.
 MODULES = (
     *(f"penstock.cli.{name}" for name in ("serve", "publish", "listen", "doctor")),
     *("penstock.quart", "penstock.stores", "h2.connection", "wsproto", "socksio"),
+    *("hypercorn.__main__", "penstock.hypercorn"),
 )
 
 # What pytest imports, as soon as it is run.
@@ -61,7 +64,7 @@ class _Origin:
     def can_start(self, command: Sequence[Any], env: dict[str, str] | None) -> bool:
         """Tell whether a fork would be as what is started by itself."""
         same = env is None or _started_with(env) == self._environment
-        return same and (command[0] == PENSTOCK or _is_program(command))
+        return same and (command[0] in (PENSTOCK, HYPERCORN) or _is_program(command))
 
     def fork(self, descriptors: list[int], **order: Any) -> int:
         with self._lock:
@@ -119,7 +122,7 @@ def forks() -> Iterator[None]:
 
 
 class Process(subprocess.Popen[Any]):
-    """A process; if it is `penstock`, or a program in Python, a fork."""
+    """A process; if it is `penstock`, `hypercorn`, or a program in Python, a fork."""
 
     def _execute_child(self, *given: Any) -> None:
         global _origin
@@ -225,7 +228,7 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(order["env"])
     sys.argv = order["command"]
-    script = sys.argv[0] == PENSTOCK  # which Python runs
+    script = sys.argv[0] in (PENSTOCK, HYPERCORN)  # which Python runs
     sys.orig_argv = [sys.executable, *(sys.argv if script else sys.argv[1:])]
     sys.path[0] = str(Path(PENSTOCK).parent)
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
@@ -244,6 +247,9 @@ def _interpret(command: list[str]) -> None:
     if _warns_as_errors(command):
         warnings.simplefilter("error")
         del command[1:3]
+    if command[0] == HYPERCORN:
+        runpy.run_path(HYPERCORN, run_name="__main__")
+        return
     first, *sys.argv = command[1:]
     if first == "-m":
         sys.path[0] = os.getcwd()

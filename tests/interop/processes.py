@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 BIN = Path(sys.executable).parent
 PENSTOCK = forked.PENSTOCK
-HYPERCORN = str(BIN / "hypercorn")
+HYPERCORN = forked.HYPERCORN
 UVICORN = str(BIN / "uvicorn")
 
 # Seconds within which anything that is waited for has to happen. How fast it is on an idle machine

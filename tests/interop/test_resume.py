@@ -78,7 +78,7 @@ class Form:
     seed: int = 1
 
 
-SHORT = Form(clients=200, rate=1500, seconds=6)
+SHORT = Form(clients=100, rate=1500, seconds=6)
 LONG = Form(clients=1000, rate=150, seconds=100)
 
 
@@ -468,7 +468,7 @@ async def measured(history: str, form: Form, folder: Path) -> Tally:
 
 @pytest.mark.parametrize("history", ["memory", "file"])
 async def test_who_comes_back_misses_nothing(history: str, tmp_path: Path) -> None:
-    """Two hundred clients leave at random and resume: no gap, no duplicate, for both histories."""
+    """A hundred clients leave at random and resume: no gap, no duplicate, for both histories."""
     with trio.fail_after(300):
         tally = await measured(history, SHORT, tmp_path)
     assert not tally.wrong, tally.examples
