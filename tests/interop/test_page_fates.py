@@ -38,7 +38,7 @@ from penstock.hypercorn import Server, Settings
 async def main():
     config = Config()
     config.bind = ["127.0.0.1:0"]
-    settings = Settings(send_timeout=2, tcp_user_timeout=3, keep_alive_timeout=5)
+    settings = Settings(send_timeout=2, tcp_user_timeout=8, keep_alive_timeout=5)
     server = Server(app, config, settings=settings, mode="asgi")
     async with trio.open_nursery() as nursery:
         (url,) = await nursery.start(partial(server.serve, shutdown_trigger=trio.sleep_forever))
