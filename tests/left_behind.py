@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Generator
@@ -78,6 +79,13 @@ def _runs(pid: int) -> bool:
         return False
 
 
+# A line of the kernel's table; another program's socket may have a name of several.
+UNIX = re.compile(
+    r"^[0-9a-fA-F]+: \S+ \S+ (?P<flags>[0-9A-F]+) \S+ \S+ +(?P<inode>\d+)(?: (?P<name>.*))?$",
+    re.MULTILINE,
+)
+
+
 def listening(pid: int) -> list[str]:
     """Return the addresses on which a process listens."""
     inodes = set()
@@ -100,10 +108,9 @@ def listening(pid: int) -> list[str]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:  # TCP_LISTEN
                 found.append(f"port {int(fields[1].rpartition(':')[2], 16)}")
-    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
-        fields = line.split()
-        if int(fields[3], 16) & 0x10000 and fields[6] in inodes:  # __SO_ACCEPTCON
-            found.append(fields[7] if len(fields) > 7 else "an unnamed socket")
+    for match in UNIX.finditer(Path("/proc/net/unix").read_text(errors="replace")):
+        if int(match["flags"], 16) & 0x10000 and match["inode"] in inodes:  # __SO_ACCEPTCON
+            found.append(match["name"] or "an unnamed socket")
     return found
 
 

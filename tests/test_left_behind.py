@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from left_behind import listening
 
 PLUGIN = Path(__file__).with_name("left_behind.py")
 
@@ -115,3 +118,13 @@ def test_what_is_ended_does_not(options: tuple[str, ...], tmp_path: Path) -> Non
     ran = run(tmp_path, *options, it=CLEAN)
     assert ran.returncode == 0, ran.stdout
     assert "left behind" not in ran.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_a_socket_whose_name_has_lines(tmp_path: Path) -> None:
+    """Anybody's socket may have such a name, which the kernel's table shows as it is."""
+    with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as listener:
+        other.bind(str(tmp_path / "a\nb c\u2028d"))
+        listener.bind(str(tmp_path / "e f"))
+        listener.listen()
+        assert str(tmp_path / "e f") in listening(os.getpid())

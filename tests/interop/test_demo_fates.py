@@ -239,7 +239,7 @@ async def test_who_vanishes_is_found_by_the_kernel() -> None:
 
 async def test_nothing_is_left_of_any() -> None:
     """After one of each, there are as many tasks and connections as before."""
-    # On a busy machine the server may look late at who does not read; the kernel is not to be first.
+    # On a busy machine the server may look late at who reads nothing: the kernel must not be first.
     async with hurtable(tcp_user_timeout=6, send_timeout=1) as (server, port, fates):
         await posted(port, "/fates/healthy")  # and with it the threads of Trio, the first imports
         await rows_when_ended(fates)
