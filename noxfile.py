@@ -21,12 +21,6 @@ CORE = (
     *("position_ids", "selection", "stream/*", "hub/*", "stores/*", "client/*", "quart/*"),
 )
 
-# Unit tests that run nothing of the core that others do not, most of them in other processes.
-NOT_OF_THE_CORE = (
-    *("doctor_examination", "doctor_findings", "house", "left_behind", "no_leaks", "tree"),
-    *("tree_model", "server_log", "platforms"),
-)
-
 # The page's JavaScript has its types in comments, and is checked by this and no other version.
 TYPESCRIPT = "typescript@7.0.2"
 
@@ -41,6 +35,18 @@ PARALLEL = ("-n", WORKERS, "--dist", "loadscope", "--no-loadscope-reorder")
 # since it takes each worker seconds to collect what it does not run.
 UNIT = sorted(str(path) for path in Path("tests").glob("test_*.py"))
 INTEROP = [f"tests/{folder}" for folder in ("bench", "durability", "faults", "interop")]
+
+# What measures the core's coverage: not what runs nothing of it that others do not, most of it in
+# other processes.
+COVERING = [
+    path
+    for path in UNIT
+    if Path(path).stem.removeprefix("test_")
+    not in (
+        *("doctor_examination", "doctor_findings", "house", "left_behind", "no_leaks", "tree"),
+        *("tree_model", "server_log", "platforms", "demo", "demo_access", "fates"),
+    )
+]
 
 # What depends on dependencies: all unit tests, and some on sockets, with servers in the tests' own
 # process or in one of their own.
@@ -104,9 +110,8 @@ def coverage(session: nox.Session) -> None:
     """Measure how much of the core the unit tests run, with few examples of each property."""
     install(session, "test")
     short = {"PENSTOCK_TEST_PROFILE": "short"}
-    others = [f"--ignore=tests/test_{name}.py" for name in NOT_OF_THE_CORE]
     session.run(
-        *("pytest", *PARALLEL, "--cov", "--cov-report=", *UNIT, *others, *session.posargs),
+        *("pytest", *PARALLEL, "--cov", "--cov-report=", *COVERING, *session.posargs),
         env=short,
     )
     core = ",".join(f"*/penstock/{module}.py" for module in CORE)
