@@ -20,6 +20,7 @@ from penstock.publication import Publication
 from penstock.selection import EVERY_TOPIC, Selection, select
 from penstock.stores import MemoryHistory, SQLiteHistory
 from penstock.testing import check_history
+from penstock.testing.waiting import Patience
 
 
 def unbounded(**bounds: Any) -> dict[str, Any]:
@@ -340,6 +341,20 @@ def test_one_that_hangs_is_found_out(call: str, clock: trio.abc.Clock | None) ->
         assert "waiting at" in str(caught.value)
 
     trio.run(check, clock=clock)
+
+
+async def test_each_call_has_all_of_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow history whose calls all return is not given up, however many there are."""
+    begun = count()
+    renew = Patience.renew
+
+    def counting(limit: Patience) -> None:
+        next(begun)
+        renew(limit)
+
+    monkeypatch.setattr(Patience, "renew", counting)
+    await check_history(MemoryHistory)
+    assert next(begun) > 500
 
 
 async def test_a_slow_thread_is_not_given_up_on_a_clock_that_jumps(tmp_path: Path) -> None:

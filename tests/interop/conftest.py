@@ -15,27 +15,11 @@ from processes import PENSTOCK, Curl, CurlFixture, Server, serving
 
 from figures import JUDGED
 
-LONGEST = (
-    *("test_proxies", "test_doctor", "test_stalled", "test_page_fates", "test_demo_fates"),
-    *("test_page_accessibility", "test_browser", "test_page", "test_readers", "test_faults"),
-    *("test_event_source", "test_storm", "test_lifespan", "test_resume", "test_doctor_proxies"),
-    *("test_durability", "test_demo_hub_stop", "test_listen_publish", "test_serve", "test_drain"),
-    *("test_listen_format", "test_hub_model", "test_cursor", "test_doctor_examination"),
-    *("test_no_leaks", "test_open_app", "test_house", "test_history", "test_open_client"),
-)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker("interop")
-    # What takes no time tells first; then what takes longest, so that no worker has it for the end.
-    items.sort(
-        key=lambda item: (
-            item.get_closest_marker("interop") is not None,
-            LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST),
-        )
-    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -106,7 +106,7 @@ def _warns_as_errors(command: Sequence[Any]) -> bool:
 
 @contextmanager
 def forks() -> Iterator[None]:
-    """Have `Process` fork while the block runs, where the system can; within another: nothing."""
+    """Have `Process` fork while the block runs, where the system can. Blocks may be nested."""
     global _enabled, _origin
     if _enabled:
         yield

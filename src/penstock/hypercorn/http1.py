@@ -25,9 +25,6 @@ from time import time
 from typing import TYPE_CHECKING, Any, cast, final
 
 import h11
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.exceptions import H2Error
 from hypercorn.events import Closed, Updated
 from hypercorn.protocol.events import (
     Body,
@@ -40,15 +37,18 @@ from hypercorn.protocol.events import (
 )
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.utils import suppress_body
-from hyperframe.exceptions import HyperframeError
 
 from penstock.hypercorn.access import log_refused
 from penstock.hypercorn.head import (
     RequestRefused,
-    check_ascii,
     check_chunk,
     check_head,
-    split_target,
+)
+from penstock.hypercorn.http1_request import (
+    asks_for_websocket,
+    body_length,
+    check_upgrade,
+    examined,
 )
 from penstock.hypercorn.refusal import begins_event_stream, log_refusal
 from penstock.hypercorn.websocket import WebSocket
@@ -82,7 +82,7 @@ class HTTP1(H11Protocol):
     """The reader's share of the loop."""
 
     _line: bytes = b""  # of the request that has begun
-    _left: int | None = 0  # bytes of its body that are not taken yet; None: nobody knows
+    _left: int | None = 0  # bytes of its body that h11 has not given yet; None if it is in chunks
     _between_chunks: bool = False  # whether a chunk's line comes next, or the trailer
     _in_trailer: bool = False
 
@@ -151,9 +151,9 @@ class HTTP1(H11Protocol):
         event = self.connection.next_event()
         if isinstance(event, h11.Request):
             await self.send(Updated(idle=False))
-            event = _examined(event)
-            self._left = _length(event)
-            self._between_chunks = any(name == b"transfer-encoding" for name, _ in event.headers)
+            event = examined(event)
+            self._left = body_length(event)
+            self._between_chunks = self._left is None
             await self._check_protocol(event)
             await self._create_stream(event)
         elif event is h11.PAUSED:
@@ -212,7 +212,7 @@ class HTTP1(H11Protocol):
             await self.stream.config.log.access(self.stream.scope, summary, seconds)
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if _asks_for_websocket(request):
+        if asks_for_websocket(request):
             await self._create_websocket(request)
         else:
             await super()._create_stream(request)
@@ -246,78 +246,12 @@ class HTTP1(H11Protocol):
         self.method = event.method.decode("ascii").upper()
         if self.http2:
             if any(name == b"upgrade" and value.lower() == b"h2c" for name, value in event.headers):
-                _check_upgrade(event)
+                check_upgrade(event)
             await super()._check_protocol(event)
         elif event.method == b"PRI" and event.http_version == b"2.0":
             await self._send_error_response(505)
             await self._log_access(505)
             raise HTTP2NotSpoken
-
-
-def _check_upgrade(request: h11.Request) -> None:
-    """Check the settings of a client that asks for HTTP/2, which come before its answer.
-
-    Raises:
-      RequestRefused: they are not what h2 takes.
-    """
-    settings = b""
-    for name, value in request.headers:
-        if name == b"http2-settings":
-            settings = value
-    try:
-        H2Connection(H2Configuration(client_side=False)).initiate_upgrade_connection(settings)
-    except (ValueError, H2Error, HyperframeError) as error:
-        raise RequestRefused(400, "its HTTP2-Settings are invalid") from error
-
-
-def _examined(request: h11.Request) -> h11.Request:
-    """Return the request with a target that is a path, or refuse it.
-
-    Raises:
-      RequestRefused: nobody can say for certain where it ends, or what it asks for.
-    """
-    if request.method == b"PRI" and request.target == b"*" and request.http_version == b"2.0":
-        return request  # HTTP/2, which `_check_protocol` knows what to do with
-    if not request.http_version.startswith(b"1."):
-        raise RequestRefused(505, "it is neither HTTP/1.1 nor HTTP/1.0")
-    names = {name for name, _ in request.headers}
-    if b"transfer-encoding" in names and (
-        b"content-length" in names or request.http_version < b"1.1"
-    ):
-        # Spec: RFC 9112, 6.1: such a request may be smuggled past a proxy that reads it otherwise.
-        raise RequestRefused(400, "its Transfer-Encoding contradicts its length or version")
-    check_ascii(request.headers)
-    host, path = split_target(request.method, request.target)
-    if host is None:
-        return request
-    # Spec: RFC 9112, 3.2.2: the URL's host counts, whatever the field Host says.
-    fields = [
-        (name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"
-    ]
-    return h11.Request(
-        method=request.method,
-        target=path,
-        headers=[(b"Host", host), *fields],
-        http_version=request.http_version,
-    )
-
-
-def _length(request: h11.Request) -> int | None:
-    """Return how many bytes a request's body has; None if only its end will tell."""
-    fields = dict(request.headers)
-    return None if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
-
-
-def _asks_for_websocket(request: h11.Request) -> bool:
-    """Tell whether Hypercorn would take this request for a WebSocket's handshake."""
-    upgrade = connection = b""
-    for name, value in request.headers:
-        if name == b"upgrade":
-            upgrade = value
-        elif name == b"connection":
-            connection = value
-    tokens = {token.strip() for token in connection.lower().split(b",")}
-    return request.method == b"GET" and upgrade.lower() == b"websocket" and b"upgrade" in tokens
 
 
 @final

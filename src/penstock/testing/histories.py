@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final, final
 
 import trio
 
@@ -39,7 +40,7 @@ from penstock.testing.waiting import Patience
 __all__ = ["check_history"]
 
 
-# Seconds that a check may take: many times what a slow machine and a slow history need.
+# Seconds that a call may take: many times what a slow machine and a slow history need.
 _PATIENCE: Final = 30.0
 
 
@@ -56,7 +57,7 @@ async def check_history(maker: Callable[..., History], *, patience: float = _PAT
       maker: returns a new history each time, which is empty and not open. It is given bounds as
         keywords: none, or one of ``count``, ``size``, ``age`` and ``per_topic``, as in `Bounds`;
         nothing else may bound it.
-      patience: seconds of real time, on any clock, after which one of the checks is given up.
+      patience: seconds of real time, on any clock, after which a call is given up.
 
     Raises:
       AssertionError: the history does not keep to the rule that the message names, or a call of it
@@ -75,13 +76,30 @@ async def check_history(maker: Callable[..., History], *, patience: float = _PAT
     ):
         limit = Patience(patience, real=True, look=lambda: tell(below(checking)))
         with limit:
-            await check(maker)
+            await check(partial(_timed, maker, limit))
         if limit.exhausted:
             what = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
             raise AssertionError(
                 f"the history breaks this rule: every call returns; in the check of {what}, one "
                 f"did not within {patience:g} s:\n{limit.tasks}"
             )
+
+
+def _timed(maker: Callable[..., History], limit: Patience, **bounds: Any) -> Any:
+    return _Timed(maker(**bounds), limit)
+
+
+@final
+class _Timed:
+    """A history each call of which has all of the patience."""
+
+    def __init__(self, history: History, limit: Patience) -> None:
+        self._history = history
+        self._limit = limit
+
+    def __getattr__(self, name: str) -> Any:
+        self._limit.renew()
+        return getattr(self._history, name)
 
 
 async def _check_empty(maker: Callable[..., History]) -> None:
