@@ -122,25 +122,36 @@ def lines_of_ours(server: Server) -> list[str]:
     return [line for line in server.log.splitlines() if line.startswith("penstock: ")]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("raises", "raises:app did not stop properly: no such ledger"),
-        ("exits", "exits:app did not stop properly: SystemExit(3)"),
-        ("interrupts", "interrupts:app did not stop properly: KeyboardInterrupt()"),
-        ("is_cut", f"is_cut:app did not stop properly: {CUT}"),
-        ("says_failed", "says_failed:app did not stop properly: the disk is full"),
-    ],
-)
-def test_a_shutdown_that_fails(name: str, says: str, way: str, tmp_path: Path) -> None:
+STOPS = {
+    "raises": "raises:app did not stop properly: no such ledger",
+    "exits": "exits:app did not stop properly: SystemExit(3)",
+    "interrupts": "interrupts:app did not stop properly: KeyboardInterrupt()",
+    "is_cut": f"is_cut:app did not stop properly: {CUT}",
+    "says_failed": "says_failed:app did not stop properly: the disk is full",
+}
+STARTS = {
+    "starts_not": "the database is away",
+    "exits_at_once": "SystemExit(4)",
+    "raises_its_own": "Gone()",
+}
+
+
+def everywhere(*names: str, workers: str) -> list[tuple[str, str]]:
+    """Return each name for each way; several workers do as one does, and one name shows that."""
+    return [
+        (name, way) for way in WAYS for name in names if way != "hypercorn -w 2" or name == workers
+    ]
+
+
+@pytest.mark.parametrize(("name", "way"), everywhere(*STOPS, workers="interrupts"))
+def test_a_shutdown_that_fails(name: str, way: str, tmp_path: Path) -> None:
     """It says which and why; each worker does, of several."""
     with started(name, tmp_path, way) as server:
         workers = 2 if way == "hypercorn -w 2" else 1
         running = "Listening on" if way == "penstock serve" else "Running on"
         wait_until(lambda: (server.output + server.log).count(running) == workers, within=60)
         status = server.stop(within=60)
-        assert [line.startswith(f"penstock: {says}") for line in lines_of_ours(server)] == (
+        assert [line.startswith(f"penstock: {STOPS[name]}") for line in lines_of_ours(server)] == (
             [True] * workers
         ), server.log
         assert name == "raises" or "Traceback" not in server.log
@@ -171,22 +182,14 @@ def test_a_lifespan_that_dies_while_it_is_served(tmp_path: Path, curl: CurlFixtu
         assert server.log.count("Traceback") >= 1
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("starts_not", "the database is away"),
-        ("exits_at_once", "SystemExit(4)"),
-        ("raises_its_own", "Gone()"),
-    ],
-)
-def test_a_start_that_fails(name: str, says: str, way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "way"), everywhere(*STARTS, workers="exits_at_once"))
+def test_a_start_that_fails(name: str, way: str, tmp_path: Path) -> None:
     """One line, where Hypercorn has the traceback of its own error."""
     with started(name, tmp_path, way) as server:
         status = server.process.wait(timeout=60)
         assert status == 1 or way == "hypercorn -w 2"
         (said, *_) = lines_of_ours(server)
-        assert said == f"penstock: {name}:app did not start: {says}"
+        assert said == f"penstock: {name}:app did not start: {STARTS[name]}"
         assert "LifespanFailureError" not in server.log
         assert name == "starts_not" or "Traceback" not in server.log
 

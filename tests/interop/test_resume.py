@@ -78,7 +78,7 @@ class Form:
     seed: int = 1
 
 
-SHORT = Form(clients=100, rate=1500, seconds=6)
+SHORT = Form(clients=100, rate=1500, seconds=4)
 LONG = Form(clients=1000, rate=150, seconds=100)
 
 
