@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Any, final
+from typing import Any, cast, final
 
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.typing import AppWrapper
 
 from penstock.hypercorn.settings import SETTINGS, Settings
@@ -20,23 +21,31 @@ class Front:
 
     def __init__(self, app: AppWrapper, streams: StreamGroup, settings: Settings) -> None:
         self._app = app
+        self._asgi: Callable[..., Coroutine[Any, Any, None]] | None = None
+        if isinstance(app, ASGIWrapper):
+            self._asgi = cast(Callable[..., Coroutine[Any, Any, None]], app.app)
         self._streams = streams
         self._settings = settings
         self._health: dict[str, str] = {}
         if settings.health is not None:
             self._health = {f"{settings.health}/{state}": state for state in ("ready", "live")}
 
-    async def __call__(
+    def __call__(
         self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
-    ) -> None:
-        """Answer a question for the server's health, or run the application."""
+    ) -> Coroutine[Any, Any, None]:
+        """Answer a question for the server's health, or run the application.
+
+        There is no coroutine of its own, nor one of Hypercorn's wrapper, which does nothing for an
+        ASGI application: each would be kept as long as a stream.
+        """
         if scope["type"] == "http":
             if (state := self._health.get(scope["path"])) is not None:
-                await _answer(scope, send, HTTPStatus.OK, state)
-                return
+                return _answer(scope, send, HTTPStatus.OK, state)
             scope["extensions"][STREAM_GROUP] = self._streams
             scope["extensions"][SETTINGS] = self._settings
-        await self._app(scope, receive, send, sync_spawn, call_soon)
+        if self._asgi is not None:
+            return self._asgi(scope, receive, send)
+        return self._app(scope, receive, send, sync_spawn, call_soon)
 
 
 @final

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Any, Final, final
@@ -56,14 +57,13 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
                 finally:
                     await self._close_owned(work)  # noqa: ASYNC102 - shields itself
             return
-        # What the view enters and leaves to its response, a nursery even, is left within `work`.
-        with offered(), trio.CancelScope() as work:
+        with offered():
             if self._may_have_body():
-                await self._answer_and_receive(receive, send, work)
+                await self._answer_and_receive(receive, send)
             else:
                 request = self._create_request_from_scope(send)
                 request.body.set_complete()
-                answering = self._answer(request, send, work)
+                answering = self._answer(request, send)
                 del request  # a stream may last for days
                 await answering
 
@@ -85,26 +85,37 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             or any(name.lower() in _BODY for name, _ in self.scope["headers"])
         )
 
-    async def _answer_and_receive(self, receive: Any, send: Any, work: trio.CancelScope) -> None:
+    async def _answer_and_receive(self, receive: Any, send: Any) -> None:
         """Answer a request whose body arrives meanwhile."""
         request = self._create_request_from_scope(send)
         body = weakref.ref(request.body)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_receive_body, body, receive)
-            answering = self._answer(request, send, work)
+            answering = self._answer(request, send)
             del request
             await answering
             nursery.cancel_scope.cancel()
 
-    async def _answer(self, request: Any, send: Any, work: trio.CancelScope) -> None:
-        try:
-            response: Any = await self.app.handle_request(request)
-            del request
-            # This deadline is not the whole request's: what is owned has its own time to be closed.
-            with trio.CancelScope(deadline=self._deadline(response)):
-                await self._send_response(send, response)
-        finally:
-            await self._close_owned(work)  # noqa: ASYNC102 - shields itself
+    async def _answer(self, request: Any, send: Any) -> None:
+        # What the view enters and leaves to its response, a nursery even, is left within `work`.
+        # A scope takes 600 bytes: where nothing is owned, none is kept while a stream lasts.
+        with trio.CancelScope() as work:
+            try:
+                response: Any = await self.app.handle_request(request)
+                del request
+                if self._owned:
+                    await self._send_in_time(send, response)
+            finally:
+                owned = bool(self._owned)
+                await self._close_owned(work)  # noqa: ASYNC102 - shields itself
+        if not owned:
+            await self._send_in_time(send, response)
+
+    def _send_in_time(self, send: Any, response: Any) -> Awaitable[None]:
+        """Send a response before its deadline, which is not that of closing what is owned."""
+        deadline = self._deadline(response)
+        sending = self._send_response(send, response)
+        return sending if deadline == math.inf else _before(deadline, sending)
 
     def _deadline(self, response: Any) -> float:
         timeout = self.app.config["RESPONSE_TIMEOUT"]
@@ -159,6 +170,11 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             )
 
 
+async def _before(deadline: float, sending: Awaitable[None]) -> None:
+    with trio.CancelScope(deadline=deadline):
+        await sending
+
+
 async def _receive_body(body: weakref.ref[Any], receive: Any) -> None:
     """Give a request's body what the client sends; throw it away once nobody holds that body."""
     more = True
@@ -207,10 +223,12 @@ def require_trio(app: Quart) -> None:
     use_one_task(app)
     inner = app.asgi_app
 
-    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
-        if trio.lowlevel.in_trio_task():
-            await inner(scope, receive, send)
-            return
+    def asgi_app(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        # No coroutine of its own: it would be kept as long as a stream.
+        in_trio = trio.lowlevel.in_trio_task()
+        return (inner if in_trio else refuse)(scope, receive, send)
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
         error = StreamingUnsupported()
         if scope["type"] == "lifespan":
             await receive()
@@ -229,4 +247,4 @@ def require_trio(app: Quart) -> None:
             raise error
 
     # The way Flask and Quart document for wrapping an application; to mypy, it replaces a method.
-    app.asgi_app = asgi_app  # type: ignore[method-assign]
+    app.asgi_app = asgi_app  # type: ignore[method-assign,assignment]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -28,7 +28,6 @@ import trio
 from penstock.event import ServerSentEvent
 from penstock.outcome import CloseReason, EventStreamStatistics
 from penstock.stream.feed import Feed, Source, Tally
-from penstock.stream.opening import Opening
 from penstock.stream.producer import Producer, ProducerFeed, check_producer
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ class EventStream:
         Raises:
           RuntimeError: the stream was opened before.
         """
-        return Opening(self, partial(self._begin, through), self._leave)
+        return _Block(self, through)
 
     async def wait_closed(self) -> None:
         """Wait until the block of `open` has been left; `close_reason` is final then.
@@ -272,10 +271,12 @@ class EventStream:
         """Write to the server directly, until the stream has ended."""
         self._feed.write_through(through)
         try:
-            with suppress(trio.EndOfChannel):
+            try:
                 while True:
                     await through.send(await self._feed.take(self._writing))
                     self._note_written()
+            except trio.EndOfChannel:
+                pass  # outside: in the handler, the exception would be the context of others
             await through.send(b"")  # what was written past this task has arrived, too
             self._conclude(CloseReason.FINISHED)
         except trio.BrokenResourceError:
@@ -310,3 +311,41 @@ class EventStream:
         self._closed_at = trio.current_time()
         if self._left is not None:
             self._left.set()
+
+
+@final
+class _Block(AbstractAsyncContextManager[EventStream]):
+    """The block of a stream: left only when all that ran in it is over.
+
+    It is a class, since a generator for each stream would weigh.
+    """
+
+    __slots__ = ("_feeding", "_stream", "_through")
+
+    def __init__(self, stream: EventStream, through: WriteThrough | None) -> None:
+        self._stream = stream
+        self._through = through
+        self._feeding: AbstractAsyncContextManager[None]
+
+    async def __aenter__(self) -> EventStream:
+        self._feeding = self._stream._begin(self._through)
+        try:
+            await self._feeding.__aenter__()
+        except BaseException:
+            self._stream._leave()
+            raise
+        return self._stream
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            # ASYNC102: the block's own exit, which waits for tasks it has cancelled.
+            return await self._feeding.__aexit__(  # noqa: ASYNC102 - see above
+                exc_type, exc_value, traceback
+            )
+        finally:
+            self._stream._leave()
