@@ -17,8 +17,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # `event` to `stream`, and the response: what one reads to know Penstock.
 CORE = (
-    *("errors", "event", "decode", "outcome", "printable", "publication", "history"),
-    *("position_ids", "selection", "stream/*", "hub/*", "stores/*", "client/*", "quart/*"),
+    *("errors", "event", "decode", "close_reason", "printable", "publication"),
+    *("position_ids", "selection", "stream/*", "hub/*", "logs/*", "client/*", "quart/*"),
 )
 
 # The page's JavaScript has its types in comments, and is checked by this and no other version.

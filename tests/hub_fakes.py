@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import trio
 
-from penstock.errors import HistoryError
+from penstock.errors import LogError
 from penstock.event import ServerSentEvent
-from penstock.history import HistoryStatistics, Newest, Page
+from penstock.logs.log import Entry, LogStatistics, Newest, Page, Position
+from penstock.logs.memory import MemoryLog
 from penstock.publication import Publication
 from penstock.selection import Selection
-from penstock.stores.memory import MemoryHistory
 from penstock.stream.transport import Chunk
 
 
@@ -23,14 +23,14 @@ class SlowHistory:
       reads: seconds for each `locate` and `read`.
 
     Attributes:
-      failing: which method raises `HistoryError` now: "open", "append", "locate" or "read".
+      failing: which method raises `LogError` now: "open", "append", "locate" or "read".
       groups: how many publications each `append` had.
     """
 
     def __init__(
-        self, takes: float | None = 1, *, reads: float = 0, inner: MemoryHistory | None = None
+        self, takes: float | None = 1, *, reads: float = 0, inner: MemoryLog | None = None
     ) -> None:
-        self.inner = MemoryHistory() if inner is None else inner
+        self.inner = MemoryLog() if inner is None else inner
         self.takes = takes
         self.reads = reads
         self.failing: str | None = None
@@ -54,38 +54,49 @@ class SlowHistory:
     def key(self) -> bytes:
         return self.inner.key
 
-    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+    @property
+    def shared(self) -> bool:
+        return False
+
+    async def follow(self, after: Position) -> Sequence[Entry]:
+        entries = await self.inner.follow(after)
+        await trio.sleep(self.reads)
+        self._fail("follow")
+        return entries
+
+    def append_nowait(self, publications: Sequence[Publication]) -> Sequence[Position] | None:
         if self.takes is not None:
-            return False
+            return None
         self.groups.append(len(publications))
         return self.inner.append_nowait(publications)
 
-    async def append(self, publications: Sequence[Publication]) -> None:
+    async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
         assert self.takes is not None
         self.groups.append(len(publications))
         await trio.sleep(self.takes)
         self._fail("append")
-        self.inner.append_nowait(publications)
+        positions = self.inner.append_nowait(publications)
         self.appended_at.append(trio.current_time())
+        return positions
 
-    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as there
         await trio.sleep(self.reads)
         self._fail("locate")
         return await self.inner.locate(id, selection)
 
     async def read(
-        self, after: int, until: int, selection: Selection, *, count: int, size: int
+        self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
         await trio.sleep(self.reads)
         self._fail("read")
         return await self.inner.read(after, until, selection, count=count, size=size)
 
-    def statistics(self) -> HistoryStatistics:
+    def statistics(self) -> LogStatistics:
         return self.inner.statistics()
 
     def _fail(self, method: str) -> None:
         if self.failing == method:
-            raise self.broken or HistoryError(f"{method} fails")
+            raise self.broken or LogError(f"{method} fails")
 
 
 class Server:

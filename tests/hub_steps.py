@@ -17,7 +17,7 @@ Clock = trio.testing.MockClock
 @asynccontextmanager
 async def prompt_hub(history: Any = None, **options: Any) -> AsyncIterator[Hub]:
     """Open a hub that does not gather: that goes by the real time that delivering takes."""
-    async with open_hub(history=history, gather=0, **options) as hub:
+    async with open_hub(log=history, batch_delay=0, **options) as hub:
         yield hub
 
 

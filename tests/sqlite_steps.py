@@ -1,5 +1,8 @@
 """What the tests do with a history in a file: fill it, look into it, be refused."""
 
+# Positions of these logs are 1, 2, …: they are counted here, as nobody else may.
+# mypy: disable-error-code="arg-type, return-value"
+
 from __future__ import annotations
 
 import os
@@ -10,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import HistoryError
+from penstock.errors import LogError
 from penstock.event import ServerSentEvent
+from penstock.logs import SQLiteLog
 from penstock.publication import Publication
 from penstock.selection import EVERY_TOPIC
-from penstock.stores import SQLiteHistory
 
 
 def publications(*numbers: int, size: int = 10) -> list[Publication]:
@@ -25,7 +28,7 @@ def publications(*numbers: int, size: int = 10) -> list[Publication]:
 
 async def kept(path: Path, **options: Any) -> list[str]:
     """Return the ids that a file has."""
-    history = SQLiteHistory(path, **options)
+    history = SQLiteLog(path, **options)
     await history.open()
     page = await history.read(0, history.newest.position, EVERY_TOPIC, count=10**6, size=10**9)
     await history.aclose()
@@ -56,8 +59,8 @@ def open_files() -> set[str]:
 async def refusal(path: Path) -> str:
     """Return why a file cannot be opened; nothing of it must have changed."""
     before = content(path)
-    history = SQLiteHistory(path)
-    with pytest.raises(HistoryError) as caught:
+    history = SQLiteLog(path)
+    with pytest.raises(LogError) as caught:
         await history.open()
     await history.aclose()
     assert content(path) == before
@@ -68,7 +71,7 @@ async def refusal(path: Path) -> str:
 
 
 async def made(path: Path, *numbers: int) -> None:
-    history = SQLiteHistory(path)
+    history = SQLiteLog(path)
     await history.open()
     await history.append(publications(*numbers))
     await history.aclose()

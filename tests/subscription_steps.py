@@ -37,7 +37,7 @@ async def following_ids(subscription: Subscription, count: int) -> list[str | No
 
 def position_id(hub: Hub, position: int) -> str:
     """Return the id that a client is given for a position of the hub's history."""
-    return PositionIds(hub.history.key).encode(position)
+    return PositionIds(hub.log.key).encode(position)
 
 
 def gap(last_event_id: str | None, goes_on: str | None = None) -> ServerSentEvent:

@@ -15,6 +15,7 @@ import trio.testing
 from quart_trio import QuartTrio
 
 from hurting_fakes import PAGE, answer_to
+from penstock.close_reason import CloseReason
 from penstock.demo.fates import fates as fates_module
 from penstock.demo.fates.client import KEY, Client, Where
 from penstock.demo.fates.crowds import Crowds, NoRoom
@@ -24,7 +25,6 @@ from penstock.demo.fates.run import Run
 from penstock.demo.fates.table import FATES, NO_PROMISE, promise_of
 from penstock.hypercorn import Settings
 from penstock.hypercorn.settings import SETTINGS
-from penstock.outcome import CloseReason
 from penstock.stream import EventStream
 from penstock.testing import FakeClient
 

@@ -12,7 +12,7 @@ import pytest
 import penstock
 
 SANS_IO = {
-    *("errors", "event", "decode", "outcome", "position_ids", "printable", "publication"),
+    *("errors", "event", "decode", "close_reason", "position_ids", "printable", "publication"),
     "selection",
     *("doctor.examination", "doctor.findings", "doctor.unpacking"),
     *("doctor.origins", "doctor.payloads"),

@@ -47,7 +47,7 @@ async def test_bad_topics_are_refused_wherever_they_are_given(topic: Any, said: 
         with pytest.raises(InvalidPublication, match=said):
             hub.add_producer(topic, produce)
         figures = hub.statistics()
-        assert figures.published == figures.history.publications == figures.subscriptions_open == 0
+        assert figures.published == figures.log.publications == figures.subscriptions_open == 0
 
 
 async def test_an_error_without_a_batch_has_no_index() -> None:
@@ -93,7 +93,7 @@ async def test_a_batch_is_published_as_a_whole_or_not_at_all(
             await hub.publish_batch([good, good, bad, good])
         assert caught.value.index == 2
         assert await what_comes(subscription) == []
-        assert hub.statistics().history.publications == 0
+        assert hub.statistics().log.publications == 0
 
 
 async def test_who_subscribes_to_a_topic_hears_it_once(autojump_clock: Clock) -> None:
@@ -187,8 +187,8 @@ async def test_its_arguments_are_checked() -> None:
     """A limit that nothing keeps to is no limit."""
     with pytest.raises(ValueError, match="max_event_size must be at least 1 byte, not 0"):
         Hub(max_event_size=0)
-    with pytest.raises(ValueError, match="gather must be a number of seconds from 0"):
-        Hub(gather=float("nan"))
+    with pytest.raises(ValueError, match="batch_delay must be a number of seconds from 0"):
+        Hub(batch_delay=float("nan"))
 
 
 async def test_publish_and_subscribe_are_checkpoints(autojump_clock: Clock) -> None:

@@ -11,9 +11,9 @@ import trio.testing
 from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, following, hold, prompt_hub, publish, what_comes
 from penstock import CloseReason, EventStream, Hub, ServerSentEvent, open_hub
+from penstock.hub import committer
 from penstock.hub import dispatcher as dispatcher_module
-from penstock.hub import keeping as keeping_module
-from penstock.stores import MemoryHistory
+from penstock.logs import MemoryLog
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_a_busy_hub_gathers(monkeypatch: pytest.MonkeyPatch, autojump_cloc
     seconds = iter(range(10**9))
     monkeypatch.setattr(dispatcher_module, "perf_counter", lambda: next(seconds) * took)
     server = Server()
-    async with open_hub(gather=0.5) as hub, trio.open_nursery() as nursery:
+    async with open_hub(batch_delay=0.5) as hub, trio.open_nursery() as nursery:
         nursery.start_soon(EventStream(hub.subscription(["a"])).run, server, server)
         await trio.sleep(1)
         took = 1.0
@@ -186,9 +186,9 @@ async def test_who_publishes_more_than_is_delivered_waits(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
 ) -> None:
     """For the dispatcher, so that what is kept and not delivered does not grow without bound."""
-    monkeypatch.setattr(keeping_module, "_MOST_KEPT", 10_000)
-    for history in (MemoryHistory(), SlowHistory(0)):
-        async with open_hub(history=history, gather=100) as hub, trio.open_nursery() as nursery:
+    monkeypatch.setattr(committer, "_MAX_SIZE", 10_000)
+    for history in (MemoryLog(), SlowHistory(0)):
+        async with open_hub(log=history, batch_delay=100) as hub, trio.open_nursery() as nursery:
             # As a hub whose last delivery took so long that it gathers now.
             hub.dispatcher._began, hub.dispatcher._took = trio.current_time(), 10**6
 

@@ -8,7 +8,7 @@ import trio.testing
 
 from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, hold, prompt_hub, publish, what_comes
-from penstock import EVERY_TOPIC, CloseReason, EventStream, HistoryError, Hub, ServerSentEvent
+from penstock import EVERY_TOPIC, CloseReason, EventStream, Hub, LogError, ServerSentEvent
 
 
 async def test_from_close_on_nothing_is_taken(autojump_clock: Clock) -> None:
@@ -65,7 +65,7 @@ async def test_a_history_that_fails_while_it_closes_is_still_what_failed(
     async with prompt_hub(history) as hub, trio.open_nursery() as nursery:
 
         async def publisher() -> None:
-            with pytest.raises(HistoryError, match="append fails"):
+            with pytest.raises(LogError, match="append fails"):
                 await publish(hub, "1")
 
         nursery.start_soon(publisher)
@@ -77,7 +77,7 @@ async def test_cancelled_it_tells_those_who_wait(autojump_clock: Clock) -> None:
     """Publishers whose events are not known to be kept are told that the hub is closed."""
     history = SlowHistory(1)
     told: list[str] = []
-    hub = Hub(history=history, gather=0)
+    hub = Hub(log=history, batch_delay=0)
 
     async def publisher(name: str) -> None:
         try:
@@ -116,7 +116,7 @@ async def test_the_block_that_raises_is_left_at_once(autojump_clock: Clock) -> N
 async def test_it_runs_again(autojump_clock: Clock) -> None:
     """A hub that was closed can be opened again, and goes on with its history."""
     history = SlowHistory(None)
-    hub = Hub(history=history, gather=0)
+    hub = Hub(log=history, batch_delay=0)
     for number in range(3):
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
@@ -155,7 +155,7 @@ async def test_its_end_leaves_nothing(autojump_clock: Clock) -> None:
     figures = hub.statistics()
     assert figures.subscriptions_open == figures.audiences == figures.waiting == 0
     assert figures.subscriptions_closed == {CloseReason.DISCONNECTED: 6, CloseReason.FINISHED: 3}
-    assert figures.published == figures.history.publications == 2
+    assert figures.published == figures.log.publications == 2
     assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 

@@ -21,18 +21,19 @@ from penstock import (
     EVERY_TOPIC,
     CloseReason,
     EventStream,
-    HistoryError,
     Hub,
     InvalidPublication,
     InvalidSubscription,
+    LogError,
     Publication,
     Selection,
     ServerSentEvent,
     open_hub,
 )
 from penstock.hub import hub as hub_module
+from penstock.logs import MemoryLog, memory
+from penstock.logs.log import Position
 from penstock.quart import EventSourceResponse, add_hub
-from penstock.stores import MemoryHistory, memory
 from penstock.testing import FakeClient, open_app
 
 EVENT = ServerSentEvent("x")
@@ -85,11 +86,11 @@ async def test_who_cannot_be_admitted_ends_alone(
 
         def fail(self, error: Exception) -> None:
             self.failed = error
-            hub.dispatcher.forget(1, member)
+            hub.dispatcher.forget(Position(1), member)
 
     member: Any = Failing()
     async with prompt_hub() as hub, hub.subscribe(["a"]) as other:
-        hub.dispatcher.expect(1, member)
+        hub.dispatcher.expect(Position(1), member)
         await publish(hub, "1", "2")
         assert await what_comes(other) == ["1", "2"]
     assert isinstance(member.failed, ZeroDivisionError)
@@ -99,14 +100,15 @@ async def test_what_was_kept_though_it_failed_has_a_position(autojump_clock: Clo
     """Who joins behind it misses nothing of what comes next: positions are the history's."""
 
     class Unsure(SlowHistory):
-        async def append(self, publications: Sequence[Publication]) -> None:
-            await super().append(publications)
+        async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
+            positions = await super().append(publications)
             if publications[0].event.data == "unsure":
-                raise HistoryError("it is not known whether it was kept")
+                raise LogError("it is not known whether it was kept")
+            return positions
 
     async with prompt_hub(Unsure(0.1)) as hub:
         await publish(hub, "1")
-        with pytest.raises(HistoryError):
+        with pytest.raises(LogError):
             await publish(hub, "unsure")
         async with hub.subscribe(["a"]) as subscription:
             await publish(hub, "2", "3")
@@ -150,7 +152,7 @@ def test_a_selection_of_no_topics(topics: Any) -> None:
 
 def test_a_history_in_memory_ages_from_run_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of each Trio run begins somewhere else, and what is kept is as old as it is."""
-    history = MemoryHistory(age=3600)
+    history = MemoryLog(age=3600)
 
     async def publish_and_read(data: str) -> list[str | None]:
         async with prompt_hub(history) as hub:

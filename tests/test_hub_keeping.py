@@ -10,7 +10,7 @@ import trio.testing
 
 from hub_fakes import SlowHistory
 from hub_steps import Clock, prompt_hub, publish, what_comes
-from penstock import HistoryError
+from penstock import LogError
 
 
 async def test_all_that_waits_is_appended_at_once(autojump_clock: Clock) -> None:
@@ -68,7 +68,7 @@ async def test_a_history_that_fails_tells_the_publishers_and_recovers(
         async def publisher(name: str) -> None:
             try:
                 await publish(hub, name)
-            except HistoryError as error:
+            except LogError as error:
                 errors.append(f"{name}: {error}")
 
         async with trio.open_nursery() as nursery:
@@ -94,13 +94,13 @@ async def test_a_history_that_fails_otherwise_is_an_error_of_the_history(
     history = SlowHistory(1)
     history.failing, history.broken = "append", ZeroDivisionError("oops")
     async with prompt_hub(history) as hub:
-        with pytest.raises(HistoryError, match=r"the history failed: ZeroDivisionError\('oops'\)"):
+        with pytest.raises(LogError, match=r"the log failed: ZeroDivisionError\('oops'\)"):
             await publish(hub, "1")
         history.failing = None
         await publish(hub, "2")
         assert hub.statistics().published == 1
     (record,) = caplog.records
-    assert record.name == "penstock.hub.keeping"
+    assert record.name == "penstock.hub.committer"
     assert record.exc_info
 
 
@@ -114,7 +114,7 @@ async def test_an_outage_of_the_history_is_logged_once(
         await publish(hub, "1")
         history.failing = "append"
         for _ in range(3):
-            with pytest.raises(HistoryError, match="append fails"):
+            with pytest.raises(LogError, match="append fails"):
                 await publish(hub, "2")
         history.failing = None
         await publish(hub, "3")
@@ -129,7 +129,7 @@ async def test_a_history_that_cannot_be_opened(autojump_clock: Clock) -> None:
     """The block is not entered, and the error says why; the history is closed all the same."""
     history = SlowHistory()
     history.failing = "open"
-    with pytest.RaisesGroup(pytest.RaisesExc(HistoryError, match="open fails")):
+    with pytest.RaisesGroup(pytest.RaisesExc(LogError, match="open fails")):
         async with prompt_hub(history):
             pytest.fail("there is no hub")
     assert (history.opened, history.closed) == (1, 1)

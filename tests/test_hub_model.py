@@ -32,19 +32,19 @@ from penstock import (
     EVERY_TOPIC,
     CloseReason,
     EventStream,
-    HistoryError,
     Hub,
+    LogError,
     Publication,
     Selection,
     ServerSentEvent,
     WhenSlow,
     open_hub,
 )
-from penstock.history import Page
 from penstock.hub import cursor as cursor_module
 from penstock.hub import dispatcher as dispatcher_module
+from penstock.logs.log import Page, Position
+from penstock.logs.memory import MemoryLog
 from penstock.position_ids import PositionIds
-from penstock.stores.memory import MemoryHistory
 
 TOPICS = "abc"
 PAGE = 3
@@ -73,7 +73,7 @@ class ModelHistory(SlowHistory):
         per_topic: int | None,
         age: float | None,
     ) -> None:
-        inner = MemoryHistory(count=count, size=None, per_topic=per_topic, age=age)
+        inner = MemoryLog(count=count, size=None, per_topic=per_topic, age=age)
         super().__init__(takes, reads=reads, inner=inner)
         self.log: list[Publication] = []
         self.discarded: set[int] = set()
@@ -82,32 +82,32 @@ class ModelHistory(SlowHistory):
         self._at: list[float] = []
         self._count, self._per_topic, self._age = count, per_topic, age
 
-    def append_nowait(self, publications: Sequence[Publication]) -> bool:
+    def append_nowait(self, publications: Sequence[Publication]) -> Sequence[Position] | None:
         if self.takes is None:
             self._note(publications)
         return super().append_nowait(publications)
 
-    async def append(self, publications: Sequence[Publication]) -> None:
+    async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
         assert self.takes is not None
         self.calls += 1
         await trio.sleep(self.takes)
         self.calls += 1
         self._fail("append")
         self._note(publications)
-        self.inner.append_nowait(publications)
+        return self.inner.append_nowait(publications)
 
-    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as there
         self.calls += 1
         try:
             return await super().locate(id, selection)
-        except HistoryError:
+        except LogError:
             self.failed_locates += 1
             raise
         finally:
             self.calls += 1
 
     async def read(
-        self, after: int, until: int, selection: Selection, *, count: int, size: int
+        self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
         self.calls += 1
         try:
@@ -115,7 +115,7 @@ class ModelHistory(SlowHistory):
             known = max(self.known_losses.get(selection, 0), page.discarded_until)
             self.known_losses[selection] = known
             return page
-        except HistoryError:
+        except LogError:
             self.failed_reads += 1
             raise
         finally:
@@ -165,7 +165,7 @@ class Subscriber:
         keep_alive: float | None,
         max_lifetime: float | None,
     ) -> None:
-        self.history = history
+        self.log = history
         self.topics = topics
         self.when_slow = when_slow
         self.buffer = buffer
@@ -207,9 +207,9 @@ class Subscriber:
         """Do something first, and be connected until the scope is cancelled."""
         if first is not None:
             await first()
-        self.history.grow_old()
+        self.log.grow_old()
         if self.requested is None:
-            self.last = len(self.history.log)
+            self.last = len(self.log.log)
         elif self.requested != "earliest":
             self.last = self.position_of(self.requested)
         self.began = self.last
@@ -229,10 +229,10 @@ class Subscriber:
 
     def position_of(self, id_: str) -> int:
         """Return the position of an id, or 0."""
-        position = PositionIds(self.history.key).decode(id_)
+        position = PositionIds(self.log.key).decode(id_)
         if position is not None:
             return position
-        for position, publication in enumerate(self.history.log, start=1):
+        for position, publication in enumerate(self.log.log, start=1):
             if publication.id == id_:
                 return position
         return 0
@@ -241,7 +241,7 @@ class Subscriber:
         """Return the positions behind this one that it should hear of."""
         return [
             position
-            for position, publication in enumerate(self.history.log[after:], start=after + 1)
+            for position, publication in enumerate(self.log.log[after:], start=after + 1)
             if self.selects(publication)
         ]
 
@@ -252,8 +252,8 @@ class Subscriber:
         """Check that an id which the client was given is of its own, or a position's."""
         if id_ is None or id_ == self.requested:
             return
-        if PositionIds(self.history.key).decode(id_) is None:
-            assert self.selects(self.history.log[self.position_of(id_) - 1]), f"{id_} is not its"
+        if PositionIds(self.log.key).decode(id_) is None:
+            assert self.selects(self.log.log[self.position_of(id_) - 1]), f"{id_} is not its"
 
     def absorb(self) -> None:
         """Have the model's backlog take what was published."""
@@ -267,8 +267,8 @@ class Subscriber:
                     each
                     for index, each in enumerate(self.backlog)
                     if any(
-                        all(topic not in self.history.log[n - 1].topics for n in newer[index + 1 :])
-                        for topic in self.history.log[each - 1].topics
+                        all(topic not in self.log.log[n - 1].topics for n in newer[index + 1 :])
+                        for topic in self.log.log[each - 1].topics
                     )
                 ]
             if len(self.backlog) == self.buffer:
@@ -282,7 +282,7 @@ class Subscriber:
     def hear_all(self, events: list[ServerSentEvent]) -> None:
         """Check the next events that the client has."""
         if self.requested == "earliest" and not self.heard:
-            self.excused = set(self.history.discarded)
+            self.excused = set(self.log.discarded)
         for event in events:
             self.hear(event)
 
@@ -292,8 +292,8 @@ class Subscriber:
         self.check_id(event.id)
         if self.heard == 1 and self.requested not in (None, "earliest"):
             position = self.position_of(self.requested or "")
-            known = PositionIds(self.history.key).decode(self.requested or "") is not None or (
-                position and self.selects(self.history.log[position - 1])
+            known = PositionIds(self.log.key).decode(self.requested or "") is not None or (
+                position and self.selects(self.log.log[position - 1])
             )
             assert known or event.event == "gap", f"{self.requested} is not its"
         if event.id is not None:
@@ -303,7 +303,7 @@ class Subscriber:
             return
         position = self.position_of(event.id or "")
         assert position, f"{event} was never published"
-        assert event == self.history.log[position - 1].event
+        assert event == self.log.log[position - 1].event
         assert position in self.expected(self.last), f"{event} comes twice, late, or is not for it"
         self.skip([each for each in self.expected(self.last) if each < position])
         self.last, self.unread = position, False
@@ -312,21 +312,21 @@ class Subscriber:
         told = json.loads(gap.data or "")["last_event_id"]
         if gap.id is not None and self.begins_anew(told):
             self.last = self.began = self.position_of(gap.id)
-            if self.position_of(told) in self.history.discarded:  # or it says what was lost since
-                self.told = self.history.known_losses.get(self.subscription.selection, 0)
+            if self.position_of(told) in self.log.discarded:  # or it says what was lost since
+                self.told = self.log.known_losses.get(self.subscription.selection, 0)
             return
         if self.requested == "earliest" and self.heard == 1 and told != "earliest":
             # Nothing was kept of what it asked for, so it began behind all that there was.
             self.last = self.began = self.position_of(told)
-            assert set(self.expected(0)) - set(self.expected(self.last)) <= self.history.discarded
+            assert set(self.expected(0)) - set(self.expected(self.last)) <= self.log.discarded
         assert self.position_of(told) == self.last or told == "earliest"
         self.gaps += 1
-        self.losses.update(set(self.expected(self.last)) & self.history.discarded)
+        self.losses.update(set(self.expected(self.last)) & self.log.discarded)
         lost = self.gaps <= len(self.losses)
-        self.unread = self.history.failed_reads > self.failed_before
+        self.unread = self.log.failed_reads > self.failed_before
         self.failed_before += self.unread and not lost
         assert lost or self.unread, "there are more gaps than losses"
-        self.told = self.history.known_losses.get(self.subscription.selection, 0)
+        self.told = self.log.known_losses.get(self.subscription.selection, 0)
         if gap.id is not None:  # nothing of what follows was kept, up to this position
             goes_on = self.position_of(gap.id)
             assert goes_on > self.last
@@ -337,16 +337,16 @@ class Subscriber:
         """Tell whether a gap with an id says that the one it asked for is not known."""
         if self.heard > 1 or told != self.requested:
             return False
-        if PositionIds(self.history.key).decode(told) is not None:
+        if PositionIds(self.log.key).decode(told) is not None:
             return False
         position = self.position_of(told)
-        known = position and self.selects(self.history.log[position - 1])
-        return not known or position in self.history.discarded or bool(self.history.failed_locates)
+        known = position and self.selects(self.log.log[position - 1])
+        return not known or position in self.log.discarded or bool(self.log.failed_locates)
 
     def skip(self, positions: list[int]) -> None:
         """Note that it will never have these."""
         for position in positions:
-            told = self.unread or (position <= self.told and position in self.history.discarded)
+            told = self.unread or (position <= self.told and position in self.log.discarded)
             self.skipped += 1
             if not told and position not in self.excused:
                 self.dropped += 1
@@ -356,7 +356,7 @@ class Subscriber:
         """Check that it has had all there is to have."""
         rest = self.expected(self.last)
         if self.when_slow is not WhenSlow.DISCONNECT and rest and not self.unread:
-            assert rest[-1] in self.history.discarded, "the newest is not dropped"
+            assert rest[-1] in self.log.discarded, "the newest is not dropped"
         self.skip(rest)
         assert self.dropped <= self.subscription.dropped <= self.skipped, vars(self)
         self.last = max([self.last, *rest])
@@ -379,7 +379,7 @@ class Machine(RuleBasedStateMachine):
         self.loop: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.ended: outcome.Outcome[None] | None = None
         self.hub: Hub
-        self.history: ModelHistory
+        self.log: ModelHistory
         self.nursery: trio.Nursery
 
     # The host's loop
@@ -401,7 +401,7 @@ class Machine(RuleBasedStateMachine):
         self.ended = result
 
     async def main(self) -> None:
-        async with open_hub(history=self.history, gather=0) as self.hub:
+        async with open_hub(log=self.log, batch_delay=0) as self.hub:
             async with trio.open_nursery() as self.nursery:
                 self.token = trio.lowlevel.current_trio_token()
                 async for command in self.commands:
@@ -431,7 +431,7 @@ class Machine(RuleBasedStateMachine):
         while True:
             await trio.testing.wait_all_tasks_blocked()
             pause = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            done = self.history.calls, len(self.history.log), len(heard)
+            done = self.log.calls, len(self.log.log), len(heard)
             if done != progress:
                 progress, since = done, trio.current_time()
             quiet = trio.current_time() - since > QUIET and not self.publishing
@@ -442,7 +442,7 @@ class Machine(RuleBasedStateMachine):
     async def settle(self) -> None:
         """Let everybody do what they can, and time pass where they wait for it."""
         await self.pass_time()
-        self.history.grow_old()
+        self.log.grow_old()
         for each in self.subscribers:
             if each.server is not None:
                 each.hear_all(each.server.events[each.heard :])
@@ -483,7 +483,7 @@ class Machine(RuleBasedStateMachine):
         per_topic: int | None,
         age: float | None,
     ) -> None:
-        self.history = ModelHistory(takes, reads, count=count, per_topic=per_topic, age=age)
+        self.log = ModelHistory(takes, reads, count=count, per_topic=per_topic, age=age)
         self.start()
 
     @rule(
@@ -515,7 +515,7 @@ class Machine(RuleBasedStateMachine):
         for some in [events] if batch else [[one] for one in events]:
             try:
                 self.acknowledged += await self.hub.publish_batch(some)
-            except HistoryError:
+            except LogError:
                 self.refused += len(some)
 
     def start_publisher(self, topics: list[list[str]], batch: bool, after: float) -> None:
@@ -560,10 +560,10 @@ class Machine(RuleBasedStateMachine):
         async def publish() -> None:
             for after, each in meanwhile:
                 self.start_publisher(each, True, after)
-            if self.history.takes is None:  # else it would wait for time to pass
+            if self.log.takes is None:  # else it would wait for time to pass
                 await self.publish_now(just_before, True)
 
-        log = self.history.log
+        log = self.log.log
         requested = "earliest" if back is not None else None
         if log and back is not None:
             requested = log[-1 - back % len(log)].id
@@ -604,8 +604,8 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         """Subscribe, from now on, or from anywhere in the past."""
         requested = {"now": None, "earliest": "earliest", "unknown": "who knows"}.get(begins)
-        if begins == "somewhere" and self.history.log:
-            requested = self.history.log[-1 - where % len(self.history.log)].id
+        if begins == "somewhere" and self.log.log:
+            requested = self.log.log[-1 - where % len(self.log.log)].id
         self.connect(topics, when_slow, buffer, requested, way, settles, keep_alive, max_lifetime)
 
     def connect(
@@ -623,7 +623,7 @@ class Machine(RuleBasedStateMachine):
         async def command() -> None:
             subscriber = Subscriber(
                 self.hub,
-                self.history,
+                self.log,
                 topics,
                 when_slow,
                 buffer,
@@ -672,13 +672,11 @@ class Machine(RuleBasedStateMachine):
             nursery.start_soon(reader)
             await self.pass_time(events)
             nursery.cancel_scope.cancel()
-        self.history.grow_old()
+        self.log.grow_old()
         if subscriber.live:
             take = subscriber.backlog[:many]
             del subscriber.backlog[:many]
-            assert [event.id for event in events] == [
-                self.history.log[each - 1].id for each in take
-            ]
+            assert [event.id for event in events] == [self.log.log[each - 1].id for each in take]
             assert broken is (subscriber.slow and len(take) < many)
             subscriber.last = max([subscriber.last, *take])
             subscriber.last_id = subscriber.subscription.last_event_id or subscriber.last_id
@@ -690,7 +688,7 @@ class Machine(RuleBasedStateMachine):
             subscriber.slow = True
         elif len(events) < many:
             subscriber.is_quiet()
-            subscriber.live, subscriber.absorbed = True, len(self.history.log)
+            subscriber.live, subscriber.absorbed = True, len(self.log.log)
 
     @precondition(lambda self: any(each.open and each.server for each in self.subscribers))
     @rule(which=st.integers(0, 99))
@@ -753,7 +751,7 @@ class Machine(RuleBasedStateMachine):
     @rule(failing=st.sampled_from([None, "append", "locate", "read"]))
     def fail(self, failing: str | None) -> None:
         """Have a method of the history fail from now on, or none."""
-        self.history.failing = failing
+        self.log.failing = failing
 
     @rule(seconds=st.sampled_from([1, 3, 6]))
     def wait(self, seconds: float) -> None:
@@ -790,22 +788,22 @@ class Machine(RuleBasedStateMachine):
 
     async def finish(self) -> None:
         """Have everybody read all there is, and look at the figures."""
-        self.history.failing = None
+        self.log.failing = None
         await self.settle()
         for subscriber in [each for each in self.subscribers if each.open]:
             if subscriber.server is None:
                 await self.iterate(subscriber, 10**6)
             else:
                 await self.read_on(subscriber)
-        assert len(self.acknowledged) == len(self.history.log) == self.published - self.refused
-        assert sorted(self.acknowledged) == sorted(each.id for each in self.history.log)
-        await self.history.inner.locate("", EVERY_TOPIC)  # which discards what is too old
+        assert len(self.acknowledged) == len(self.log.log) == self.published - self.refused
+        assert sorted(self.acknowledged) == sorted(each.id for each in self.log.log)
+        await self.log.inner.locate("", EVERY_TOPIC)  # which discards what is too old
         figures = self.hub.statistics()
-        assert figures.published == len(self.history.log)
+        assert figures.published == len(self.log.log)
         assert figures.waiting == 0
         assert figures.subscriptions_open == sum(each.open for each in self.subscribers)
-        assert figures.history.publications == len(self.history.kept())
-        assert figures.history.newest.position == len(self.history.log)
+        assert figures.log.publications == len(self.log.kept())
+        assert figures.log.newest.position == len(self.log.log)
 
 
 TestModel = Machine.TestCase

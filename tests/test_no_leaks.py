@@ -85,7 +85,7 @@ async def test_a_stream_that_is_left_is_named(autojump_clock: Clock) -> None:
 async def test_a_hub_and_a_subscription_that_are_left_are_named(autojump_clock: Clock) -> None:
     """The hub's own tasks, such as a producer on demand that lingers, are the hub's."""
     async with open_hub() as hub:
-        hub.add_producer("a", waits_for_ever, linger=5000)
+        hub.add_producer("a", waits_for_ever, keep_running_for=5000)
         async with no_leaks():
             async with hub.subscribe(["a"]):
                 await trio.testing.wait_all_tasks_blocked()

@@ -53,11 +53,11 @@ class Produce:
 
 @asynccontextmanager
 async def hub_with(
-    produce: Produce, topic: str = "a", history: Any = None, **options: Any
+    produce: Produce, topic: str = "a", log: Any = None, **options: Any
 ) -> AsyncIterator[Hub]:
     """Open a hub with a producer, whose times begin now."""
     produce.origin = trio.current_time()
-    async with prompt_hub(history) as hub:
+    async with prompt_hub(log) as hub:
         hub.add_producer(topic, produce, **options)
         yield hub
 
@@ -97,7 +97,7 @@ async def test_other_topics_are_not_its_business(autojump_clock: Clock) -> None:
 async def test_who_subscribes_to_all_topics_starts_it(autojump_clock: Clock) -> None:
     """A subscription to every topic is one to its topic, too."""
     produce = Produce()
-    async with hub_with(produce, linger=0) as hub:
+    async with hub_with(produce, keep_running_for=0) as hub:
         await subscribe_for(hub, 5, "*")
         await trio.sleep(1)
     assert produce.began == [0]
@@ -107,7 +107,7 @@ async def test_who_subscribes_to_all_topics_starts_it(autojump_clock: Clock) -> 
 async def test_it_lingers_and_is_cancelled(autojump_clock: Clock) -> None:
     """So long after the last one has gone, exactly, and its clean-up has run."""
     produce = Produce()
-    async with hub_with(produce, linger=7) as hub:
+    async with hub_with(produce, keep_running_for=7) as hub:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(subscribe_for, hub, 2)
             nursery.start_soon(subscribe_for, hub, 4)
@@ -123,7 +123,7 @@ async def test_it_lingers_and_is_cancelled(autojump_clock: Clock) -> None:
 async def test_who_comes_back_meanwhile_finds_it_running(autojump_clock: Clock) -> None:
     """Coming and going within the time to linger, it never notices."""
     produce = Produce()
-    async with hub_with(produce, linger=5) as hub:
+    async with hub_with(produce, keep_running_for=5) as hub:
         for _ in range(10):
             await subscribe_for(hub, 1)
             await trio.sleep(4.9)
@@ -137,7 +137,7 @@ async def test_who_comes_back_meanwhile_finds_it_running(autojump_clock: Clock) 
 async def test_without_lingering_it_ends_at_once(autojump_clock: Clock) -> None:
     """Seconds may be none at all."""
     produce = Produce()
-    async with hub_with(produce, linger=0) as hub:
+    async with hub_with(produce, keep_running_for=0) as hub:
         for _ in range(3):
             await subscribe_for(hub, 1)
             await trio.sleep(1)
@@ -147,7 +147,7 @@ async def test_without_lingering_it_ends_at_once(autojump_clock: Clock) -> None:
 async def test_who_comes_while_it_tidies_up_has_it_started_again(autojump_clock: Clock) -> None:
     """Two never run at a time; the next begins where the last one has ended."""
     produce = Produce(tidies=3)
-    async with hub_with(produce, linger=1) as hub:
+    async with hub_with(produce, keep_running_for=1) as hub:
         await subscribe_for(hub, 1)
         await trio.sleep(2)
         async with hub.subscribe(["a"]) as subscription:
@@ -161,7 +161,7 @@ async def test_who_comes_and_goes_while_it_tidies_up_has_nothing_started(
 ) -> None:
     """It is nobody's any more when it could be started."""
     produce = Produce(tidies=3)
-    async with hub_with(produce, linger=1) as hub:
+    async with hub_with(produce, keep_running_for=1) as hub:
         await subscribe_for(hub, 1)
         await trio.sleep(2)
         await subscribe_for(hub, 1)
@@ -213,7 +213,7 @@ async def test_one_that_raises_may_be_left_alone(
 ) -> None:
     """Without a time to restart, it is started for the next first subscriber only."""
     produce = Produce(lives=1, raises=ValueError("oops"))
-    async with hub_with(produce, restart_after=None, linger=0) as hub:
+    async with hub_with(produce, restart_after=None, keep_running_for=0) as hub:
         await subscribe_for(hub, 100)
         assert hub.statistics().producers_running == 0
         await subscribe_for(hub, 100)
@@ -226,7 +226,7 @@ async def test_it_is_not_started_again_for_nobody(
 ) -> None:
     """Waiting to be started again, it lingers and is given up as if it were running."""
     produce = Produce(lives=1, raises=ValueError("oops"))
-    async with hub_with(produce, restart_after=50, linger=5) as hub:
+    async with hub_with(produce, restart_after=50, keep_running_for=5) as hub:
         await subscribe_for(hub, 3)
         await trio.sleep(4)
         assert hub.statistics().producers_running == 1
@@ -246,7 +246,7 @@ async def test_the_end_of_the_hub_cancels_it(
     produce = Produce(tidies=0.25)
     tasks = trio.lowlevel.current_statistics().tasks_living
     with trio.CancelScope() as scope:
-        async with hub_with(produce, history=SlowHistory(2.5)) as hub:
+        async with hub_with(produce, log=SlowHistory(2.5)) as hub:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(hold, hub.subscription(["a"]))
                 await trio.sleep(10)
@@ -264,8 +264,8 @@ async def test_the_end_of_the_hub_cancels_it(
 async def test_it_is_there_again_when_the_hub_runs_again(autojump_clock: Clock) -> None:
     """A hub that is opened again has its producers still."""
     produce = Produce()
-    hub = Hub(gather=0)
-    hub.add_producer("a", produce, linger=0)
+    hub = Hub(batch_delay=0)
+    hub.add_producer("a", produce, keep_running_for=0)
     for number in range(3):
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
@@ -289,7 +289,7 @@ async def test_it_is_started_for_those_who_are_there(autojump_clock: Clock) -> N
         nursery.start_soon(subscribe_for, hub, 5, "b")
         await trio.sleep(1)
         produce.origin = trio.current_time()
-        hub.add_producer("a", produce, linger=0)
+        hub.add_producer("a", produce, keep_running_for=0)
         await trio.sleep(10)
         assert (produce.began, produce.ended) == ([0], [4])
 
@@ -329,7 +329,7 @@ async def test_a_history_that_fails_is_its_error_and_it_is_started_again(
     produce = Produce()
     history = SlowHistory(0.1)
     history.failing = "append"
-    async with hub_with(produce, history=history) as hub:
+    async with hub_with(produce, log=history) as hub:
         async with hub.subscribe(["a"]) as subscription:
             await trio.sleep(2)
             history.failing = None
@@ -341,9 +341,13 @@ async def test_a_history_that_fails_is_its_error_and_it_is_started_again(
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({"linger": -1}, ValueError, "linger and restart_after must be"),
-        ({"linger": float("nan")}, ValueError, "linger and restart_after must be"),
-        ({"restart_after": -1}, ValueError, "linger and restart_after must be"),
+        ({"keep_running_for": -1}, ValueError, "keep_running_for and restart_after must be"),
+        (
+            {"keep_running_for": float("nan")},
+            ValueError,
+            "keep_running_for and restart_after must be",
+        ),
+        ({"restart_after": -1}, ValueError, "keep_running_for and restart_after must be"),
         ({"producer": "x"}, TypeError, "producer must be an async function"),
         ({"topic": "taken"}, ValueError, "the topic 'taken' has a producer already"),
         ({"topic": "*"}, InvalidPublication, "is reserved"),
@@ -391,7 +395,7 @@ async def test_who_comes_while_it_fails_to_tidy_up_has_it_started(autojump_clock
                 raise ValueError("while it is cancelled")
 
     produce = Fails(tidies=10)
-    async with hub_with(produce, linger=1, restart_after=None) as hub:
+    async with hub_with(produce, keep_running_for=1, restart_after=None) as hub:
         await subscribe_for(hub, 5)
         await trio.sleep(5)
         await subscribe_for(hub, 20)

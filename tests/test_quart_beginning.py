@@ -11,9 +11,10 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from penstock import Hub, ServerSentEvent, StreamGroup
-from penstock.errors import HistoryError
+from penstock.errors import LogError
 from penstock.quart import EventSourceResponse, last_event_id, require_trio
 from penstock.stream.group import STREAM_GROUP
+from penstock.stream.source import Tally
 from penstock.testing import FakeClient
 from quart_fakes import App, Events
 
@@ -27,8 +28,12 @@ class Source:
         self.error = error
         self.located = 0
 
-    def feed(self, **_: float) -> Any:
-        return None
+    waiting, expired, ended, producer_state = 0, False, True, None
+    written, last_direct_write, preamble = Tally(), 0.0, b""
+    running: Any = None
+    ready = wait = take = end = running
+
+    def claim(self) -> None: ...
 
     async def locate(self) -> str | None:
         self.located += 1
@@ -36,7 +41,7 @@ class Source:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("error", [trio.ClosedResourceError, HistoryError])
+@pytest.mark.parametrize("error", [trio.ClosedResourceError, LogError])
 async def test_a_source_that_cannot_begin(
     error: type[Exception], method: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,8 +14,8 @@ from quart_trio import QuartTrio
 from hub_fakes import SlowHistory
 from penstock import CloseReason, Hub, ServerSentEvent, StreamGroup
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
-from penstock.stream.feed import COMMENT
 from penstock.stream.group import STREAM_GROUP
+from penstock.stream.source import COMMENT
 from penstock.testing import FakeClient
 from subscription_steps import position_id
 
@@ -28,7 +28,7 @@ def at(hub: Hub, position: int) -> bytes:
 
 def app_with_hub(history: Any = None) -> tuple[QuartTrio, Hub]:
     app = QuartTrio("hub_test")
-    hub = add_hub(app, history=history, gather=0)
+    hub = add_hub(app, log=history, batch_delay=0)
 
     @app.get("/")
     async def stream() -> EventSourceResponse:

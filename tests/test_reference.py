@@ -11,7 +11,7 @@ import pytest
 REFERENCE = Path(__file__).parents[1] / "web" / "docs" / "reference"
 TEXT = "\n".join(path.read_text() for path in sorted(REFERENCE.glob("*.md")))
 DIRECTIVE = re.compile(r"(?m)^\.\. auto(class|exception|function|data):: (penstock[\w.]*)\.(\w+)")
-MODULES = ("", ".client", ".hypercorn", ".quart", ".stores", ".testing")
+MODULES = ("", ".client", ".hypercorn", ".quart", ".logs", ".testing")
 
 
 @pytest.mark.parametrize("module", [f"penstock{name}" for name in MODULES])

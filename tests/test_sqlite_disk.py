@@ -14,10 +14,10 @@ import pytest
 import trio
 import trio.testing
 
-from penstock.errors import HistoryError
+from penstock.errors import LogError
 from penstock.event import ServerSentEvent
 from penstock.hub import open_hub
-from penstock.stores import SQLiteHistory
+from penstock.logs import SQLiteLog
 from sqlite_steps import kept, publications, refusal, remount
 
 
@@ -41,7 +41,7 @@ async def test_a_full_disk(small_disk: Path) -> None:
     """Publishing fails, and says why; what was acknowledged stays; with room it goes on."""
     path = small_disk / "events.db"
     acknowledged = []
-    async with open_hub(history=SQLiteHistory(path)) as hub:
+    async with open_hub(log=SQLiteLog(path)) as hub:
         (small_disk / "other").write_bytes(b"x" * 500_000)
         async with hub.subscribe(["a"]) as heard:
 
@@ -50,10 +50,10 @@ async def test_a_full_disk(small_disk: Path) -> None:
                     event = ServerSentEvent("x" * 10_000)
                     acknowledged.append(await hub.publish(event, ["a"]))
 
-            with pytest.raises(HistoryError, match="the disk is full: make room on it") as caught:
+            with pytest.raises(LogError, match="the disk is full: make room on it") as caught:
                 await fill()
             assert "\n" not in str(caught.value)
-            with pytest.raises(HistoryError):
+            with pytest.raises(LogError):
                 await hub.publish_batch([(ServerSentEvent("x" * 100_000), ["a"])] * 3)
             for id_ in acknowledged:
                 assert (await anext(heard)).id == id_
@@ -67,12 +67,12 @@ async def test_a_full_disk(small_disk: Path) -> None:
 async def test_a_disk_that_becomes_read_only(small_disk: Path) -> None:
     """It is refused at the start, and the file is as it was."""
     path = small_disk / "events.db"
-    async with open_hub(history=SQLiteHistory(path)) as hub:
+    async with open_hub(log=SQLiteLog(path)) as hub:
         first = await hub.publish(ServerSentEvent("1"), ["a"])
     remount(small_disk, "ro")
     try:
-        history = SQLiteHistory(path)
-        with pytest.raises(HistoryError, match="Read-only file system"):
+        history = SQLiteLog(path)
+        with pytest.raises(LogError, match="Read-only file system"):
             await history.open()
         await history.aclose()
     finally:
@@ -83,12 +83,12 @@ async def test_a_disk_that_becomes_read_only(small_disk: Path) -> None:
 async def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
     """Publishing fails while it may not, nothing else does, and it recovers."""
     path = tmp_path / "events.db"
-    history = SQLiteHistory(path)
-    async with open_hub(history=history) as hub:
+    history = SQLiteLog(path)
+    async with open_hub(log=history) as hub:
         first = await hub.publish(ServerSentEvent("1"), ["a"])
         writer: Any = history._writer
         writer._connection.execute("PRAGMA query_only = ON")
-        with pytest.raises(HistoryError, match="it cannot be written: see to its permissions"):
+        with pytest.raises(LogError, match="it cannot be written: see to its permissions"):
             await hub.publish(ServerSentEvent("2"), ["a"])
         async with hub.subscribe(["a"], last_event_id="earliest") as heard:
             assert (await anext(heard)).id == first
@@ -117,7 +117,7 @@ def test_a_file_that_may_only_be_read(unprivileged: Path) -> None:
 
     async def main() -> None:
         path = unprivileged / "events.db"
-        history = SQLiteHistory(path)
+        history = SQLiteLog(path)
         await history.open()
         await history.append(publications(1))
         await history.aclose()

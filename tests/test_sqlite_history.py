@@ -1,5 +1,8 @@
 """The history in a file: what is kept, how long, what it costs, what a failed append leaves."""
 
+# Positions of these logs are 1, 2, …: they are counted here, as nobody else may.
+# mypy: disable-error-code="arg-type, return-value"
+
 from __future__ import annotations
 
 import itertools
@@ -14,13 +17,13 @@ import pytest
 import trio
 import trio.testing
 
-from penstock.errors import HistoryError
+from penstock.errors import LogError
 from penstock.event import ServerSentEvent
-from penstock.history import Newest
 from penstock.hub import open_hub
+from penstock.logs import SQLiteLog, sqlite_file, sqlite_writer
+from penstock.logs.log import Newest
 from penstock.publication import Publication
 from penstock.selection import EVERY_TOPIC, select
-from penstock.stores import SQLiteHistory, sqlite_file, sqlite_writer
 from sqlite_steps import kept, made, modes_in, names_in, open_files, publications
 
 
@@ -35,7 +38,7 @@ async def test_closing_waits_for_who_reads(tmp_path: Path) -> None:
         return 0.0
 
     go_on.set()
-    history = SQLiteHistory(path, age=60, clock=clock)
+    history = SQLiteLog(path, age=60, clock=clock)
     await history.open()
     await history.append(publications(1))
     go_on.clear()
@@ -48,7 +51,7 @@ async def test_closing_waits_for_who_reads(tmp_path: Path) -> None:
         assert any(name.startswith(str(tmp_path)) for name in open_files())
         go_on.set()
     assert not any(name.startswith(str(tmp_path)) for name in open_files())
-    with pytest.raises(HistoryError, match="it is closed"):
+    with pytest.raises(LogError, match="it is closed"):
         await history.locate("id 1", EVERY_TOPIC)
     assert not any(name.startswith(str(tmp_path)) for name in open_files())
 
@@ -57,7 +60,7 @@ async def test_much_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """It goes little by little, so that nobody waits for it; none of it is returned meanwhile."""
     monkeypatch.setattr(sqlite_writer, "_AT_ONCE", 10)
     now = 1000.0
-    history = SQLiteHistory(tmp_path / "events.db", age=60, clock=lambda: now)
+    history = SQLiteLog(tmp_path / "events.db", age=60, clock=lambda: now)
     await history.open()
     await history.append(publications(*range(1, 101)))
     now += 100
@@ -85,7 +88,7 @@ async def test_what_is_remembered_of_topics_is_bounded(
 ) -> None:
     """The longest silent topics are forgotten: they may have lost something."""
     monkeypatch.setattr(sqlite_writer, "_EMPTY_TOPICS", 50)
-    history = SQLiteHistory(tmp_path / "events.db", count=10)
+    history = SQLiteLog(tmp_path / "events.db", count=10)
     await history.open()
 
     async def append(number: int) -> None:
@@ -121,7 +124,7 @@ async def test_the_age_outlives_the_process(tmp_path: Path) -> None:
     """What was too old when it was opened again is not returned."""
     now = 1000.0
     path = tmp_path / "events.db"
-    history = SQLiteHistory(path, age=60, clock=lambda: now)
+    history = SQLiteLog(path, age=60, clock=lambda: now)
     await history.open()
     await history.append(publications(1))
     now += 50
@@ -142,9 +145,9 @@ async def test_the_age_outlives_the_process(tmp_path: Path) -> None:
 async def test_many_publish_together(tmp_path: Path) -> None:
     """Each learns of its own commit, and there are far fewer commits than publications."""
     path = tmp_path / "events.db"
-    history = SQLiteHistory(path)
+    history = SQLiteLog(path)
     ids = []
-    async with open_hub(history=history) as hub:
+    async with open_hub(log=history) as hub:
 
         async def publish() -> None:
             for _ in range(10):
@@ -160,14 +163,14 @@ async def test_many_publish_together(tmp_path: Path) -> None:
 async def test_a_failed_append_leaves_nothing(tmp_path: Path) -> None:
     """All or nothing: figures and positions are as before, and are given to the next ones."""
     path = tmp_path / "events.db"
-    history = SQLiteHistory(path, count=3)
+    history = SQLiteLog(path, count=3)
     await history.open()
     await history.append(publications(1, 2))
     before = history.statistics()
     text: Any = "text, which the column refuses"
     broken = [*publications(3), Publication.restored("id 4", ("new topic",), b"")]
     broken[1].wire = text
-    with pytest.raises(HistoryError):
+    with pytest.raises(LogError):
         await history.append(broken)
     assert history.statistics() == before
     await history.append(publications(5, 6))
@@ -179,7 +182,7 @@ async def test_a_failed_append_leaves_nothing(tmp_path: Path) -> None:
 async def test_an_append_that_fails_at_its_end_leaves_nothing(tmp_path: Path) -> None:
     """Not in memory, either: what comes next is kept as if there had been none."""
     path = tmp_path / "events.db"
-    history = SQLiteHistory(path, count=3, per_topic=2)
+    history = SQLiteLog(path, count=3, per_topic=2)
     await history.open()
     await history.append(publications(1, 2))
     before = history.statistics()
@@ -188,7 +191,7 @@ async def test_an_append_that_fails_at_its_end_leaves_nothing(tmp_path: Path) ->
         "CREATE TEMP TRIGGER late BEFORE UPDATE ON state BEGIN SELECT RAISE(ABORT, 'late'); END"
     )
     new = [Publication(ServerSentEvent(id=f"id {n}", data="x"), ["new", "a"]) for n in (3, 4, 5)]
-    with pytest.raises(HistoryError, match="late"):
+    with pytest.raises(LogError, match="late"):
         await history.append(new)
     assert history.statistics() == before
     writer._connection.execute("DROP TRIGGER late")
@@ -207,7 +210,7 @@ async def test_a_resume_costs_what_it_returns(tmp_path: Path) -> None:
     """In steps of SQLite's machine: out of fifty times as much no more than a little more."""
     steps: dict[int, int] = {}
     for stored in (1000, 50_000):
-        history = SQLiteHistory(tmp_path / f"{stored}.db", age=3600, per_topic=stored)
+        history = SQLiteLog(tmp_path / f"{stored}.db", age=3600, per_topic=stored)
         await history.open()
         await history.append(publications(*range(stored)))
         await history.locate("", EVERY_TOPIC)
@@ -236,7 +239,7 @@ async def test_nothing_is_left_open(tmp_path: Path) -> None:
 
 async def test_it_is_for_its_owner_only(tmp_path: Path) -> None:
     """Events may be private: nobody else reads the file, nor what SQLite makes beside it."""
-    history = SQLiteHistory(tmp_path / "events.db")
+    history = SQLiteLog(tmp_path / "events.db")
     before = os.umask(0)
     try:
         await history.open()
@@ -258,14 +261,14 @@ async def test_a_file_that_was_deleted_is_an_error(
 ) -> None:
     """What would be written to a file without a name is not acknowledged."""
     path = tmp_path / "events.db"
-    history = SQLiteHistory(path)
+    history = SQLiteLog(path)
     await history.open()
     await history.append(publications(1))
     gone = tmp_path / f"events.db{suffix}"
     gone.rename(tmp_path / "elsewhere")
     if replaced:
         gone.touch()
-    with pytest.raises(HistoryError, match="was deleted or replaced while in use: restart"):
+    with pytest.raises(LogError, match="was deleted or replaced while in use: restart"):
         await history.append(publications(2))
     assert history.newest == Newest(1, "id 1")
     await history.aclose()
@@ -275,7 +278,7 @@ async def test_a_file_of_version_1_is_migrated(tmp_path: Path) -> None:
     """What 0.1.0 wrote is kept; what it had discarded may be missing on any topic."""
     path = tmp_path / "events.db"
     write_version_1(path)
-    history = SQLiteHistory(path)
+    history = SQLiteLog(path)
     await history.open()
     assert history.newest == Newest(4, "id 4")
     each = [Publication(ServerSentEvent("x", id=f"id {n}"), ["a", "b"]) for n in (3, 4)]
@@ -303,8 +306,8 @@ async def test_an_interrupted_migration_leaves_the_file(
     for statement in range(1, script.count(";")):
         part = ";".join(script.split(";")[:statement])
         monkeypatch.setattr(sqlite_file, "_FROM_VERSION_1", f"{part}; SELECT nothing;")
-        history = SQLiteHistory(path)
-        with pytest.raises(HistoryError):
+        history = SQLiteLog(path)
+        with pytest.raises(LogError):
             await history.open()
         await history.aclose()
         with closing(sqlite3.connect(path)) as connection:

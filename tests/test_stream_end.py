@@ -6,14 +6,14 @@ import contextlib
 import math
 from collections.abc import AsyncIterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
 
 from penstock import CloseReason, EventStream, EventStreamStatistics, ProducerState, open_hub
-from penstock.stream.feed import Tally
+from penstock.stream.source import Tally
 from stream_fakes import (
     COMMENT,
     Broken,
@@ -332,18 +332,12 @@ async def test_a_lifetime_of_a_subscription_that_is_over(
 async def test_a_stream_that_cannot_begin(autojump_clock: trio.testing.MockClock) -> None:
     """The error of its source goes on; the stream is over, as failed, and no task is left."""
 
-    class Source:
-        def feed(self, **_: float) -> Any:
-            return FeedThatCannotBegin()
+    class SourceThatCannotBegin:
+        written, waiting, producer_state, expired = Tally(), 0, None, False
 
-        async def locate(self) -> None: ...
+        def claim(self) -> None: ...
 
-    class FeedThatCannotBegin:
-        greeting, farewell, waiting, state, expired = COMMENT, None, 0, None, False
-        written = Tally()
-        take = end = write_through = None
-
-        def running(self, name: str, conclude: Any) -> Any:
+        def running(self, name: str, deadline: float, set_close_reason: Any) -> Any:
             return fail()
 
     @contextlib.asynccontextmanager
@@ -351,7 +345,7 @@ async def test_a_stream_that_cannot_begin(autojump_clock: trio.testing.MockClock
         raise Broken
         yield
 
-    stream = EventStream(Source())
+    stream = EventStream(cast(Any, SourceThatCannotBegin()))
     async with nothing_left_behind():
         with pytest.raises(Broken):
             await stream.run(Client())

@@ -12,7 +12,7 @@ import trio.testing
 from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, following, prompt_hub, what_comes
 from penstock import EventStream, Hub, ServerSentEvent
-from penstock.stores.memory import MemoryHistory
+from penstock.logs.memory import MemoryLog
 from subscription_steps import gap, numbers, position_id, strings
 
 
@@ -49,7 +49,7 @@ async def test_with_an_id_it_goes_on_behind_it(
 
 async def test_earliest_begins_with_all_there_is(autojump_clock: Clock) -> None:
     """It is told of no gap, whatever the history has forgotten before."""
-    for history in (MemoryHistory(), MemoryHistory(count=3), MemoryHistory(per_topic=3)):
+    for history in (MemoryLog(), MemoryLog(count=3), MemoryLog(per_topic=3)):
         async with prompt_hub(history) as hub:
             await numbers(hub, range(10))
             async with hub.subscribe(["a"], last_event_id="earliest") as subscription:
@@ -151,7 +151,7 @@ async def test_an_id_of_another_topic_is_unknown(autojump_clock: Clock) -> None:
 @pytest.mark.parametrize("others", [0, 5])
 async def test_who_begins_with_nothing_has_a_position(autojump_clock: Clock, others: int) -> None:
     """`earliest` is no id to come back with: it would hide that something was lost meanwhile."""
-    async with prompt_hub(MemoryHistory(count=3)) as hub:
+    async with prompt_hub(MemoryLog(count=3)) as hub:
         await numbers(hub, range(100, 100 + others), ("b",))
         await trio.sleep(1)
         begins = position_id(hub, others)
@@ -173,7 +173,7 @@ async def test_who_begins_with_nothing_has_a_position(autojump_clock: Clock, oth
 
 async def test_an_id_is_remembered_longer_than_its_event(autojump_clock: Clock) -> None:
     """A quiet topic has no gap because others were busy; it has one where something was lost."""
-    async with prompt_hub(MemoryHistory(count=10)) as hub:
+    async with prompt_hub(MemoryLog(count=10)) as hub:
         await numbers(hub, range(2))
         begins = position_id(hub, 2)
         await numbers(hub, range(100, 200), ("b",))
@@ -198,7 +198,7 @@ async def test_what_was_lost_since_an_empty_hub_is_a_gap(
     bound: dict[str, Any], autojump_clock: Clock
 ) -> None:
     """A client that was there before the first event has a position, which is no wish."""
-    async with prompt_hub(MemoryHistory(**bound)) as hub:
+    async with prompt_hub(MemoryLog(**bound)) as hub:
         async with hub.subscribe(["a"]) as subscription:
             begins = subscription.last_event_id
         assert begins == position_id(hub, 0)
@@ -248,7 +248,7 @@ async def test_it_begins_where_it_was_located(autojump_clock: Clock) -> None:
         for requested in (None, "x", "1"):
             subscription = hub.subscription(["a"], last_event_id=requested)
             located = await subscription.locate()
-            newest = hub.history.newest.position - 1 if requested != "1" else int(located or "")
+            newest = hub.log.newest.position - 1 if requested != "1" else int(located or "")
             await numbers(hub, range(newest + 1, newest + 4))
             await trio.sleep(1)
             async with subscription.open():

@@ -210,7 +210,7 @@ async def test_who_has_not_read_everything_when_the_hub_is_closed_is_told(
     """That it ended early; what it was given, it receives."""
     for reads in (False, True):
         async with trio.open_nursery() as nursery:
-            hub = Hub(gather=0)
+            hub = Hub(batch_delay=0)
             await nursery.start(hub.run)
             await publish(hub, "before")
             async with hub.subscribe(["a"]) as subscription:

@@ -13,7 +13,7 @@ from penstock import (
     ServerSentEvent,
     Subscription,
 )
-from penstock.stores.memory import MemoryHistory
+from penstock.logs.memory import MemoryLog
 from subscription_steps import following_ids, gap, numbers, position_id, strings
 
 
@@ -35,7 +35,7 @@ async def test_replay_while_publishing_goes_on(autojump_clock: Clock) -> None:
                 nursery.start_soon(publisher)
                 for number in range(100, 1500):
                     assert (await following(subscription)).data == str(number)
-            assert hub.statistics().history.publications == 1500
+            assert hub.statistics().log.publications == 1500
 
 
 async def test_replay_joins_one_audience_once(autojump_clock: Clock) -> None:
@@ -55,7 +55,7 @@ async def test_replay_joins_one_audience_once(autojump_clock: Clock) -> None:
 
 async def test_what_is_trimmed_in_the_middle_of_a_replay_is_a_gap(autojump_clock: Clock) -> None:
     """The gap is told where it is, with the last id before it."""
-    history = MemoryHistory(count=600)
+    history = MemoryLog(count=600)
     async with prompt_hub(history) as hub:
         await numbers(hub, range(600))
         async with hub.subscribe(["a"], last_event_id="0") as subscription:
@@ -69,7 +69,7 @@ async def test_what_is_trimmed_in_the_middle_of_a_replay_is_a_gap(autojump_clock
 
 async def test_what_is_trimmed_while_it_is_located_is_a_gap(autojump_clock: Clock) -> None:
     """Between finding the id and reading on, the history may forget."""
-    history = SlowHistory(None, reads=1, inner=MemoryHistory(count=5))
+    history = SlowHistory(None, reads=1, inner=MemoryLog(count=5))
     async with prompt_hub(history) as hub:
         await numbers(hub, range(5))
         async with hub.subscribe(["a"], last_event_id="2") as subscription:
@@ -80,7 +80,7 @@ async def test_what_is_trimmed_while_it_is_located_is_a_gap(autojump_clock: Cloc
 
 async def test_what_went_with_another_topic_is_a_gap(autojump_clock: Clock) -> None:
     """A publication that made room on one of its topics is missing on the others, too."""
-    async with prompt_hub(MemoryHistory(per_topic=1)) as hub:
+    async with prompt_hub(MemoryLog(per_topic=1)) as hub:
         await numbers(hub, range(1), ("c",))
         await numbers(hub, range(1, 2), ("a", "b"))
         await numbers(hub, range(2, 3), ("a",))
@@ -97,7 +97,7 @@ async def test_what_went_with_another_topic_is_a_gap(autojump_clock: Clock) -> N
 
 async def test_one_loss_is_one_gap(autojump_clock: Clock) -> None:
     """However many pages a replay has, it reports what was discarded once."""
-    async with prompt_hub(MemoryHistory(per_topic=600, count=None)) as hub:
+    async with prompt_hub(MemoryLog(per_topic=600, count=None)) as hub:
         await numbers(hub, range(1), ("a", "b"))
         for number in range(1, 700):
             await hub.publish(ServerSentEvent(str(number), id=str(number)), ["ac"[number % 2]])

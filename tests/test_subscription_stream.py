@@ -11,8 +11,8 @@ import trio.testing
 from hub_fakes import Server, SlowHistory, events_of
 from hub_steps import Clock, prompt_hub
 from penstock import CloseReason, EventStream, ServerSentEvent
-from penstock.stores.memory import MemoryHistory
-from penstock.stream.feed import COMMENT
+from penstock.logs.memory import MemoryLog
+from penstock.stream.source import COMMENT
 from subscription_steps import gap, interrupted, numbers, position_id, streaming, strings
 
 
@@ -200,7 +200,7 @@ async def test_a_stream_that_replays_is_written_page_by_page(autojump_clock: Clo
 
 async def test_a_gap_in_the_middle_of_a_stream_tells_the_last_id(autojump_clock: Clock) -> None:
     """A client hears where something is missing, and keeps the id that it has."""
-    history = SlowHistory(None, reads=0.1, inner=MemoryHistory(count=600))
+    history = SlowHistory(None, reads=0.1, inner=MemoryLog(count=600))
     async with prompt_hub(history) as hub:
         await numbers(hub, range(600))
         server = Server()

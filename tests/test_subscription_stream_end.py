@@ -12,7 +12,7 @@ import trio.testing
 from hub_fakes import Server, SlowHistory
 from hub_steps import Clock, hold, prompt_hub, publish
 from penstock import EVERY_TOPIC, CloseReason, EventStream, Hub, ServerSentEvent, StreamGroup
-from penstock.stream.feed import COMMENT
+from penstock.stream.source import COMMENT
 from subscription_steps import numbers, streaming
 
 
@@ -107,7 +107,7 @@ async def test_a_stream_ended_before_it_is_open_leaves_nothing(autojump_clock: C
         await trio.sleep_forever()
 
     async with prompt_hub() as hub:
-        hub.add_producer("a", produce, linger=0)
+        hub.add_producer("a", produce, keep_running_for=0)
         stream = EventStream(hub.subscription(["a"]))
         stream.end(CloseReason.KICKED, ServerSentEvent(retry=7))
         server = Server()
@@ -191,7 +191,7 @@ async def test_closing_is_no_gap(autojump_clock: Clock) -> None:
     """A history that is closed cannot be read; that says nothing about what there is."""
     for failing in ("locate", "read"):
         history = SlowHistory(None, reads=1)
-        hub = Hub(history=history, gather=0)
+        hub = Hub(log=history, batch_delay=0)
         server = Server()
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)

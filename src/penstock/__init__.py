@@ -9,33 +9,32 @@ Trio, and the command line starts without importing anything.
 
 TYPE_CHECKING = False  # as type checkers know it, without importing `typing`
 if TYPE_CHECKING:
+    from penstock.close_reason import CloseReason, EventStreamStatistics, ProducerState
     from penstock.decode import EventStreamDecoder
     from penstock.errors import (
         ConnectionFailed,
         DecodeError,
-        HistoryError,
         InvalidEvent,
         InvalidPublication,
         InvalidSettings,
         InvalidSubscription,
+        LogError,
         PenstockError,
         PublicationTooLarge,
         StreamingUnsupported,
     )
     from penstock.event import ServerSentEvent
-    from penstock.history import History
-    from penstock.hub import Hub, open_hub
+    from penstock.hub import Hub, HubStatistics, open_hub
     from penstock.hub.backlog import WhenSlow
-    from penstock.hub.statistics import HubStatistics
     from penstock.hub.subscription import Subscription
-    from penstock.outcome import CloseReason, EventStreamStatistics, ProducerState
+    from penstock.logs.log import Log
     from penstock.publication import Publication
     from penstock.selection import EVERY_TOPIC, Selection
     from penstock.stream.event_stream import EventStream
     from penstock.stream.group import StreamGroup, StreamGroupStatistics
     from penstock.stream.producer import Producer
     from penstock.stream.ticker import Ticker
-    from penstock.stream.transport import ASGITransport, Transport, WriteThrough
+    from penstock.stream.transport import ASGITransport, DirectWriter, Transport
 
 __all__ = [
     "EVERY_TOPIC",
@@ -43,17 +42,18 @@ __all__ = [
     "CloseReason",
     "ConnectionFailed",
     "DecodeError",
+    "DirectWriter",
     "EventStream",
     "EventStreamDecoder",
     "EventStreamStatistics",
-    "History",
-    "HistoryError",
     "Hub",
     "HubStatistics",
     "InvalidEvent",
     "InvalidPublication",
     "InvalidSettings",
     "InvalidSubscription",
+    "Log",
+    "LogError",
     "PenstockError",
     "Producer",
     "ProducerState",
@@ -68,24 +68,48 @@ __all__ = [
     "Ticker",
     "Transport",
     "WhenSlow",
-    "WriteThrough",
     "open_hub",
 ]
 
-_HOMES = (
-    *("event", "errors", "decode", "outcome", "stream.producer", "stream", "stream.transport"),
-    *("stream.group", "stream.ticker", "hub.backlog", "history", "hub", "publication"),
-    "hub.subscription",
-    "selection",
-)
+_HOMES = {
+    "EVERY_TOPIC": "penstock.selection",
+    "ASGITransport": "penstock.stream.transport",
+    "CloseReason": "penstock.close_reason",
+    "ConnectionFailed": "penstock.errors",
+    "DecodeError": "penstock.errors",
+    "DirectWriter": "penstock.stream.transport",
+    "EventStream": "penstock.stream.event_stream",
+    "EventStreamDecoder": "penstock.decode",
+    "EventStreamStatistics": "penstock.close_reason",
+    "Hub": "penstock.hub",
+    "HubStatistics": "penstock.hub",
+    "InvalidEvent": "penstock.errors",
+    "InvalidPublication": "penstock.errors",
+    "InvalidSettings": "penstock.errors",
+    "InvalidSubscription": "penstock.errors",
+    "Log": "penstock.logs.log",
+    "LogError": "penstock.errors",
+    "PenstockError": "penstock.errors",
+    "Producer": "penstock.stream.producer",
+    "ProducerState": "penstock.close_reason",
+    "Publication": "penstock.publication",
+    "PublicationTooLarge": "penstock.errors",
+    "Selection": "penstock.selection",
+    "ServerSentEvent": "penstock.event",
+    "StreamGroup": "penstock.stream.group",
+    "StreamGroupStatistics": "penstock.stream.group",
+    "StreamingUnsupported": "penstock.errors",
+    "Subscription": "penstock.hub.subscription",
+    "Ticker": "penstock.stream.ticker",
+    "Transport": "penstock.stream.transport",
+    "WhenSlow": "penstock.hub.backlog",
+    "open_hub": "penstock.hub",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
+    if name in _HOMES:
         from importlib import import_module
 
-        for home in _HOMES:
-            module = import_module(f"penstock.{home}")
-            if name in module.__all__:
-                return getattr(module, name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

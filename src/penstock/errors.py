@@ -8,7 +8,7 @@
     ├── InvalidSettings (ValueError)          the server cannot be set up like this
     ├── ConnectionFailed                      their event stream cannot be had, now or later
     ├── DecodeError                           their event stream cannot be read further
-    ├── HistoryError                          the history cannot keep or read publications now
+    ├── LogError                          the history cannot keep or read publications now
     └── StreamingUnsupported (RuntimeError)   this server cannot carry a Trio stream
 
 The state of a resource is told with Trio's own errors: `trio.ClosedResourceError`,
@@ -20,11 +20,11 @@ from __future__ import annotations
 __all__ = [
     "ConnectionFailed",
     "DecodeError",
-    "HistoryError",
     "InvalidEvent",
     "InvalidPublication",
     "InvalidSettings",
     "InvalidSubscription",
+    "LogError",
     "PenstockError",
     "PublicationTooLarge",
     "StreamingUnsupported",
@@ -84,7 +84,7 @@ class DecodeError(PenstockError):
     """A peer sent an event stream that cannot be read further."""
 
 
-class HistoryError(PenstockError):
+class LogError(PenstockError):
     """A history could not do what it was asked: its disk is full, or its file is not its own.
 
     What it had acknowledged before is not affected. It may succeed later, when the cause is mended.

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from penstock import ServerSentEvent
-from penstock.history import History
+from penstock.logs import MemoryLog, SQLiteLog
+from penstock.logs.log import Log
 from penstock.publication import Publication
 from penstock.selection import EVERY_TOPIC, select
-from penstock.stores import MemoryHistory, SQLiteHistory
 
 __all__ = ["STORED", "resume_costs"]
 
@@ -27,14 +27,14 @@ async def resume_costs(folder: Path) -> list[tuple[str, int, float, float]]:
     """Return the median times to resume on a topic, and on all, of so many that are stored."""
     costs = []
     for stored in STORED:
-        in_file = SQLiteHistory(folder / f"{stored}.db", count=stored)
+        in_file = SQLiteLog(folder / f"{stored}.db", count=stored)
         costs.append(("in a file", stored, *await _resume_cost(in_file, stored)))
-        in_memory = MemoryHistory(count=stored, size=None)
+        in_memory = MemoryLog(count=stored, size=None)
         costs.append(("in memory", stored, *await _resume_cost(in_memory, stored)))
     return costs
 
 
-async def _resume_cost(history: History, stored: int) -> tuple[float, float]:
+async def _resume_cost(history: Log, stored: int) -> tuple[float, float]:
     await history.open()
     try:
         for first in range(0, stored, 10_000):
@@ -51,7 +51,7 @@ async def _resume_cost(history: History, stored: int) -> tuple[float, float]:
         await history.aclose()
 
 
-async def _resume(history: History, number: int, on_topic: bool) -> float:
+async def _resume(history: Log, number: int, on_topic: bool) -> float:
     selection = select([f"topic {number % TOPICS}"]) if on_topic else EVERY_TOPIC
     began = time.perf_counter()
     after = await history.locate(f"id {number}", selection)

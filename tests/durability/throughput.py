@@ -13,7 +13,7 @@ from resume_cost import resume_costs
 
 from durability import serving
 from penstock import ServerSentEvent, open_hub
-from penstock.stores import SQLiteHistory
+from penstock.logs import SQLiteLog
 
 DATA = "x" * 100
 
@@ -28,7 +28,7 @@ async def in_process(history: Path, publishers: int, seconds: float) -> float:
             await hub.publish(ServerSentEvent(DATA), ["durable"])
             published += 1
 
-    async with open_hub(history=SQLiteHistory(history)) as hub:
+    async with open_hub(log=SQLiteLog(history)) as hub:
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 for _ in range(publishers):

@@ -38,7 +38,7 @@ HYPERCORN = str(Path(sys.executable).parent / "hypercorn")
 # What the commands import, and what the applications do that the tests serve; not the applications.
 MODULES = (
     *(f"penstock.cli.{name}" for name in ("serve", "publish", "listen", "doctor")),
-    *("penstock.quart", "penstock.stores", "h2.connection", "wsproto", "socksio"),
+    *("penstock.quart", "penstock.logs", "h2.connection", "wsproto", "socksio"),
     *("hypercorn.__main__", "penstock.hypercorn"),
 )
 

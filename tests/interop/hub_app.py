@@ -14,14 +14,14 @@ from quart_trio import QuartTrio
 
 from penstock import ServerSentEvent
 from penstock.hub.subscription import Subscription
+from penstock.logs import MemoryLog
 from penstock.quart import EventSourceResponse, add_hub, last_event_id, require_trio
-from penstock.stores import MemoryHistory
 
 app = QuartTrio(__name__)
 require_trio(app)
 app.logger.setLevel(logging.INFO)
 # Small, so that what grows is what waits for clients.
-hub = add_hub(app, history=MemoryHistory(size=8 * 2**20))
+hub = add_hub(app, log=MemoryLog(size=8 * 2**20))
 stalling: dict[Subscription, None] = {}
 numbers = itertools.count(1)
 

@@ -19,7 +19,7 @@ from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 
 from penstock import CloseReason, EventStream, EventStreamDecoder, Hub, ServerSentEvent
-from penstock.hypercorn.write_through import ResponseWriteThrough
+from penstock.hypercorn.direct_writer import ResponseDirectWriter
 from penstock.quart import EventSourceResponse, add_hub, require_trio
 from penstock.stream.transport import Chunk
 
@@ -231,14 +231,14 @@ async def test_events_are_written_directly_where_nothing_is_between(
 ) -> None:
     """Without a middleware each event is; with one, none."""
     direct = []
-    write_nowait = ResponseWriteThrough.write_nowait
+    write_nowait = ResponseDirectWriter.write_nowait
 
-    def note(self: ResponseWriteThrough, chunk: Chunk) -> bool:
+    def note(self: ResponseDirectWriter, chunk: Chunk) -> bool:
         taken = write_nowait(self, chunk)
         direct.append(taken)
         return taken
 
-    monkeypatch.setattr(ResponseWriteThrough, "write_nowait", note)
+    monkeypatch.setattr(ResponseDirectWriter, "write_nowait", note)
     app = application()
     response = await read(wraps(app) if wraps else app, path, method=method, tls=tls)
     assert len(data_of(response.content)) == COUNT

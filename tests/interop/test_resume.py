@@ -47,12 +47,12 @@ APP = """
 import os
 from quart_trio import QuartTrio
 from penstock.demo.hub import HISTORY, add_hub_routes
-from penstock.stores import MemoryHistory
+from penstock.logs import MemoryLog
 
 app = QuartTrio(__name__)
 hub = add_hub_routes(app)
 if HISTORY not in os.environ:
-    hub.history = MemoryHistory(count=100_000)
+    hub.log = MemoryLog(count=100_000)
 """
 
 # What a stream begins with; see the demonstration.
@@ -489,7 +489,7 @@ def main() -> int:
     options = parser.parse_args()
     form = Form(options.clients, options.rate, options.seconds, options.misses, options.seed)
     wrong = 0
-    for history in options.history or ("memory", "file"):
+    for history in options.log or ("memory", "file"):
         with tempfile.TemporaryDirectory() as folder:
             wrong += trio.run(measured, history, form, Path(folder)).wrong.total()
     return 1 if wrong else 0

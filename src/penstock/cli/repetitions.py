@@ -31,7 +31,17 @@ _SERVERS: Final = ("penstock.", "hypercorn.")
 
 # What stands between the socket and the application, beside the standard library.
 _STACK: Final = sys.stdlib_module_names | {
-    *("h11", "h2", "hpack", "hyperframe", "hypercorn", "outcome", "penstock", "priority", "quart"),
+    *(
+        "h11",
+        "h2",
+        "hpack",
+        "hyperframe",
+        "hypercorn",
+        "outcome",
+        "penstock",
+        "priority",
+        "quart",
+    ),
     *("quart_trio", "trio", "werkzeug", "wsproto"),
 }
 

@@ -19,15 +19,15 @@ from penstock.demo.access import is_of_this_machine
 from penstock.demo.answers import answer
 from penstock.demo.publishing import BadBatch, events_of_batch, publication_of
 from penstock.errors import (
-    HistoryError,
     InvalidPublication,
     InvalidSubscription,
+    LogError,
     PublicationTooLarge,
 )
 from penstock.hub.hub import Hub
+from penstock.logs import MemoryLog, SQLiteLog
 from penstock.quart import EventSourceResponse, add_hub, last_event_id
 from penstock.selection import EVERY_TOPIC, select
-from penstock.stores import MemoryHistory, SQLiteHistory
 
 __all__ = ["HISTORY", "add_hub_routes"]
 
@@ -45,7 +45,7 @@ _RETRY: Final = 1000
 def add_hub_routes(app: QuartTrio) -> Hub:
     """Give an application a hub, ``POST /publish`` and ``GET /subscribe``; return the hub."""
     path = os.environ.get(HISTORY)
-    hub = add_hub(app, history=SQLiteHistory(path) if path else MemoryHistory())
+    hub = add_hub(app, log=SQLiteLog(path) if path else MemoryLog())
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @app.get("/subscribe")
@@ -72,7 +72,7 @@ def add_hub_routes(app: QuartTrio) -> Hub:
             return refusal
         try:
             return await _publish(hub)
-        except (HistoryError, trio.ClosedResourceError) as error:
+        except (LogError, trio.ClosedResourceError) as error:
             return answer(503, error=f"nothing was published: {error}")
         except HTTPException as error:  # Quart's, of the body: too large, or too slow to come
             return answer(error.code or 400, error=error.description or error.name)

@@ -6,8 +6,6 @@ await hub.publish(ServerSentEvent("42"), topics=["prices"])
 print(await anext(prices))
 """
 
-from penstock.hub.hub import Hub
-from penstock.hub.opening import open_hub
-from penstock.hub.statistics import HubStatistics
+from penstock.hub.hub import Hub, HubStatistics, open_hub
 
 __all__ = ["Hub", "HubStatistics", "open_hub"]

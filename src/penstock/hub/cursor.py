@@ -38,20 +38,20 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import trio
 
-from penstock.errors import HistoryError
+from penstock.close_reason import CloseReason
+from penstock.errors import LogError
 from penstock.event import ServerSentEvent
-from penstock.outcome import CloseReason
+from penstock.logs.log import START, Position
 from penstock.position_ids import PositionIds
 from penstock.publication import EARLIEST, GAP, Publication
-from penstock.stream.feed import Tally
+from penstock.stream.source import Tally
 
 if TYPE_CHECKING:
-    from penstock.history import History, Page
-    from penstock.hub.audience import Audience
     from penstock.hub.backlog import Backlog
-    from penstock.hub.dispatcher import Dispatcher
+    from penstock.hub.dispatcher import Audience, Dispatcher
+    from penstock.logs.log import Log, Page
     from penstock.selection import Selection
-    from penstock.stream.transport import WriteThrough
+    from penstock.stream.transport import DirectWriter
 
 __all__ = ["Cursor", "CursorState", "Item"]
 
@@ -94,7 +94,7 @@ class _Log(Protocol):
     """What a cursor needs of its hub."""
 
     @property
-    def history(self) -> History:
+    def log(self) -> Log:
         """Where publications are kept."""
         ...
 
@@ -123,13 +123,13 @@ class Cursor:
       complete: whether everything before its end was taken or can be.
       direct: the client's direct writer, while the dispatcher may use it.
       written: what was written directly, or by the stream.
-      silent_since: when something was last written directly.
+      last_direct_write: when something was last written directly.
     """
 
     __slots__ = (
         *("_after", "_audience", "_dispatcher", "_hub", "_mark", "_missed_after", "_on_end"),
         *("_page", "_queue", "_reading", "_reported", "_requested", "_selection", "_waiting"),
-        *("complete", "direct", "resume_id", "silent_since", "state", "written"),
+        *("complete", "direct", "resume_id", "last_direct_write", "state", "written"),
     )
 
     def __init__(
@@ -143,18 +143,18 @@ class Cursor:
         self.state: CursorState = CursorState.NEW
         self.resume_id: str | None = None
         self.complete: bool = False
-        self.direct: WriteThrough | None = None
+        self.direct: DirectWriter | None = None
         self.written: Tally = Tally()
-        self.silent_since: float = -math.inf
+        self.last_direct_write: float = -math.inf
         self._hub = hub
         self._selection = selection
         self._requested = requested
         self._queue = queue
         self._on_end: Callable[[CloseReason], None] | None = on_end
-        self._after = 0  # the position up to which everything is on pages
-        self._mark = 0  # the position after which everything is queued; from CATCHING_UP on
+        self._after: Position = START  # the position up to which everything is on pages
+        self._mark: Position = START  # after it, everything is queued; from CATCHING_UP on
         self._missed_after: str | None = None  # the id after which a failed read was reported
-        self._reported = 0  # losses up to this position are known to the client
+        self._reported: Position = START  # losses up to this position are known to the client
         self._page: Sequence[Item] = ()
         self._reading = False
         self._dispatcher: Dispatcher | None = None  # while it has begun, and not ended
@@ -205,8 +205,8 @@ class Cursor:
         position = None
         with self._locating():
             try:
-                position = await self._hub.history.locate(requested, self._selection)
-            except HistoryError as error:
+                position = await self._hub.log.locate(requested, self._selection)
+            except LogError as error:
                 if not self._hub.closed:
                     _logger.error("History lookup failed, resuming with a gap: %s", error)
         if self.state is not CursorState.LOCATING:
@@ -222,10 +222,10 @@ class Cursor:
 
         Who receives nothing is given the id of the position: ``earliest`` would hide a loss.
         """
-        newest = self._hub.history.newest.position
+        newest = self._hub.log.newest.position
         begins_now = False
-        with self._locating(), suppress(HistoryError):  # reading it again will report that
-            page = await self._hub.history.read(0, newest, self._selection, count=1, size=1)
+        with self._locating(), suppress(LogError):  # reading it again will report that
+            page = await self._hub.log.read(START, newest, self._selection, count=1, size=1)
             begins_now = not page.publications
         if self.state is not CursorState.LOCATING:
             return  # it has ended meanwhile
@@ -233,7 +233,7 @@ class Cursor:
             self._requested = None
             self._start(newest, self._id_of(newest))
         else:
-            self._start(0, EARLIEST)
+            self._start(START, EARLIEST)
 
     @contextmanager
     def _locating(self) -> Iterator[None]:
@@ -246,20 +246,20 @@ class Cursor:
                 self._move(CursorState.NEW)
             raise
 
-    def _decode(self, id_: str) -> int | None:
-        history = self._hub.history
-        position = PositionIds(history.key).decode(id_)
-        # One that is ahead was lost with a copy of the history that was newer.
-        return None if position is None or position > history.newest.position else position
+    def _decode(self, id_: str) -> Position | None:
+        log = self._hub.log
+        number = PositionIds(log.key).decode(id_)
+        # One that is ahead was lost with a copy of the log that was newer.
+        return None if number is None or number > log.newest.position else Position(number)
 
     def _start_now(self) -> None:
-        position = self._hub.history.newest.position
+        position = self._hub.log.newest.position
         self._start(position, self._id_of(position))
 
-    def _id_of(self, position: int) -> str:
-        return PositionIds(self._hub.history.key).encode(position)
+    def _id_of(self, position: Position) -> str:
+        return PositionIds(self._hub.log.key).encode(position)
 
-    def _start(self, position: int, resume_id: str) -> None:
+    def _start(self, position: Position, resume_id: str) -> None:
         self._after, self.resume_id = position, resume_id
         self._move(CursorState.REPLAYING)
 
@@ -299,7 +299,7 @@ class Cursor:
             await self._read(self._dispatcher)
         return bool(self._page or (self._queue and self.state in (_State.LIVE, _State.ENDED)))
 
-    async def wait(self, direct: WriteThrough | None = None) -> None:
+    async def wait(self, direct: DirectWriter | None = None) -> None:
         """Wait until `ready` may have changed; in between, the dispatcher may write directly.
 
         Args:
@@ -344,10 +344,10 @@ class Cursor:
         until = self._mark if self.state is CursorState.CATCHING_UP else dispatcher.head
         self._reading = True
         try:
-            page = await self._hub.history.read(
+            page = await self._hub.log.read(
                 self._after, until, self._selection, count=_PAGE, size=_PAGE_SIZE
             )
-        except HistoryError as error:
+        except LogError as error:
             if self.state is CursorState.ENDED:
                 return
             _logger.error("History read failed, replaying with a gap: %s", error)
@@ -359,7 +359,7 @@ class Cursor:
         else:
             if self.state is CursorState.ENDED:
                 return
-            if not self._after and self._requested == EARLIEST:
+            if self._after == START and self._requested == EARLIEST:
                 self._reported = page.discarded_until  # whoever asks for what is left misses none
             self._page = page.publications
             if page.discarded_until > max(self._after, self._reported):
@@ -410,7 +410,7 @@ class Cursor:
     def _join(self) -> None:
         assert self._dispatcher is not None
         self._mark = self._dispatcher.head
-        self._audience = self._dispatcher.audiences.join(self, self._selection)
+        self._audience = self._dispatcher.join(self, self._selection)
         self._move(CursorState.CATCHING_UP)
 
     def _go_live_at_mark(self) -> None:
@@ -461,7 +461,7 @@ class Cursor:
             self._queue.clear()
         if self._dispatcher is not None:
             if self._audience is not None:
-                self._dispatcher.audiences.leave(self, self._audience)
+                self._dispatcher.leave(self, self._audience)
             elif self.state is CursorState.AWAITING_HEAD:
                 self._dispatcher.forget(self._after, self)
         self._move(CursorState.ENDED)

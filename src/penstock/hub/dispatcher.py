@@ -1,15 +1,14 @@
-"""From all publishers to all subscribers: what is published is kept, and then delivered.
+"""The dispatcher: committed publications, from the delivery queue to all subscribers.
 
-Rule 1: what is kept while there is delivering goes out together, to each audience as one chunk.
-Meanwhile the next publications are kept (`penstock.hub.keeping`).
+Rule 1: all that waits in the queue goes out together, to each audience as one chunk.
 
-Rule 2: nobody waits for a client. What a client does not take at once goes into the backlog of its
+Rule 2: nobody waits for a client. What a client does not take at once waits in the queue of its
 subscription.
 
 Rule 3: no gap, no duplicate. `Dispatcher.head` moves, and the members of the audiences are noted,
 with no checkpoint between: a cursor that joins before is among them, and one that joins later
 begins after the head. A cursor whose position is ahead of the head is admitted when the head has
-come to it, and reads from the history what was dispatched together with it.
+come to it, and reads from the log what was dispatched together with it.
 
 Rule 4: it does not hold the loop. After some milliseconds of delivering it lets others have their
 turn, and goes on where it was.
@@ -19,19 +18,20 @@ Rule 5: one member's failure ends that member.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
-from penstock.history import History
-from penstock.hub.audience import Audiences, Member
-from penstock.hub.keeping import Keeping, Kept
+from penstock.hub.committer import DeliveryQueue
+from penstock.logs.log import START, Entry, Position
 from penstock.publication import Publication
-from penstock.stream.transport import Chunk
+from penstock.selection import EVERY_TOPIC, Selection
+from penstock.stream.source import Tally
+from penstock.stream.transport import Chunk, DirectWriter
 
-__all__ = ["DEFAULT_GATHER", "Dispatcher"]
+__all__ = ["DEFAULT_BATCH_DELAY", "Audience", "Dispatcher", "Member"]
 
 # Seconds of delivering after which others get their turn: a tenth of what people notice. Shorter
 # turns would lengthen the way of an event to thousands while others connect: each turn of ours is
@@ -39,13 +39,13 @@ __all__ = ["DEFAULT_GATHER", "Dispatcher"]
 _TURN: Final = 0.01
 
 # With many clients, writing to each of them for each event is most of what a hub does, and most of
-# that is the kernel's. So a busy hub gathers what is published in the meantime: delivering takes a
+# that is the kernel's. So a busy hub collects what is published in the meantime: delivering takes a
 # fifth of its time at most, unless somebody would wait for this longer than these seconds.
 _SHARE: Final = 5
-DEFAULT_GATHER: Final = 0.015
+DEFAULT_BATCH_DELAY: Final = 0.015
 
-# Seconds of gathering that are not worth a timer.
-_LEAST_GATHER: Final = 0.001
+# Seconds of delay that are not worth a timer.
+_MIN_BATCH_DELAY: Final = 0.001
 
 # Members between two looks at the clock, at some 5 µs each.
 _LOOK: Final = 32
@@ -57,98 +57,114 @@ _SLICE: Final = 2**16
 _SLICE_TOPICS: Final = 2**12
 
 
+class Member(Protocol):
+    """What the dispatcher delivers to: the cursor of one subscription."""
+
+    direct: DirectWriter | None
+    """The client's direct writer, while it has taken everything before."""
+    written: Tally
+    """What was written directly is counted here."""
+    last_direct_write: float
+    """When something was last written directly."""
+
+    def put(self, publications: Iterable[Publication]) -> bool:
+        """Queue publications; False if the member has left meanwhile."""
+        ...
+
+    def admit(self) -> None:
+        """Join: the head has come to the position that the member awaits, or has passed it."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End, for an error that delivery to this member raised."""
+        ...
+
+
+@final
+class Audience:
+    """The subscriptions with one selection, which are matched once.
+
+    Attributes:
+      selection: which publications they receive.
+      members: the subscriptions, in the order of their joining.
+    """
+
+    __slots__ = ("members", "selection")
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection: Selection = selection
+        self.members: dict[Member, None] = {}
+
+
 @final
 class Dispatcher:
     """A hub's dispatcher; its `run` is a task of the hub's.
 
     Args:
-      history: where publications are kept.
-      gather: the most seconds for which a busy one gathers what is published.
+      queue: the committed entries.
+      batch_delay: the most seconds for which a busy dispatcher collects what is published.
+      head: where it begins.
 
     Attributes:
-      audiences: the members that receive what is published.
       head: the position of the newest publication that has been, or is being, delivered.
       delivered: how many publications went to subscribers, counted for each subscriber.
     """
 
-    def __init__(self, history: History, gather: float) -> None:
-        self.audiences: Audiences = Audiences()
-        self.head: int = 0
+    def __init__(self, queue: DeliveryQueue, batch_delay: float, head: Position = START) -> None:
+        self.head: Position = head
         self.delivered: int = 0
-        self._history = history
-        self._kept = Kept()
-        self._keeping = Keeping(history, self._kept)
-        self._expected: dict[int, dict[Member, None]] = {}  # by the position that they await
-        self._gather = gather
-        self._closed = False
+        self._queue = queue
+        self._audiences: dict[Selection, Audience] = {}
+        self._on_topic: dict[str, dict[Audience, None]] = {}
+        self._expected: dict[Position, dict[Member, None]] = {}  # by the position that they await
+        self._batch_delay = batch_delay
+        self._hurries = False
         self._began = 0.0  # when it last began to deliver
         self._took = 0.0  # how long that took, without the turns of others
         self._turn = 0.0  # when this turn of delivering began
         self._until_look = _LOOK
 
     @property
-    def published(self) -> int:
-        """How many publications the history has taken."""
-        return self._keeping.published
+    def audiences(self) -> int:
+        """How many different selections its members have."""
+        return len(self._audiences)
 
-    @property
-    def waiting(self) -> int:
-        """How many publications wait for the next commit."""
-        return self._keeping.waiting
-
-    async def publish(self, publications: Sequence[Publication]) -> None:
-        """Have publications kept and delivered; return when they are kept: `Keeping.publish`."""
-        await self._keeping.publish(publications)
-
-    def close(self) -> None:
-        """Take nothing more; `run` returns when what waits was kept and delivered."""
-        self._closed = True
-        self._keeping.close()
+    def hurry(self) -> None:
+        """Collect nothing any more: the queue is about to be closed. Synchronous."""
+        self._hurries = True
 
     async def run(self) -> None:
-        """Keep and deliver, until closed.
+        """Deliver all that is queued, again and again, until the queue is closed.
 
         Cancellation:
-          Checkpoints throughout. Cancelled, it tells those whose publications were not kept.
+          Checkpoints throughout.
         """
-        self.head = self._history.newest.position
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._deliver_all, name="dispatcher")
-                await self._keeping.run()
+            while True:
+                await self._queue.wait()
+                await self._collect()
+                entries = self._queue.take()
+                if entries is None:
+                    return
+                await self._deliver(entries)
         finally:
-            self._kept.abandon()
+            self._queue.abandon()
 
-    async def _deliver_all(self) -> None:
-        """Deliver all that was kept, again and again, until there will be nothing more."""
-        while True:
-            await self._kept.wait()
-            await self._gather_more()
-            runs = self._kept.take()
-            if runs is None:
-                return
-            for run in runs:
-                # A history may have kept what it reported as failed: there are positions between.
-                self.head = run.before
-                await self._deliver(run.publications)
-
-    async def _gather_more(self) -> None:
+    async def _collect(self) -> None:
         """Wait a little when delivering takes much of the time."""
-        interval = min(_SHARE * self._took, self._gather)
+        interval = min(_SHARE * self._took, self._batch_delay)
         pause = self._began + interval - trio.current_time()
-        if pause > _LEAST_GATHER and not self._closed:
+        if pause > _MIN_BATCH_DELAY and not self._hurries:
             await trio.sleep(pause)
         self._began = trio.current_time()
         self._took = 0.0
 
-    async def _deliver(self, publications: Sequence[Publication]) -> None:
+    async def _deliver(self, entries: Sequence[Entry]) -> None:
         self._turn = perf_counter()
-        for part in _slices(publications):
+        for part in _slices(entries):
             # No checkpoint before all who receive this are noted, and who awaits it is admitted.
-            self.head += len(part)
-            matched = [
-                (list(audience.members), theirs) for audience, theirs in self.audiences.match(part)
-            ]
+            self.head = part[-1].position
+            matched = self._match([entry.publication for entry in part])
             self._admit_expected()
             for members, theirs in matched:
                 chunk = Chunk(b"".join([publication.wire for publication in theirs]))
@@ -156,7 +172,51 @@ class Dispatcher:
             await self._let_others()
         self._took += perf_counter() - self._turn
 
-    def expect(self, position: int, member: Member) -> None:
+    # The audiences
+
+    def join(self, member: Member, selection: Selection) -> Audience:
+        """Add a member to the audience of its selection, and return that. Synchronous."""
+        audience = self._audiences.get(selection)
+        if audience is None:
+            audience = self._audiences[selection] = Audience(selection)
+            for topic in selection.topics or ():
+                self._on_topic.setdefault(topic, {})[audience] = None
+        audience.members[member] = None
+        return audience
+
+    def leave(self, member: Member, audience: Audience) -> None:
+        """Remove a member from its audience. Synchronous."""
+        del audience.members[member]
+        if audience.members:
+            return
+        del self._audiences[audience.selection]
+        for topic in audience.selection.topics or ():
+            on_topic = self._on_topic[topic]
+            del on_topic[audience]
+            if not on_topic:
+                del self._on_topic[topic]
+
+    def _match(
+        self, publications: Sequence[Publication]
+    ) -> list[tuple[list[Member], list[Publication]]]:
+        """Return the members of each audience that receives any of these, with those.
+
+        It costs what the audiences that receive something cost, however many others there are, and
+        whatever the number of their members.
+        """
+        matched: dict[Audience, list[Publication]] = {}
+        for publication in publications:
+            for topic in publication.topics:
+                for audience in self._on_topic.get(topic, ()):
+                    received = matched.setdefault(audience, [])
+                    if not received or received[-1] is not publication:
+                        received.append(publication)
+        found = [(list(audience.members), received) for audience, received in matched.items()]
+        if (everything := self._audiences.get(EVERY_TOPIC)) is not None:
+            found.append((list(everything.members), list(publications)))
+        return found
+
+    def expect(self, position: Position, member: Member) -> None:
         """Have a member admitted when the head is at a position, or has passed it.
 
         Cancellation:
@@ -164,7 +224,7 @@ class Dispatcher:
         """
         self._expected.setdefault(position, {})[member] = None
 
-    def forget(self, position: int, member: Member) -> None:
+    def forget(self, position: Position, member: Member) -> None:
         """Expect a member no longer; also one that is being admitted. Synchronous."""
         expected = self._expected.get(position, {})
         expected.pop(member, None)
@@ -201,7 +261,7 @@ class Dispatcher:
                     written = member.written
                     written.events += events
                     written.bytes += size
-                    member.silent_since = now
+                    member.last_direct_write = now
                 elif not member.put(publications):
                     self.delivered -= count
             except Exception as error:
@@ -214,13 +274,14 @@ class Dispatcher:
         self.delivered += count * len(members)
 
 
-def _slices(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
+def _slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Cut what is delivered into parts that are matched and written at once."""
     start = size = topics = 0
-    for index, publication in enumerate(publications):
+    for index, (_, publication) in enumerate(entries):
         size += len(publication.wire)
         topics += len(publication.topics)
         if index > start and (size > _SLICE or topics > _SLICE_TOPICS):
-            yield publications[start:index]
+            yield entries[start:index]
             start, size, topics = index, len(publication.wire), len(publication.topics)
-    yield publications[start:]
+    if entries:
+        yield entries[start:]

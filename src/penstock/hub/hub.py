@@ -1,33 +1,51 @@
-"""The hub: what publishers, subscribers and the one who runs it have to do with.
+"""The hub: what publishers, subscribers and whoever runs it have to do with.
 
-Rule: lifetime equals block. The dispatcher and the producers are tasks of `Hub.run`; when that has
-ended, what was published is kept and delivered, every subscription has ended, and the history is
-closed.
+Rule: lifetime equals block. The committer, the dispatcher and the producers are tasks of `Hub.run`;
+when that has ended, what was published is committed and delivered, every subscription has ended,
+and the log is closed.
+
+Theory of operation: three things in a row. The committer appends what is published to the log, the
+delivery queue holds what was committed, and the dispatcher delivers it to the subscriptions. What a
+shared log has from all who append to it, the hub follows, and puts into the same queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, final
 
 import trio
 
+from penstock.close_reason import CloseReason
 from penstock.errors import InvalidPublication, PublicationTooLarge
 from penstock.event import ServerSentEvent
-from penstock.history import History
 from penstock.hub.backlog import WhenSlow
-from penstock.hub.dispatcher import DEFAULT_GATHER, Dispatcher
-from penstock.hub.on_demand import DEFAULT_LINGER, DEFAULT_RESTART_AFTER, ProducersOnDemand
-from penstock.hub.statistics import HubStatistics
-from penstock.hub.subscribers import Subscribers
+from penstock.hub.committer import Committer, DeliveryQueue
+from penstock.hub.dispatcher import DEFAULT_BATCH_DELAY, Dispatcher
+from penstock.hub.follower import Follower
+from penstock.hub.on_demand import (
+    DEFAULT_KEEP_RUNNING_FOR,
+    DEFAULT_RESTART_AFTER,
+    ProducersOnDemand,
+)
 from penstock.hub.subscription import DEFAULT_BUFFER, DEFAULT_BUFFER_SIZE, Subscription
+from penstock.logs.log import Log, LogStatistics
+from penstock.logs.memory import MemoryLog
 from penstock.publication import Publication
 from penstock.selection import Selection
-from penstock.stores.memory import MemoryHistory
 from penstock.stream.producer import Producer
 
-__all__ = ["DEFAULT_MAX_EVENT_SIZE", "MAX_BATCH", "MAX_BATCH_SIZE", "Hub"]
+__all__ = [
+    "DEFAULT_MAX_EVENT_SIZE",
+    "MAX_BATCH",
+    "MAX_BATCH_SIZE",
+    "Hub",
+    "HubStatistics",
+    "open_hub",
+]
 
 # Bytes: what Mercure hubs accept as one publication.
 DEFAULT_MAX_EVENT_SIZE: Final = 2**20
@@ -40,6 +58,28 @@ MAX_BATCH_SIZE: Final = 2**25  # bytes
 _PER_TURN: Final = 256
 
 
+@dataclass(frozen=True, slots=True)
+class HubStatistics:
+    """A hub's figures at one moment."""
+
+    subscriptions_open: int
+    """Subscriptions that receive, or read the log before they do."""
+    subscriptions_closed: Mapping[CloseReason, int]
+    """Subscriptions that have ended, by reason; reasons that did not occur are not in it."""
+    audiences: int
+    """Different selections of topics among those that receive."""
+    published: int
+    """Publications that the log has taken from this hub."""
+    waiting: int
+    """Publications that wait for the next commit."""
+    delivered: int
+    """Publications handed on live, counted for each subscription; those replayed are not."""
+    producers_running: int
+    """Producers on demand that are running."""
+    log: LogStatistics
+    """The log's figures."""
+
+
 @final
 class Hub:
     """A hub; made and run by `open_hub`, or by `penstock.quart.add_hub` for an application.
@@ -47,51 +87,59 @@ class Hub:
     It may run again when it was closed.
 
     Args:
-      history: where publications are kept, for those who were away; it is the hub's, which opens
-        and closes it. The default, a `penstock.stores.MemoryHistory`, forgets all at the end.
+      log: where publications are kept, for those who were away; it is the hub's, which opens
+        and closes it. The default, a `penstock.logs.MemoryLog`, forgets all at the end.
       max_event_size: the most bytes of an event, as it goes over the wire.
-      gather: the most seconds for which a hub that is busy gathers what is published before it
-        delivers it: one write to each client then has several events. A hub is busy when it
+      batch_delay: the most seconds for which a hub that is busy collects what is published before
+        it delivers it: one write to each client then has several events. A hub is busy when it
         delivers for more than a fifth of the time. 0 delivers at once, always.
 
     Raises:
-      ValueError: ``max_event_size`` is below 1, or ``gather`` below 0.
+      ValueError: ``max_event_size`` is below 1, or ``batch_delay`` below 0.
 
     Attributes:
-      history: the history.
+      log: the log.
       dispatcher: what delivers; for the subscriptions.
-      subscribers: the subscriptions.
     """
 
     def __init__(
         self,
         *,
-        history: History | None = None,
+        log: Log | None = None,
         max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
-        gather: float = DEFAULT_GATHER,
+        batch_delay: float = DEFAULT_BATCH_DELAY,
     ) -> None:
-        if not gather >= 0:
-            raise ValueError(f"gather must be a number of seconds from 0: {gather}")
+        if not batch_delay >= 0:
+            raise ValueError(f"batch_delay must be a number of seconds from 0: {batch_delay}")
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1 byte, not {max_event_size}")
-        self.history: History = MemoryHistory() if history is None else history
-        self._on_demand = ProducersOnDemand(self.publish)
-        self.subscribers: Subscribers = Subscribers(self._on_demand)
-        self._gather = gather
-        self.dispatcher: Dispatcher = self._new_dispatcher()
+        self.log: Log = MemoryLog() if log is None else log
+        self._batch_delay = batch_delay
         self._max_event_size = max_event_size
+        self._on_demand = ProducersOnDemand(self.publish)
+        self._subscriptions: dict[Subscription, None] = {}
+        self._subscriptions_closed: Counter[CloseReason] = Counter()
         self._state = "new"
         self._running = False
         self._run_ended = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None  # of the Trio run that it is open in
+        self._queue: DeliveryQueue
+        self._committer: Committer
+        self.dispatcher: Dispatcher
+        self._connect()
 
     def __repr__(self) -> str:
-        return f"<Hub {self._state}, {len(self.subscribers)} subscriptions>"
+        return f"<Hub {self._state}, {len(self._subscriptions)} subscriptions>"
 
     @property
     def closed(self) -> bool:
         """Whether the hub was closed."""
         return self._state == "closed"
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The subscriptions that are open, in the order of their opening."""
+        return tuple(self._subscriptions)
 
     async def publish(self, event: ServerSentEvent, topics: Iterable[str]) -> str:
         """Publish an event, and return its id when the history has it.
@@ -105,7 +153,7 @@ class Hub:
 
         Raises:
           InvalidPublication: it cannot be published: see the message. Nothing was.
-          HistoryError: the history could not keep it, so it was not published. A later one may be.
+          LogError: the history could not keep it, so it was not published. A later one may be.
           trio.ClosedResourceError: the hub is not open (any more).
           RuntimeError: the hub is open in another Trio run, or this task is not Trio's. From a
             thread, call ``trio.from_thread.run(hub.publish, event, topics, trio_token=token)``.
@@ -115,7 +163,7 @@ class Hub:
         """
         self.check_open()
         publication = self._publication(event, topics)
-        await self.dispatcher.publish([publication])
+        await self._committer.publish([publication])
         return publication.id
 
     async def publish_batch(
@@ -130,7 +178,7 @@ class Hub:
         Raises:
           InvalidPublication: one cannot be published, and its ``index`` says which; or there are
             too many. None was.
-          HistoryError: as in `publish`.
+          LogError: as in `publish`.
           trio.ClosedResourceError: as in `publish`.
           RuntimeError: as in `publish`.
 
@@ -164,7 +212,7 @@ class Hub:
                 work = 0
                 await trio.lowlevel.checkpoint()
         if publications:
-            await self.dispatcher.publish(publications)
+            await self._committer.publish(publications)
         return [publication.id for publication in publications]
 
     def _publication(self, event: ServerSentEvent, topics: Iterable[str]) -> Publication:
@@ -225,7 +273,7 @@ class Hub:
         topic: str,
         producer: Producer,
         *,
-        linger: float = DEFAULT_LINGER,
+        keep_running_for: float = DEFAULT_KEEP_RUNNING_FOR,
         restart_after: float | None = DEFAULT_RESTART_AFTER,
     ) -> None:
         """Have a topic's events made by a producer that runs while anybody subscribes to it.
@@ -233,19 +281,20 @@ class Hub:
         It is one as a stream's own: see `penstock.hub.on_demand.ProducersOnDemand.add`.
         """
         self.check_run()
-        self._on_demand.add(topic, producer, linger, restart_after, self.subscribers.count(topic))
+        subscribers = sum(each.selection.matches((topic,)) for each in self._subscriptions)
+        self._on_demand.add(topic, producer, keep_running_for, restart_after, subscribers)
 
     def statistics(self) -> HubStatistics:
         """Return the hub's figures as they are now."""
         return HubStatistics(
-            subscriptions_open=len(self.subscribers),
-            subscriptions_closed=dict(self.subscribers.ended),
-            audiences=len(self.dispatcher.audiences),
-            published=self.dispatcher.published,
-            waiting=self.dispatcher.waiting,
+            subscriptions_open=len(self._subscriptions),
+            subscriptions_closed=dict(self._subscriptions_closed),
+            audiences=self.dispatcher.audiences,
+            published=self._committer.committed,
+            waiting=self._committer.waiting,
             delivered=self.dispatcher.delivered,
             producers_running=self._on_demand.running,
-            history=self.history.statistics(),
+            log=self.log.statistics(),
         )
 
     def close(self) -> None:
@@ -262,7 +311,8 @@ class Hub:
         """
         self.check_run()
         self._on_demand.stop()
-        self.dispatcher.close()
+        self.dispatcher.hurry()
+        self._committer.close()
 
     async def wait_closed(self) -> None:
         """Wait until `run` has nothing more to do.
@@ -280,7 +330,7 @@ class Hub:
         """Run the hub until it is closed; `open_hub` does this, in a nursery of its own.
 
         Raises:
-          HistoryError: the history cannot be opened.
+          LogError: the history cannot be opened.
           RuntimeError: it is running, or this task is not Trio's.
 
         Cancellation:
@@ -295,24 +345,45 @@ class Hub:
         self._state = "opening"
         if self._run_ended.is_set():  # not the one that somebody waits for already
             self._run_ended = trio.Event()
-        self.subscribers.closed = False
-        self.dispatcher = self._new_dispatcher()
+        self._connect()
         try:
-            await self.history.open()
+            await self.log.open()
+            self.dispatcher.head = self.log.newest.position
             async with trio.open_nursery() as nursery:
                 self._on_demand.start(nursery)
                 self._state = "open"
                 task_status.started()
-                await self.dispatcher.run()
+                await self._deliver()
                 self._state = "closed"
                 nursery.cancel_scope.cancel()
         finally:
             self._state = "closed"
-            self.subscribers.close()
+            self._on_demand.stop()
+            for subscription in list(self._subscriptions):  # they receive what waits for them
+                subscription.end(CloseReason.FINISHED)
             with trio.CancelScope(shield=True):
-                await self.history.aclose()
+                await self.log.aclose()
             self._running = False
             self._run_ended.set()
+
+    def _connect(self) -> None:
+        """Put the committer, the queue and the dispatcher in a row."""
+        self._queue = DeliveryQueue()
+        self._committer = Committer(self.log, self._queue)
+        self.dispatcher = Dispatcher(self._queue, self._batch_delay)
+
+    async def _deliver(self) -> None:
+        """Commit and deliver what is published, until the hub is closed."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.dispatcher.run, name="dispatcher")
+            if self.log.shared:
+                follower = Follower(self.log, self._queue, self.dispatcher.head)
+                nursery.start_soon(follower.run, name="follower")
+                await self._committer.run()
+                follower.stop_at(self._committer.newest)
+            else:
+                await self._committer.run()
+                self._queue.close()
 
     # For the subscriptions
 
@@ -342,8 +413,54 @@ class Hub:
                 "trio.lowlevel.current_trio_token() returned where the hub is open"
             )
 
-    def _new_dispatcher(self) -> Dispatcher:
-        return Dispatcher(self.history, self._gather)
+    def subscriber_added(self, subscription: Subscription) -> None:
+        """Count a subscription as open; in a hub that is closed, it ends at once. Synchronous."""
+        self._subscriptions[subscription] = None
+        self._on_demand.subscriber_added(subscription.selection)
+        if self.closed:
+            subscription.end(CloseReason.FINISHED)
+
+    def subscriber_removed(self, subscription: Subscription, reason: CloseReason) -> None:
+        """Count a subscription as ended. Synchronous."""
+        self._subscriptions.pop(subscription, None)
+        self._subscriptions_closed[reason] += 1
+        self._on_demand.subscriber_removed(subscription.selection)
+
+
+@asynccontextmanager
+async def open_hub(
+    *,
+    log: Log | None = None,
+    max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+    batch_delay: float = DEFAULT_BATCH_DELAY,
+) -> AsyncIterator[Hub]:
+    """Run a hub while the block runs.
+
+    Args:
+      log: as in `Hub`.
+      max_event_size: as in `Hub`.
+      batch_delay: as in `Hub`.
+
+    Raises:
+      LogError: the log cannot be opened; as all that leaves the block, in a group.
+      RuntimeError: this task is not Trio's.
+
+    Cancellation:
+      Entering is a checkpoint. Leaving waits until what was published is committed and delivered;
+      the block cancelled, it does not.
+
+    Resource handling:
+      When the block has been left, no task and no subscription of the hub is left, and the log is
+      closed.
+    """
+    check_trio("a hub runs")
+    hub = Hub(log=log, max_event_size=max_event_size, batch_delay=batch_delay)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hub.run)
+        try:
+            yield hub
+        finally:
+            hub.close()
 
 
 def check_trio(what: str) -> None:

@@ -1,7 +1,7 @@
 """Producers that work for a topic while anybody subscribes to it.
 
-Rule: a producer runs if and only if somebody subscribes, or did so less than ``linger`` seconds
-ago; it has returned; or it has raised and waits to be started again.
+Rule: a producer runs if and only if somebody subscribes, or did so less than ``keep_running_for``
+seconds ago; it has returned; or it has raised and waits to be started again.
 
 Theory of operation: what waits for the last subscriber's successor is no task, but the deadline of
 the producer's own cancel scope, which is moved out and in as subscribers come and go.
@@ -19,10 +19,10 @@ from penstock.event import ServerSentEvent
 from penstock.selection import Selection, check_topics
 from penstock.stream.producer import Producer, check_producer, log_failure, start_producer
 
-__all__ = ["DEFAULT_LINGER", "DEFAULT_RESTART_AFTER", "ProducersOnDemand"]
+__all__ = ["DEFAULT_KEEP_RUNNING_FOR", "DEFAULT_RESTART_AFTER", "ProducersOnDemand"]
 
 # Seconds: more than a browser takes to reconnect or to reload a page (3 s at most by default).
-DEFAULT_LINGER: Final = 5.0
+DEFAULT_KEEP_RUNNING_FOR: Final = 5.0
 
 DEFAULT_RESTART_AFTER: Final = 1.0
 
@@ -54,7 +54,7 @@ class ProducersOnDemand:
         self,
         topic: str,
         producer: Producer,
-        linger: float,
+        keep_running_for: float,
         restart_after: float | None,
         subscribers: int,
     ) -> None:
@@ -63,8 +63,8 @@ class ProducersOnDemand:
         Args:
           topic: which.
           producer: see `penstock.stream.EventStream`.
-          linger: seconds after the last subscriber has gone until it is cancelled; who comes back
-            meanwhile finds it running.
+          keep_running_for: seconds after the last subscriber has gone until it is cancelled; who
+            comes back meanwhile finds it running.
           restart_after: seconds until one that raised is started again, twice as many each time
             that it raises again within a minute, up to a minute; None does not start it until a
             subscriber comes when there is none.
@@ -82,9 +82,9 @@ class ProducersOnDemand:
         check_producer(producer)
         if topic in self._producers:
             raise ValueError(f"the topic {topic!r} has a producer already")
-        if not linger >= 0 or (restart_after is not None and not restart_after >= 0):
-            raise ValueError("linger and restart_after must be numbers of seconds from 0")
-        each = _OnDemand(topic, producer, linger, restart_after, self._publish)
+        if not keep_running_for >= 0 or (restart_after is not None and not restart_after >= 0):
+            raise ValueError("keep_running_for and restart_after must be numbers of seconds from 0")
+        each = _OnDemand(topic, producer, keep_running_for, restart_after, self._publish)
         self._producers[topic] = each
         each.subscribers = subscribers
         if subscribers:
@@ -105,7 +105,7 @@ class ProducersOnDemand:
             each.stopped = True
             each.scope.cancel()
 
-    def come(self, selection: Selection) -> None:
+    def subscriber_added(self, selection: Selection) -> None:
         """Note that there is a subscription more with this selection."""
         for each in self._of(selection):
             each.subscribers += 1
@@ -113,12 +113,12 @@ class ProducersOnDemand:
             if each.subscribers == 1:
                 self._start(each)
 
-    def go(self, selection: Selection) -> None:
+    def subscriber_removed(self, selection: Selection) -> None:
         """Note that there is one less."""
         for each in self._of(selection):
             each.subscribers -= 1
             if not each.subscribers:
-                each.scope.deadline = trio.current_time() + each.linger
+                each.scope.deadline = trio.current_time() + each.keep_running_for
 
     def _of(self, selection: Selection) -> list[_OnDemand]:
         if not self._producers:
@@ -141,12 +141,12 @@ class _OnDemand:
         self,
         topic: str,
         producer: Producer,
-        linger: float,
+        keep_running_for: float,
         restart_after: float | None,
         publish: _Publish,
     ) -> None:
         self.topic = topic
-        self.linger = linger
+        self.keep_running_for = keep_running_for
         self.subscribers = 0
         self.running = False
         self.stopped = False

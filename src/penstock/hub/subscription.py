@@ -1,27 +1,30 @@
-"""One subscriber: first what the history has for it, then what is published, without a seam.
+"""One subscriber: first what the log has for it, then what is published, without a seam.
 
-What its user sees is here; the way from history to live is `penstock.hub.cursor`.
+What its user sees is here, and what makes it the source of a stream; the way from the log to live
+delivery is `penstock.hub.cursor`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
+from penstock.close_reason import CloseReason
 from penstock.event import ServerSentEvent
 from penstock.hub.backlog import Backlog, WhenSlow
 from penstock.hub.cursor import Cursor
-from penstock.hub.feed import SubscriptionFeed
-from penstock.outcome import CloseReason
 from penstock.publication import EARLIEST
 from penstock.selection import Selection, select
-from penstock.stream.feed import COMMENT, Conclude
+from penstock.stream.source import COMMENT, SetCloseReason, Tally
 
 if TYPE_CHECKING:
-    from penstock.hub.hub import Hub
+    from penstock.hub.dispatcher import Dispatcher
+    from penstock.logs.log import Log
+    from penstock.stream.transport import DirectWriter
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_BUFFER_SIZE", "Subscription"]
 
@@ -30,6 +33,45 @@ DEFAULT_BUFFER: Final = 1000
 
 # Bytes: with a thousand stalled clients, a gigabyte of what is mostly shared.
 DEFAULT_BUFFER_SIZE: Final = 2**20
+
+# Bytes that a stream takes at once, unless one event has more: what a socket's buffer takes, so
+# that no more than this is a client's own copy.
+_CHUNK: Final = 2**16
+
+
+class _Hub(Protocol):
+    """What a subscription needs of its hub."""
+
+    @property
+    def log(self) -> Log:
+        """What it resumes from."""
+        ...
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What delivers to it while the hub is open."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hub was closed."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` unless the hub is open."""
+        ...
+
+    def check_run(self) -> None:
+        """Raise `RuntimeError` in another Trio run than the hub's."""
+        ...
+
+    def subscriber_added(self, subscription: Subscription) -> None:
+        """Count a subscription as open; in a hub that is closed, it ends at once."""
+        ...
+
+    def subscriber_removed(self, subscription: Subscription, reason: CloseReason) -> None:
+        """Count a subscription as ended."""
+        ...
 
 
 @final
@@ -66,16 +108,18 @@ class Subscription:
     Attributes:
       last_event_id: where another one can go on, when this one is iterated: the id of the last
         event that was received; before, the one after which it began.
+      preamble: the first bytes of its stream: when to reconnect, and where it began, if that is
+        known then.
     """
 
     __slots__ = (
-        *("_close_reason", "_hub", "_opened", "_queue", "_retry", "_used", "conclude", "cursor"),
-        *("last_event_id", "selection"),
+        *("_close_reason", "_cursor", "_hub", "_opened", "_position_told", "_queue", "_retry"),
+        *("_set_close_reason", "_used", "last_event_id", "preamble", "selection"),
     )
 
     def __init__(
         self,
-        hub: Hub,
+        hub: _Hub,
         topics: Iterable[str] | Selection,
         *,
         last_event_id: str | None,
@@ -90,9 +134,11 @@ class Subscription:
             raise ValueError("buffer and buffer_size must be at least 1")
         self.selection: Selection = select(topics)
         self.last_event_id: str | None = None
-        self.conclude: Conclude | None = None  # of the stream, while it runs
+        self.preamble: bytes = COMMENT
         self._queue = Backlog(count=buffer, size=buffer_size, when_slow=when_slow)
-        self.cursor: Cursor = Cursor(
+        self._set_close_reason: SetCloseReason | None = None  # of the stream, while it runs
+        self._position_told = False  # whether the client has the id of where it began
+        self._cursor = Cursor(
             hub, self.selection, last_event_id or None, self._queue, self._cannot_go_on
         )
         self._retry = None if retry is None else ServerSentEvent(retry=retry).encode()
@@ -107,7 +153,7 @@ class Subscription:
     @property
     def waiting(self) -> int:
         """How many events wait for the subscriber in memory."""
-        return self.cursor.waiting
+        return self._cursor.waiting
 
     @property
     def dropped(self) -> int:
@@ -132,24 +178,15 @@ class Subscription:
         """
         self._use()
         self._hub.check_open()
-        self.begin()
+        self._begin()
         try:
-            await self.cursor.locate()
-            self.last_event_id = self.cursor.resume_id
+            await self._cursor.locate()
+            self.last_event_id = self._cursor.resume_id
             yield self
         finally:
             self.end(CloseReason.FINISHED)
             self._opened = False
-            self.cursor.clear()
-
-    def feed(self, *, keep_alive: float, max_lifetime: float) -> SubscriptionFeed:
-        """Return the feed for a stream; `penstock.stream.EventStream` calls it.
-
-        Raises:
-          RuntimeError: the subscription was used before.
-        """
-        self._use()
-        return SubscriptionFeed(self, keep_alive=keep_alive, max_lifetime=max_lifetime)
+            self._cursor.clear()
 
     async def locate(self) -> str | None:
         """Return the id after which a stream of this will go on, for its response's head.
@@ -166,24 +203,26 @@ class Subscription:
         if self._hub.closed:
             return None
         self._hub.check_open()
-        await self.cursor.locate()
-        resume_id = self.cursor.resume_id
+        await self._cursor.locate()
+        resume_id = self._cursor.resume_id
         return None if resume_id == EARLIEST else resume_id
 
-    # For its stream's feed, and for the hub
+    def end(self, reason: CloseReason) -> None:
+        """Receive no more, for this reason if there is no earlier one; what waits stays.
 
-    @property
-    def preamble(self) -> bytes:
-        """What a stream of it begins with, once it has begun: when to reconnect, and from where."""
-        preamble = COMMENT + (self._retry or b"")
-        if (position_id := self.cursor.position_id) is not None:
-            # Spec: #event-stream-interpretation: a block without data dispatches nothing, but sets
-            # the last event id: who loses the connection before the first event misses none.
-            preamble += ServerSentEvent(id=position_id).encode()
-        return preamble
+        Cancellation:
+          Synchronous, no checkpoint.
+        """
+        if self._close_reason is not None:
+            return
+        self._hub.check_run()
+        self._close_reason = reason
+        self._cursor.end()
+        if self._opened:
+            self._hub.subscriber_removed(self, reason)
 
-    def begin(self) -> None:
-        """Begin to receive: at once if nothing of the history is needed. Synchronous.
+    def _begin(self) -> None:
+        """Begin to receive: at once if nothing of the log is needed. Synchronous.
 
         Raises:
           trio.ClosedResourceError: the hub is not open yet.
@@ -192,24 +231,21 @@ class Subscription:
             self._hub.check_open()
         self._opened = True
         if self._close_reason is None:
-            self._hub.subscribers.begin(self)
+            self._hub.subscriber_added(self)
         if self._close_reason is None:
-            self.cursor.begin(self._hub.dispatcher)
-
-    def end(self, reason: CloseReason) -> None:
-        """Receive no more, for this reason if there is no earlier one; what waits stays."""
-        if self._close_reason is not None:
-            return
-        self._hub.check_run()
-        self._close_reason = reason
-        self.cursor.end()
-        if self._opened:
-            self._hub.subscribers.end(self, reason)
+            self._cursor.begin(self._hub.dispatcher)
 
     def _cannot_go_on(self, reason: CloseReason) -> None:
-        if self.conclude is not None:
-            self.conclude(reason)
+        if self._set_close_reason is not None:
+            self._set_close_reason(reason)
         self.end(reason)
+
+    def _use(self) -> None:
+        if self._used:
+            raise RuntimeError("a subscription is used once: make another one")
+        self._used = True
+
+    # Iterated in its block
 
     def __aiter__(self) -> Subscription:
         return self
@@ -228,23 +264,123 @@ class Subscription:
           A checkpoint. Atomic: either an event is returned, or nothing was taken.
         """
         await trio.lowlevel.checkpoint()
-        while not await self.cursor.ready():
+        while not await self._cursor.ready():
             if not self._opened:
                 raise trio.ClosedResourceError("a subscription is iterated in its open() block")
             if self._close_reason is CloseReason.SLOW:
                 raise trio.BrokenResourceError("the subscription fell behind and was ended")
-            if self._close_reason is CloseReason.FINISHED and self.cursor.complete:
+            if self._close_reason is CloseReason.FINISHED and self._cursor.complete:
                 raise StopAsyncIteration
             if self._close_reason is CloseReason.FINISHED:
                 raise trio.BrokenResourceError("the hub was closed before everything was read")
             if self._close_reason is not None:
                 raise trio.ClosedResourceError(f"the subscription was ended: {self._close_reason}")
-            await self.cursor.wait()
-        item = self.cursor.take_one()
+            await self._cursor.wait()
+        item = self._cursor.take_one()
         self.last_event_id = item.id or self.last_event_id
         return item if isinstance(item, ServerSentEvent) else item.event
 
-    def _use(self) -> None:
-        if self._used:
-            raise RuntimeError("a subscription is used once: make another one")
-        self._used = True
+    # As a `penstock.stream.source.GivenSource`
+
+    def claim(self) -> None:
+        """Belong to one stream; see `GivenSource.claim`."""
+        self._use()
+
+    @property
+    def written(self) -> Tally:
+        """What was written to its stream's client; see `Source.written`."""
+        return self._cursor.written
+
+    @property
+    def last_direct_write(self) -> float:
+        """When the dispatcher last wrote to the client; see `Source.last_direct_write`."""
+        return self._cursor.last_direct_write
+
+    @property
+    def producer_state(self) -> None:
+        """None: it has no producer."""
+        return
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes after what is ready."""
+        return self._close_reason is not None
+
+    @property
+    def expired(self) -> bool:
+        """False: it does no work; its stream ends it."""
+        return False
+
+    def running(
+        self, name: str, deadline: float, set_close_reason: SetCloseReason
+    ) -> AbstractAsyncContextManager[None]:
+        """Subscribe while the block runs; see `Source.running`."""
+        return _Streaming(self, set_close_reason)
+
+    async def ready(self) -> bool:
+        """Return whether `take` has something; see `Source.ready`."""
+        return await self._cursor.ready() or self._position_is_news
+
+    async def wait(self, direct: DirectWriter | None) -> None:
+        """Wait for a publication, or the end; see `Source.wait`."""
+        await self._cursor.wait(direct)
+
+    def take(self, tally: Tally) -> bytes:
+        """Take what is ready, up to some 64 KiB; see `Source.take`."""
+        chunks = []
+        if self._position_is_news:
+            chunks.append(self._position_block())
+        for item in self._cursor.take(_CHUNK):
+            if isinstance(item, ServerSentEvent):
+                chunks.append(item.encode())
+                tally.events += 1
+            else:
+                chunks.append(item.wire)
+                tally.events += item.dispatched
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @property
+    def _position_is_news(self) -> bool:
+        return not self._position_told and self._cursor.position_id is not None
+
+    def _position_block(self) -> bytes:
+        # Spec: #event-stream-interpretation: a block without data dispatches nothing, but sets the
+        # last event id: whoever loses the connection before the first event misses none.
+        self._position_told = True
+        return ServerSentEvent(id=self._cursor.position_id).encode()
+
+    def _start_stream(self, set_close_reason: SetCloseReason) -> None:
+        self._set_close_reason = set_close_reason
+        self._begin()
+        self.preamble += self._retry or b""
+        if self._position_is_news:
+            self.preamble += self._position_block()
+
+    def _end_stream(self) -> None:
+        if self._set_close_reason is not None:
+            self.end(self._set_close_reason(CloseReason.DISCONNECTED))
+        # What refers to each other here would wait for the cyclic collector.
+        self._set_close_reason = None
+
+
+@final
+class _Streaming(AbstractAsyncContextManager[None]):
+    """The block in which a stream receives from a subscription; it runs no task."""
+
+    __slots__ = ("_set_close_reason", "_subscription")
+
+    def __init__(self, subscription: Subscription, set_close_reason: SetCloseReason) -> None:
+        self._subscription = subscription
+        self._set_close_reason = set_close_reason
+
+    async def __aenter__(self) -> None:
+        self._subscription._start_stream(self._set_close_reason)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._subscription._end_stream()
+        del self._set_close_reason

@@ -54,8 +54,8 @@ from penstock.hypercorn.refusal import begins_event_stream, log_refusal
 from penstock.hypercorn.websocket import WebSocket
 
 if TYPE_CHECKING:
+    from penstock.hypercorn.direct_writer import ResponseDirectWriter
     from penstock.hypercorn.turns import Turn
-    from penstock.hypercorn.write_through import ResponseWriteThrough
 
 __all__ = ["HTTP1", "Ahead", "HTTP2NotSpoken"]
 
@@ -73,7 +73,7 @@ class HTTP1(H11Protocol):
     framing: str | None = None
     """How the response's body is framed: "chunked", "until close", or None for neither."""
 
-    through: ResponseWriteThrough | None = None
+    through: ResponseDirectWriter | None = None
     """Who writes the response's body past this protocol, while it is open."""
 
     method: str = ""

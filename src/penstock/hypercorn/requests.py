@@ -14,9 +14,9 @@ from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
 
 from penstock.hypercorn.access import finish_access_log, start_access_log
+from penstock.hypercorn.direct_writer import ResponseDirectWriter
 from penstock.hypercorn.inbox import Inbox, Message
-from penstock.hypercorn.write_through import ResponseWriteThrough
-from penstock.stream.transport import DISCONNECT_SCOPE, WRITE_THROUGH
+from penstock.stream.transport import DIRECT_WRITER, DISCONNECT_SCOPE
 
 if TYPE_CHECKING:
     from penstock.hypercorn.connection import Connection
@@ -90,7 +90,7 @@ class Requests:
         offers = _Extensions(scope["extensions"])
         if kind == "http":
             offers[DISCONNECT_SCOPE] = inbox.disconnect_scope
-            offers[WRITE_THROUGH] = ResponseWriteThrough(self._connection, response, send)
+            offers[DIRECT_WRITER] = ResponseDirectWriter(self._connection, response, send)
         lent = {**scope, "extensions": offers}
         name = f"request {scope['path'][:_LONGEST_NAME]}"
         self.nursery.start_soon(self._run, app, lent, offers, inbox, send, name=name)

@@ -15,7 +15,7 @@ from werkzeug.datastructures import Headers
 
 from penstock.stream.event_stream import EventStream
 from penstock.stream.group import STREAM_GROUP, StreamGroup
-from penstock.stream.transport import WRITE_THROUGH, WriteThrough
+from penstock.stream.transport import DIRECT_WRITER, DirectWriter
 
 __all__ = ["EventStreamBody", "check_headers", "check_status"]
 
@@ -77,7 +77,7 @@ class EventStreamBody(ResponseBody):
     def __init__(self, stream: EventStream, offered: Any, logger: logging.Logger) -> None:
         self.headers: Headers | None = None
         self._stream = stream
-        self._through: WriteThrough | None = offered.get(WRITE_THROUGH)
+        self._through: DirectWriter | None = offered.get(DIRECT_WRITER)
         self._group: StreamGroup | None = offered.get(STREAM_GROUP)
         self._block = stream.open(self._through)
         self._logger = logger
@@ -86,7 +86,7 @@ class EventStreamBody(ResponseBody):
         """Name the ASGI ``send`` that is given each chunk of this body, unchanged.
 
         Called by a connection that is about to send this very body, and not another one that wraps
-        it: see `penstock.stream.transport.WriteThrough.set_sender`.
+        it: see `penstock.stream.transport.DirectWriter.set_sender`.
         """
         if self._through is not None:
             self._through.set_sender(send)

@@ -10,14 +10,14 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from penstock.errors import (
-    HistoryError,
     InvalidPublication,
     InvalidSubscription,
+    LogError,
     PublicationTooLarge,
 )
-from penstock.history import History
-from penstock.hub.dispatcher import DEFAULT_GATHER
+from penstock.hub.dispatcher import DEFAULT_BATCH_DELAY
 from penstock.hub.hub import DEFAULT_MAX_EVENT_SIZE, Hub
+from penstock.logs.log import Log
 
 __all__ = ["add_hub"]
 
@@ -25,14 +25,14 @@ __all__ = ["add_hub"]
 def add_hub(
     app: QuartTrio,
     *,
-    history: History | None = None,
+    log: Log | None = None,
     max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
-    gather: float = DEFAULT_GATHER,
+    batch_delay: float = DEFAULT_BATCH_DELAY,
 ) -> Hub:
     """Return a hub that is open while the application is served.
 
         app = QuartTrio(__name__)
-        hub = add_hub(app, history=SQLiteHistory("events.db"))
+        hub = add_hub(app, log=SQLiteLog("events.db"))
 
     It is opened before the first request. A server that stops ends the streams of its subscribers
     first, as it does all streams; then the hub is closed, when what was published is kept.
@@ -43,21 +43,21 @@ def add_hub(
 
     Args:
       app: the application, which is not served yet.
-      history: as in `penstock.hub.Hub`.
+      log: as in `penstock.hub.Hub`.
       max_event_size: as in `penstock.hub.Hub`.
-      gather: as in `penstock.hub.Hub`.
+      batch_delay: as in `penstock.hub.Hub`.
 
     Error handling:
-      When the history cannot be opened, the application does not start, and says why.
+      When the log cannot be opened, the application does not start, and says why.
     """
-    hub = Hub(history=history, max_event_size=max_event_size, gather=gather)
+    hub = Hub(log=log, max_event_size=max_event_size, batch_delay=batch_delay)
 
     @app.before_serving
     async def open_() -> None:
         nursery: Any = app.nursery
         try:
             await nursery.start(hub.run, name="hub")
-        except HistoryError as error:
+        except LogError as error:
             # The server will say it in one line: Quart is not to log it, with a traceback.
             app.logger.addFilter(partial(_tells_another, error))
             raise
@@ -77,5 +77,5 @@ async def _refuse(status: int, error: Any) -> Response:
     return Response(f"{error}\n", status, content_type="text/plain; charset=utf-8")
 
 
-def _tells_another(error: HistoryError, record: logging.LogRecord) -> bool:
+def _tells_another(error: LogError, record: logging.LogRecord) -> bool:
     return record.exc_info is None or record.exc_info[1] is not error

@@ -32,8 +32,8 @@ from werkzeug.http import parse_accept_header
 from penstock.errors import PenstockError, StreamingUnsupported
 from penstock.quart.body import EventStreamBody, check_headers, check_status
 from penstock.stream.event_stream import DEFAULT_KEEP_ALIVE, EventStream
-from penstock.stream.feed import Source
 from penstock.stream.producer import Producer
+from penstock.stream.source import GivenSource, is_source
 
 __all__ = [
     "EventSourceResponse",
@@ -109,7 +109,7 @@ class EventSourceResponse(TrioResponse):
 
     def __init__(
         self,
-        source: Producer | Source,
+        source: Producer | GivenSource,
         *,
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int | None = None,
@@ -142,7 +142,7 @@ class EventSourceResponse(TrioResponse):
         self.stream = stream
         # Quart would cut the stream after RESPONSE_TIMEOUT, a minute by default.
         self.timeout: Any = None
-        if isinstance(source, Source):
+        if is_source(source):
             self._locate = source.locate
             after_this_request(self._set_last_event_id)  # the first that may wait
 

@@ -1,19 +1,20 @@
-"""One client's event stream: what it is fed by, a writer, and the reason why it ends.
+"""One client's event stream: its source, its writer, and the reason why it ends.
 
-Rule 1: a stream ends because its feed ends. The producer returns, raises or closes its channel, or
-the hub of the subscription closes; the feed is ended (by `EventStream.end` or by ``max_lifetime``);
-or everything round it is cancelled, because the client is gone. There is no other way out.
+Rule 1: a stream ends because its source ends. The producer returns, raises or closes its channel,
+or the hub of the subscription closes; the source is ended (by `EventStream.end`, or because the
+lifetime is over); or everything round it is cancelled, because the client is gone. There is no
+other way out.
 
 Rule 2: lifetime equals block. When the block of `EventStream.open` is left, the producer and
-everything it started have finished, and the subscription is no more, whatever the reason.
+everything it started have finished, and the subscription has ended, whatever the reason.
 
-Rule 3: one stream, one reason. The first cause to end a stream names its `CloseReason`; a stream
+Rule 3: one stream, one reason. The first cause to end a stream sets its `CloseReason`; a stream
 whose producer returned is *finished* only when everything it had sent has been written.
 
-Theory of operation: a producer fills a channel from a task of its own, a hub's dispatcher fills the
-backlog of a subscription; the writer is whoever iterates, `EventStream.run` or a host that pulls a
-response body, as Quart does. No task is between. Where the server offers it, events are written
-through, past the writer.
+Theory of operation: the writer is whoever iterates, `EventStream.run` or a host that pulls a
+response body, as Quart does. The stream takes chunks from its source (`penstock.stream.source`) and
+adds what every stream has: the first bytes, keep-alive comments, the lifetime, the final event.
+Where the server offers it, events are written directly while the stream waits for its source.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from penstock.close_reason import CloseReason, EventStreamStatistics
 from penstock.event import ServerSentEvent
-from penstock.outcome import CloseReason, EventStreamStatistics
-from penstock.stream.feed import Feed, Source, Tally
-from penstock.stream.producer import Producer, ProducerFeed, check_producer
+from penstock.stream.producer import Producer, ProducerSource, check_producer
+from penstock.stream.source import COMMENT, GivenSource, Source, Tally, is_source
 
 if TYPE_CHECKING:
-    from penstock.stream.transport import Transport, WriteThrough
+    from penstock.stream.transport import DirectWriter, Transport
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
 
@@ -83,13 +84,14 @@ class EventStream:
     """
 
     __slots__ = (
-        *("_begun", "_close_reason", "_closed_at", "_feed", "_left", "_opened_at", "_through"),
-        *("_writing", "name"),
+        *("_close_reason", "_closed_at", "_deadline", "_direct", "_ending", "_final_event"),
+        *("_interrupted", "_keep_alive", "_left", "_max_lifetime", "_opened_at", "_source"),
+        *("_started", "_writing", "name"),
     )
 
     def __init__(
         self,
-        source: Producer | Source,
+        source: Producer | GivenSource,
         *,
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int | None = None,
@@ -102,38 +104,38 @@ class EventStream:
             raise ValueError("max_lifetime must be a number of seconds, not NaN")
         if buffer is not None and (type(buffer) is not int or buffer < 0):
             raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
-        silence = math.inf if keep_alive is None else float(keep_alive)
-        lifetime = math.inf if max_lifetime is None else float(max_lifetime)
         self.name: str = name
-        self._feed: Feed
-        if isinstance(source, Source):
+        self._source: Source
+        if is_source(source):
             if buffer is not None:
                 raise ValueError(
                     "buffer is how far a producer may be ahead: a subscription's bound is given "
                     "where it is made, as hub.subscription(…, buffer=…)"
                 )
-            self._feed = source.feed(keep_alive=silence, max_lifetime=lifetime)
+            source.claim()
+            self._source = source
         else:
-            check_producer(source)
-            self._feed = ProducerFeed(
-                source,
-                buffer=DEFAULT_BUFFER if buffer is None else buffer,
-                keep_alive=silence,
-                max_lifetime=lifetime,
-            )
-        self._through: WriteThrough | None = None
+            producer = check_producer(source)
+            self._source = ProducerSource(producer, DEFAULT_BUFFER if buffer is None else buffer)
+        self._keep_alive = math.inf if keep_alive is None else float(keep_alive)
+        self._max_lifetime = math.inf if max_lifetime is None else float(max_lifetime)
+        self._deadline = math.inf  # of its lifetime, once it is open
+        self._ending = False  # whether the source was told to end
+        self._final_event: bytes | None = None
+        self._direct: DirectWriter | None = None
         self._close_reason: CloseReason | None = None
         self._opened_at: float | None = None
         self._closed_at: float | None = None
         self._left: trio.Event | None = None  # made by the first that waits for it
-        self._begun = False
+        self._started = False  # whether the first bytes were taken
+        self._interrupted = 0  # how often, in a row, a keep-alive has interrupted the source
         self._writing = Tally()  # of the chunk that the writer has and has not come back from
 
     def __repr__(self) -> str:
         state = "new" if self._opened_at is None else "open"
         if self._closed_at is not None:
             state = f"closed ({self._close_reason})"
-        return f"<EventStream {self.name!r} {state}, {self._feed.written.events} events sent>"
+        return f"<EventStream {self.name!r} {state}, {self._source.written.events} events sent>"
 
     @property
     def close_reason(self) -> CloseReason | None:
@@ -143,7 +145,7 @@ class EventStream:
     @property
     def written(self) -> Tally:
         """What was written so far: what is asked of thousands of streams at a time."""
-        return self._feed.written
+        return self._source.written
 
     def statistics(self) -> EventStreamStatistics:
         """Return the stream's figures as they are now."""
@@ -152,38 +154,37 @@ class EventStream:
         return EventStreamStatistics(
             open=self._opened_at is not None and self._closed_at is None,
             seconds=seconds,
-            events_sent=self._feed.written.events,
-            bytes_sent=self._feed.written.bytes,
-            keep_alives_sent=self._feed.written.keep_alives,
-            events_buffered=self._feed.waiting,
-            producer=self._feed.state,
+            events_sent=self._source.written.events,
+            bytes_sent=self._source.written.bytes,
+            keep_alives_sent=self._source.written.keep_alives,
+            events_buffered=self._source.waiting,
+            producer=self._source.producer_state,
             close_reason=self._close_reason,
         )
 
-    def end(self, reason: CloseReason, farewell: ServerSentEvent | None = None) -> None:
+    def end(self, reason: CloseReason, final_event: ServerSentEvent | None = None) -> None:
         """End the stream from outside: cancel its producer, and let the writer write what is there.
 
         Only the first reason counts. A stream that is not open yet ends as soon as it is.
 
         Args:
           reason: why.
-          farewell: the last thing to write, such as ``ServerSentEvent(retry=…)``.
+          final_event: the last thing to write, such as ``ServerSentEvent(retry=…)``.
 
         Cancellation:
           Synchronous, no checkpoint: it does not wait for the end. From a thread, such as a plain
           view's, it is called through `trio.from_thread.run_sync`.
         """
-        if self._close_reason is None and farewell is not None:
-            self._feed.farewell = farewell.encode()
-        self._conclude(reason)
-        self._feed.end()
+        if self._close_reason is None and final_event is not None:
+            self._final_event = final_event.encode()
+        self._end_source(reason)
 
-    def open(self, through: WriteThrough | None = None) -> AbstractAsyncContextManager[EventStream]:
+    def open(self, direct: DirectWriter | None = None) -> AbstractAsyncContextManager[EventStream]:
         """Run the stream for as long as the block runs; iterate it in the block.
 
         Args:
-          through: the server's offer to write this response's bytes itself. Where it can be
-            enabled (see `WriteThrough.try_enable`), the iteration gives the first bytes only, and
+          direct: the server's offer to write this response's bytes itself. Where it can be
+            enabled (see `DirectWriter.try_enable`), the iteration gives the first bytes only, and
             ends with the stream.
 
         Cancellation:
@@ -198,7 +199,7 @@ class EventStream:
         Raises:
           RuntimeError: the stream was opened before.
         """
-        return _Block(self, through)
+        return _Block(self, direct)
 
     async def wait_closed(self) -> None:
         """Wait until the block of `open` has been left; `close_reason` is final then.
@@ -215,12 +216,12 @@ class EventStream:
             self._left = trio.Event()
         await self._left.wait()
 
-    async def run(self, transport: Transport, through: WriteThrough | None = None) -> CloseReason:
+    async def run(self, transport: Transport, direct: DirectWriter | None = None) -> CloseReason:
         """Open the stream, write it to a transport until it ends, and return why it ended.
 
         Args:
           transport: where the bytes go.
-          through: as in `open`.
+          direct: as in `open`.
 
         Cancellation:
           Checkpoints throughout. Cancelled while it writes, a chunk may have been written in part,
@@ -230,7 +231,7 @@ class EventStream:
           `trio.BrokenResourceError` and `trio.ClosedResourceError` of the transport end the stream;
           any other error of it propagates, in an exception group, after the producer is cancelled.
         """
-        async with self.open(through):
+        async with self.open(direct):
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 async for chunk in self:
                     await transport.send(chunk)
@@ -253,57 +254,105 @@ class EventStream:
         if self._opened_at is None or self._closed_at is not None:
             raise trio.ClosedResourceError("a stream is iterated in the block of its open()")
         self._note_written()
-        if not self._begun:
+        if not self._started:
             await trio.lowlevel.checkpoint()
-            self._begun = True
-            self._writing.bytes = len(self._feed.greeting)
-            return self._feed.greeting
-        try:
-            if self._through is not None and self._through.try_enable():
-                await self._write_through(self._through)
-                raise StopAsyncIteration
-            return await self._feed.take(self._writing)
-        except trio.EndOfChannel:
-            self._conclude(CloseReason.FINISHED)
-            raise StopAsyncIteration from None
+            self._started = True
+            self._writing.bytes = len(self._source.preamble)
+            return self._source.preamble
+        if self._direct is not None and self._direct.try_enable():
+            await self._write_directly(self._direct)
+        elif (chunk := await self._next_chunk()) is not None:
+            return chunk
+        self._set_close_reason(CloseReason.FINISHED)
+        raise StopAsyncIteration
 
-    async def _write_through(self, through: WriteThrough) -> None:
-        """Write to the server directly, until the stream has ended."""
-        self._feed.write_through(through)
+    async def _write_directly(self, direct: DirectWriter) -> None:
+        """Write to the server, past whoever iterates, until the stream has ended."""
         try:
-            try:
-                while True:
-                    await through.send(await self._feed.take(self._writing))
-                    self._note_written()
-            except trio.EndOfChannel:
-                pass  # outside: in the handler, the exception would be the context of others
-            await through.send(b"")  # what was written past this task has arrived, too
-            self._conclude(CloseReason.FINISHED)
+            while (chunk := await self._next_chunk(direct)) is not None:
+                await direct.send(chunk)
+                self._note_written()
+            await direct.send(b"")  # what the source has written has arrived, too
         except trio.BrokenResourceError:
-            self._conclude(CloseReason.DISCONNECTED)
+            self._set_close_reason(CloseReason.DISCONNECTED)
+
+    async def _next_chunk(self, direct: DirectWriter | None = None) -> bytes | None:
+        """Return what is to be written next: what is ready, or a comment; None at the end.
+
+        Args:
+          direct: what the source may write to while there is nothing to return.
+
+        Cancellation:
+          A checkpoint. Atomic: either bytes are returned or nothing was taken.
+        """
+        source = self._source
+        began = trio.current_time()
+        waited = False
+        while True:
+            ending = self._ending or source.ended
+            if self._deadline <= trio.current_time() and not ending:
+                self._end_source(CloseReason.EXPIRED)
+                ending = True
+            lifetime = math.inf if ending else self._deadline
+            silent_since = max(began, source.last_direct_write)
+            # A source that is slower than the keep-alive is given twice as long each time.
+            patience = self._keep_alive * 2**self._interrupted
+            ready = False
+            with trio.CancelScope(deadline=min(silent_since + patience, lifetime)) as reading:
+                ready = await source.ready()
+            if ready and waited:
+                self._interrupted = 0
+                chunk = source.take(self._writing)
+                self._writing.bytes = len(chunk)
+                return chunk
+            if ready:
+                await trio.lowlevel.checkpoint()  # whatever is ready, others have their turn
+                waited = True
+            elif source.ended:
+                return self._take_final_event()
+            elif reading.cancelled_caught and lifetime <= trio.current_time():
+                continue
+            elif reading.cancelled_caught or silent_since + self._keep_alive <= trio.current_time():
+                self._interrupted += reading.cancelled_caught
+                self._writing = Tally(bytes=len(COMMENT), keep_alives=1)
+                return COMMENT
+            else:
+                with trio.CancelScope(deadline=min(silent_since + self._keep_alive, lifetime)):
+                    await source.wait(direct)
+                waited = True
+
+    def _take_final_event(self) -> bytes | None:
+        chunk, self._final_event = self._final_event, None
+        self._writing.bytes = len(chunk or b"")
+        return chunk
 
     def _note_written(self) -> None:
         if self._writing.bytes:
-            self._feed.written.add(self._writing)
+            self._source.written.add(self._writing)
             self._writing = Tally()
 
-    def _conclude(self, reason: CloseReason) -> CloseReason:
-        """Note why the stream ends, unless an earlier cause has been noted, or has come true."""
+    def _end_source(self, reason: CloseReason) -> None:
+        self._ending = True
+        self._source.end(self._set_close_reason(reason))
+
+    def _set_close_reason(self, reason: CloseReason) -> CloseReason:
+        """Set why the stream ends, unless an earlier cause was set, or has come true."""
         if self._close_reason is None:
-            if self._feed.expired:
-                # `end` notes its reason before it ends the feed: without one, it was the deadline.
+            if self._source.expired:
+                # `end` sets its reason before it ends the source: this was the deadline.
                 reason = CloseReason.EXPIRED
-            elif reason is CloseReason.DISCONNECTED and self._through and self._through.stalled:
+            elif reason is CloseReason.DISCONNECTED and self._direct and self._direct.stalled:
                 reason = CloseReason.SLOW
             self._close_reason = reason
         return self._close_reason
 
-    def _begin(self, through: WriteThrough | None) -> AbstractAsyncContextManager[None]:
+    def _begin(self, direct: DirectWriter | None) -> AbstractAsyncContextManager[None]:
         if self._opened_at is not None:
             raise RuntimeError("a stream is opened once: make another for another client")
-        self._through = through
+        self._direct = direct
         self._opened_at = trio.current_time()
-        return self._feed.running(self.name, self._conclude)
+        self._deadline = self._opened_at + self._max_lifetime
+        return self._source.running(self.name, self._deadline, self._set_close_reason)
 
     def _leave(self) -> None:
         if self._close_reason is None:  # it could not begin
@@ -320,17 +369,17 @@ class _Block(AbstractAsyncContextManager[EventStream]):
     It is a class, since a generator for each stream would weigh.
     """
 
-    __slots__ = ("_feeding", "_stream", "_through")
+    __slots__ = ("_direct", "_running", "_stream")
 
-    def __init__(self, stream: EventStream, through: WriteThrough | None) -> None:
+    def __init__(self, stream: EventStream, direct: DirectWriter | None) -> None:
         self._stream = stream
-        self._through = through
-        self._feeding: AbstractAsyncContextManager[None]
+        self._direct = direct
+        self._running: AbstractAsyncContextManager[None]
 
     async def __aenter__(self) -> EventStream:
-        self._feeding = self._stream._begin(self._through)
+        self._running = self._stream._begin(self._direct)
         try:
-            await self._feeding.__aenter__()
+            await self._running.__aenter__()
         except BaseException:
             self._stream._leave()
             raise
@@ -344,7 +393,7 @@ class _Block(AbstractAsyncContextManager[EventStream]):
     ) -> bool | None:
         try:
             # ASYNC102: the block's own exit, which waits for tasks it has cancelled.
-            return await self._feeding.__aexit__(  # noqa: ASYNC102 - see above
+            return await self._running.__aexit__(  # noqa: ASYNC102 - see above
                 exc_type, exc_value, traceback
             )
         finally:

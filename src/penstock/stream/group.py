@@ -15,8 +15,8 @@ from typing import Final, final
 
 import trio
 
+from penstock.close_reason import CloseReason
 from penstock.event import ServerSentEvent
-from penstock.outcome import CloseReason
 from penstock.stream.event_stream import EventStream
 
 __all__ = ["STREAM_GROUP", "StreamGroup", "StreamGroupStatistics"]
@@ -107,11 +107,11 @@ class StreamGroup:
                 await trio.sleep(max(0, pause))
 
     def _end(self, stream: EventStream) -> None:
-        farewell = None
+        final_event = None
         if self._spread is not None:
             seconds = _LEAST_RETRY + random.uniform(0, self._spread)
-            farewell = ServerSentEvent(retry=round(seconds * 1000))
-        stream.end(CloseReason.DRAINING, farewell)
+            final_event = ServerSentEvent(retry=round(seconds * 1000))
+        stream.end(CloseReason.DRAINING, final_event)
 
     @contextmanager
     def hold(self, stream: EventStream) -> Iterator[None]:

@@ -1,7 +1,13 @@
-"""What a producer is, the end of the channel that it is given, and how it runs for a stream.
+"""Producers: what they are, the channel that they are given, and how one runs for a stream.
 
 A producer is an async function that takes a Trio send channel. It knows nothing of Penstock but the
 events it sends, and is tested with `trio.open_memory_channel` and no server.
+
+Theory of operation: between a producer and its stream is a bounded memory channel. A client that
+keeps up does not need it: the producer's own `send` writes to the server while the stream waits.
+An event that is not taken there, because bytes wait in front of it, goes into the channel, and so
+do all that follow until the stream has emptied it. So there is one order, whichever way an event
+took.
 """
 
 from __future__ import annotations
@@ -15,19 +21,27 @@ from typing import Final, TypeAlias, final
 
 import trio
 
+from penstock.close_reason import CloseReason, ProducerState
 from penstock.event import ServerSentEvent
-from penstock.outcome import CloseReason, ProducerState
-from penstock.stream.channel import StreamChannel
-from penstock.stream.feed import COMMENT, Conclude
+from penstock.stream.source import COMMENT, SetCloseReason, Tally
+from penstock.stream.transport import Chunk, DirectWriter
 
 __all__ = [
     "EventSender",
     "Producer",
-    "ProducerFeed",
+    "ProducerSource",
     "check_producer",
     "log_failure",
     "not_an_event",
     "start_producer",
+]
+
+# Direct writes of one producer before other tasks get their turn: a turn of the scheduler costs as
+# much as making an event. A producer that waits for other things gives way there.
+_WRITES_PER_TURN: Final = 8
+
+_Memory: TypeAlias = tuple[
+    trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
 ]
 
 _logger = logging.getLogger(__name__)
@@ -35,8 +49,8 @@ _logger = logging.getLogger(__name__)
 Producer: TypeAlias = Callable[[trio.abc.SendChannel[ServerSentEvent]], Awaitable[None]]
 
 
-def check_producer(producer: object) -> None:
-    """Refuse what can be seen to be no producer before it is called.
+def check_producer(producer: object) -> Producer:
+    """Return a producer; refuse what can be seen to be none before it is called.
 
     Raises:
       TypeError: it cannot be called, or it is a generator function.
@@ -48,6 +62,7 @@ def check_producer(producer: object) -> None:
         )
     if inspect.isasyncgenfunction(producer) or inspect.isgeneratorfunction(producer):
         raise TypeError("a producer does not yield its events: await events.send(event)")
+    return producer
 
 
 def not_an_event(value: object) -> TypeError:
@@ -84,13 +99,183 @@ def log_failure(name: str, errors: BaseExceptionGroup[Exception]) -> None:
 
 
 @final
+class ProducerSource:
+    """A `penstock.stream.source.Source`: a producer's task, and the channel that it sends into.
+
+    Args:
+      producer: what runs.
+      buffer: how many events may wait in the channel; with 0 each send waits for the stream.
+    """
+
+    __slots__ = (
+        *("_buffer", "_closed", "_direct", "_direct_writes", "_memory", "_producer", "_scope"),
+        *("_wakeup", "last_direct_write", "producer_state", "written"),
+    )
+
+    preamble: Final = COMMENT
+
+    def __init__(self, producer: Producer, buffer: int) -> None:
+        self.written: Tally = Tally()
+        self.last_direct_write: float = -math.inf
+        self.producer_state: ProducerState = ProducerState.WAITING
+        self._producer = producer
+        self._buffer = buffer
+        self._scope = trio.CancelScope()
+        self._memory: _Memory | None = None  # opened when something has to wait
+        self._closed = False
+        self._direct: DirectWriter | None = None  # while the stream waits, with nothing before it
+        self._direct_writes = 0
+        self._wakeup: trio.Event | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait in the channel."""
+        return self._memory[1].statistics().current_buffer_used if self._memory else 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the producer's end of the channel was closed."""
+        return self._closed
+
+    @property
+    def expired(self) -> bool:
+        """Whether the producer was cancelled at its deadline, or by `end`."""
+        return self._scope.cancel_called
+
+    @asynccontextmanager
+    async def running(
+        self, name: str, deadline: float, set_close_reason: SetCloseReason
+    ) -> AsyncIterator[None]:
+        """Run the producer in a task of its own; see `Source.running`."""
+        self._scope.deadline = deadline
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    self._produce, name, set_close_reason, name=f"producer of {name}"
+                )
+                try:
+                    yield
+                finally:
+                    # Left before the end: cancelled, or by a writer that could not write.
+                    if set_close_reason(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
+                        nursery.cancel_scope.cancel()
+        finally:
+            if self._memory is not None:
+                self._memory[1].close()  # nobody takes anything any more
+
+    async def _produce(self, name: str, set_close_reason: SetCloseReason) -> None:
+        """Run the producer in its scope; close its channel, and note what ended it."""
+        self.producer_state = ProducerState.RUNNING
+        try:
+            with self._scope:
+                # One that is to end before it began, because the server drains or its lifetime is
+                # over, is not called at all.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                await start_producer(self._producer, EventSender(self))
+                self.producer_state = ProducerState.RETURNED
+        except* Exception as errors:
+            self.producer_state = ProducerState.FAILED
+            log_failure(name, errors)
+        finally:
+            if self.producer_state is ProducerState.RUNNING:
+                self.producer_state = ProducerState.CANCELLED
+            if self.producer_state is not ProducerState.RETURNED:
+                # Where all that is round it was cancelled, that is the cause: no client.
+                gone = trio.current_effective_deadline() == -math.inf
+                set_close_reason(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
+            self.close()
+
+    def end(self, reason: CloseReason) -> None:
+        """Cancel the producer, for whatever reason."""
+        self._scope.cancel()
+
+    # The producer's end
+
+    async def send(self, event: ServerSentEvent) -> None:
+        """Write an event directly, or put it into the channel, waiting while that is full.
+
+        Raises:
+          trio.ClosedResourceError: the producer's end was closed.
+          trio.BrokenResourceError: the stream's was.
+
+        Cancellation:
+          A checkpoint. Atomic: when it is cancelled, the event was not sent. Where it is written
+          directly, other tasks get their turn at every eighth event only.
+        """
+        if self._direct is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            chunk = Chunk(event.encode())
+            if self._direct.write_nowait(chunk):
+                self.written.events += event.data is not None
+                self.written.bytes += len(chunk.data)
+                self.last_direct_write = trio.current_time()
+                self._direct_writes += 1
+                if self._direct_writes % _WRITES_PER_TURN == 0:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+        memory = self._open()
+        self._wake()  # before it waits in the channel; the stream's task runs after that
+        await memory[0].send(event)
+
+    def close(self) -> None:
+        """Close the producer's end: what waits can still be taken."""
+        self._closed = True
+        if self._memory is not None:
+            self._memory[0].close()
+        self._wake()
+
+    # The stream's end
+
+    async def ready(self) -> bool:
+        """Return whether an event waits; not a checkpoint. See `Source.ready`."""
+        if self._memory is None:
+            return False
+        figures = self._memory[1].statistics()
+        return bool(figures.current_buffer_used or figures.tasks_waiting_send)
+
+    async def wait(self, direct: DirectWriter | None) -> None:
+        """Wait for an event, or the end; see `Source.wait`."""
+        self._wakeup = trio.Event()
+        self._direct = direct
+        try:
+            await self._wakeup.wait()
+        finally:
+            self._wakeup = self._direct = None
+
+    def take(self, tally: Tally) -> bytes:
+        """Take all events that wait: one write, however many; see `Source.take`."""
+        chunks = []
+        receive = self._open()[1]
+        try:
+            while True:
+                event = receive.receive_nowait()
+                chunks.append(event.encode())
+                tally.events += event.data is not None
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return b"".join(chunks)
+
+    def _wake(self) -> None:
+        self._direct = None
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    def _open(self) -> _Memory:
+        """Return the memory channel: a client that keeps up never needs it."""
+        if self._memory is None:
+            self._memory = trio.open_memory_channel[ServerSentEvent](self._buffer)
+            if self._closed:
+                self._memory[0].close()
+        return self._memory
+
+
+@final
 class EventSender(trio.abc.SendChannel[ServerSentEvent]):
     """A producer's end of the channel: refuses, in the producer's own task, what is no event."""
 
-    __slots__ = ("_channel",)
+    __slots__ = ("_source",)
 
-    def __init__(self, channel: StreamChannel) -> None:
-        self._channel = channel
+    def __init__(self, source: ProducerSource) -> None:
+        self._source = source
 
     async def send(self, value: ServerSentEvent) -> None:
         """Send an event, waiting while the client is a buffer's length behind.
@@ -104,7 +289,7 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
         """
         if not isinstance(value, ServerSentEvent):
             raise not_an_event(value)
-        await self._channel.send(value)
+        await self._source.send(value)
 
     async def aclose(self) -> None:
         """Close the channel: the stream is finished when what was sent is written.
@@ -116,77 +301,5 @@ class EventSender(trio.abc.SendChannel[ServerSentEvent]):
         Cancellation:
           A checkpoint; the channel is closed even when it is cancelled.
         """
-        self._channel.close()
+        self._source.close()
         await trio.lowlevel.checkpoint()
-
-
-@final
-class ProducerFeed(StreamChannel):
-    """A `penstock.stream.feed.Feed`: a producer that runs for one stream, and its channel.
-
-    Args:
-      producer: what runs.
-      buffer: how many events it may be ahead of the writer.
-      keep_alive: seconds of silence after which the writer is given a comment.
-      max_lifetime: seconds after which it is cancelled.
-    """
-
-    __slots__ = ("_max_lifetime", "_producer", "_scope", "state")
-
-    greeting: Final = COMMENT
-
-    def __init__(
-        self, producer: Producer, *, buffer: int, keep_alive: float, max_lifetime: float
-    ) -> None:
-        super().__init__(buffer, keep_alive)
-        self._producer = producer
-        self._max_lifetime = max_lifetime
-        self._scope = trio.CancelScope()
-        self.state: ProducerState = ProducerState.WAITING
-
-    @property
-    def expired(self) -> bool:
-        """Whether its lifetime is over, or `end` was called."""
-        return self._scope.cancel_called
-
-    def end(self) -> None:
-        """Cancel the producer."""
-        self._scope.cancel()
-
-    @asynccontextmanager
-    async def running(self, name: str, conclude: Conclude) -> AsyncIterator[None]:
-        """Run the producer in a task of its own; see `Feed.running`."""
-        self._scope.deadline = trio.current_time() + self._max_lifetime
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._produce, name, conclude, name=f"producer of {name}")
-                try:
-                    yield
-                finally:
-                    # Left before the end: cancelled, or by a writer that could not write.
-                    if conclude(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
-                        nursery.cancel_scope.cancel()
-        finally:
-            self.abandon()
-
-    async def _produce(self, name: str, conclude: Conclude) -> None:
-        """Run the producer in its scope; close its channel, and note what ended it."""
-        self.state = ProducerState.RUNNING
-        try:
-            with self._scope:
-                # One that is to end before it began, because the server drains or its lifetime is
-                # over, is not called at all.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                await start_producer(self._producer, EventSender(self))
-                self.state = ProducerState.RETURNED
-        except* Exception as errors:
-            self.state = ProducerState.FAILED
-            log_failure(name, errors)
-        finally:
-            if self.state is ProducerState.RUNNING:
-                self.state = ProducerState.CANCELLED
-            if self.state is not ProducerState.RETURNED:
-                # Where all that is round it was cancelled, that is the cause: no client.
-                gone = trio.current_effective_deadline() == -math.inf
-                conclude(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
-            self.close()

@@ -6,7 +6,7 @@ frame or a socket is stays on its side; what an event is stays on the stream's.
 `ASGITransport` serves any ASGI application on Trio. A Quart response needs no transport: Quart
 pulls its body itself (see `penstock.quart`).
 
-A server may offer a `WriteThrough` beside either, which saves a healthy client's events the way
+A server may offer a `DirectWriter` beside either, which saves a healthy client's events the way
 through the channel, the writer's task, the framework and the server's own layers. Penstock's server
 does (`penstock.hypercorn`). It never replaces the transport: the first bytes of each stream always
 take the ordinary way, and later ones are written directly only where the callable that sends the
@@ -22,12 +22,12 @@ from typing import Any, Final, Protocol, final
 import trio
 
 __all__ = [
+    "DIRECT_WRITER",
     "DISCONNECT_SCOPE",
-    "WRITE_THROUGH",
     "ASGITransport",
     "Chunk",
+    "DirectWriter",
     "Transport",
-    "WriteThrough",
 ]
 
 # The entry of an ASGI scope's "extensions" in which a server offers a function without arguments,
@@ -35,8 +35,8 @@ __all__ = [
 # has gone, so that no task needs to wait in ``receive`` for that.
 DISCONNECT_SCOPE: Final = "penstock.disconnect_scope"
 
-# The entry in which it offers its `WriteThrough`.
-WRITE_THROUGH: Final = "penstock.write_through"
+# The entry in which it offers its `DirectWriter`.
+DIRECT_WRITER: Final = "penstock.direct_writer"
 
 
 # Bytes that are copied in less time than it takes to write twice.
@@ -84,7 +84,7 @@ class Transport(Protocol):
         ...
 
 
-class WriteThrough(Protocol):
+class DirectWriter(Protocol):
     """A server's offer to take a response's bytes without a task switch; for one response."""
 
     @property

@@ -1,8 +1,8 @@
-"""For tests of one's own streams, hubs and histories: no socket, no server, no network.
+"""For tests of one's own streams, hubs and logs: no socket, no server, no network.
 
 `open_app` starts an application up for a block, `open_client` makes a request of it and reads its
 event stream, `collect` runs a producer alone, `no_leaks` asserts that a block leaves nothing
-behind, `check_history` tells whether a history keeps to its contract.
+behind, `check_log` tells whether a log keeps to its contract.
 
 Rule 1: lifetime equals block. What was opened for a test is gone when its block has been left, or
 an `AssertionError` names what is left.
@@ -23,31 +23,34 @@ if TYPE_CHECKING:
     from penstock.testing.clients import FakeClient, StalledClient
     from penstock.testing.collecting import collect
     from penstock.testing.event_stream_client import EventStreamClient
-    from penstock.testing.histories import check_history
     from penstock.testing.leaks import no_leaks
+    from penstock.testing.logs import check_log
     from penstock.testing.requests import open_client
 
 __all__ = [
     "EventStreamClient",
     "FakeClient",
     "StalledClient",
-    "check_history",
+    "check_log",
     "collect",
     "no_leaks",
     "open_app",
     "open_client",
 ]
 
-_HOMES = (
-    *("requests", "event_stream_client", "applications", "collecting"),
-    *("leaks", "histories", "clients"),
-)
+_HOMES = {
+    "EventStreamClient": "event_stream_client",
+    "FakeClient": "clients",
+    "StalledClient": "clients",
+    "check_log": "logs",
+    "collect": "collecting",
+    "no_leaks": "leaks",
+    "open_app": "applications",
+    "open_client": "requests",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        for home in _HOMES:
-            module = import_module(f"penstock.testing.{home}")
-            if name in module.__all__:
-                return getattr(module, name)
+    if name in _HOMES:
+        return getattr(import_module(f"penstock.testing.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,10 +8,10 @@ from typing import Any, Final, final
 
 import trio
 
+from penstock.close_reason import CloseReason
 from penstock.decode import EventStreamDecoder
 from penstock.errors import DecodeError
 from penstock.event import LINE_END, ServerSentEvent
-from penstock.outcome import CloseReason
 from penstock.stream import EventStream
 from penstock.stream.group import STREAM_GROUP
 from penstock.testing.clients import FakeClient

@@ -122,7 +122,7 @@ def open_things() -> Iterator[object]:
             yield each
         elif type(each) is Hub and _is_open(each):
             yield each
-            yield from each.subscribers
+            yield from each.subscriptions
 
 
 def _is_open(hub: Hub) -> bool:

@@ -8,9 +8,9 @@ from typing import Any, Final, final
 
 import trio
 
+from penstock.close_reason import CloseReason
 from penstock.demo.fates.producers import producer_of
 from penstock.demo.fates.table import HEALTHY_EVENTS, Fate, Promise
-from penstock.outcome import CloseReason
 from penstock.stream.event_stream import EventStream
 from penstock.stream.producer import Producer
 

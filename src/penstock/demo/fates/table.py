@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from penstock.close_reason import CloseReason
 from penstock.hypercorn import Settings
-from penstock.outcome import CloseReason
 from penstock.stream.event_stream import DEFAULT_KEEP_ALIVE
 
 __all__ = [

@@ -18,8 +18,8 @@ __all__ = ["PHRASES", "words_for"]
 PHRASES: Final[dict[tuple[str, str], str]] = {
     ("penstock.stream.ticker", "Ticker.tick"): "its next turn",
     ("penstock.hub.cursor", "Cursor.wait"): "an event of the hub",
-    ("penstock.hub.keeping", "Keeping.run"): "something to keep",
-    ("penstock.hub.dispatcher", "Dispatcher._deliver_all"): "something to deliver",
+    ("penstock.hub.committer", "Committer.run"): "something to commit",
+    ("penstock.hub.dispatcher", "Dispatcher.run"): "something to deliver",
     ("penstock.hypercorn.inbox", "Inbox.receive"): "what the client sends",
     ("penstock.hypercorn.incoming", "Incoming.receive"): "bytes of the client",
     ("penstock.hypercorn.incoming", "Incoming.watch"): "the client to go",

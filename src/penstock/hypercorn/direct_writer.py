@@ -1,6 +1,6 @@
 """The server's offer to write a response's bytes directly, past the ASGI interface.
 
-It is made in each request's ``scope["extensions"]``, as `penstock.stream.transport.WRITE_THROUGH`
+It is made in each request's ``scope["extensions"]``, as `penstock.stream.transport.DIRECT_WRITER`
 says. It is taken only where the response is sent by the very ``send`` that the server gave the
 application: a middleware that passes on another one is handed every byte.
 """
@@ -20,12 +20,12 @@ from penstock.stream.transport import Chunk
 if TYPE_CHECKING:
     from penstock.hypercorn.connection import Connection
 
-__all__ = ["ResponseWriteThrough"]
+__all__ = ["ResponseDirectWriter"]
 
 
 @final
-class ResponseWriteThrough:
-    """A `penstock.stream.transport.WriteThrough` for the response to one request on a connection.
+class ResponseDirectWriter:
+    """A `penstock.stream.transport.DirectWriter` for the response to one request on a connection.
 
     Hypercorn's h11 keeps no state between two chunks of a response's body, so chunks that are
     written behind it are legal, and the end of the body is still its own. On HTTP/2, where each
@@ -54,11 +54,11 @@ class ResponseWriteThrough:
         return isinstance(protocol, HTTP2) and self._response.stream_id in protocol.stalled_streams
 
     def set_sender(self, send: object) -> None:
-        """Name what the response is sent by; see `WriteThrough.set_sender`."""
+        """Name what the response is sent by; see `DirectWriter.set_sender`."""
         self._direct = send == self._send
 
     def try_enable(self) -> bool:
-        """Enable direct writes if the response allows them; see `WriteThrough.try_enable`."""
+        """Enable direct writes if the response allows them; see `DirectWriter.try_enable`."""
         self._connection.carries_stream = True
         protocol = self._connection.protocol
         if (
@@ -82,14 +82,14 @@ class ResponseWriteThrough:
             self._protocol = None
 
     def write_nowait(self, chunk: Chunk) -> bool:
-        """Write a chunk if nothing waits before it; see `WriteThrough.write_nowait`."""
+        """Write a chunk if nothing waits before it; see `DirectWriter.write_nowait`."""
         outgoing = self._outgoing
         return outgoing is not None and outgoing.write_nowait(
             chunk.framed if self._chunked else chunk.data
         )
 
     async def send(self, chunk: bytes) -> None:
-        """Write a chunk behind what waits; see `WriteThrough.send`."""
+        """Write a chunk behind what waits; see `DirectWriter.send`."""
         outgoing = self._outgoing
         if chunk and outgoing is None:
             await trio.lowlevel.checkpoint()

@@ -1,55 +1,77 @@
-"""Event history, so that reconnecting clients can resume.
+"""The contract of a log: publications in one order, kept within bounds, so that clients can resume.
 
-Rule 1: what `History.append` has returned for is kept, in its order, until a bound discards it.
+Rule 1: what `Log.append` has returned for is kept, in its order, until a bound discards it.
 
 Rule 2: nothing is discarded silently. A `Page` says up to where something that was asked for may
 have been discarded; per topic, so that a quiet topic has no gap because others are busy.
 
-Rule 3: a resume costs the publications it returns, not the size of the history.
+Rule 3: a resume costs the publications it returns, not the size of the log.
 
 Rule 4: an id outlives its event while nothing newer on the topic was discarded: whoever has seen
 that event has missed nothing.
 
-`penstock.testing.check_history` is this contract as an executable suite.
+Rule 5: positions are the log's. Others store and compare them, and do not count with them.
+
+`penstock.testing.check_log` is this contract as an executable suite.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, NewType, Protocol
 
 from penstock.publication import Publication
 from penstock.selection import Selection
 
-__all__ = ["Bounds", "History", "HistoryStatistics", "Newest", "Page"]
+__all__ = ["START", "Bounds", "Entry", "Log", "LogStatistics", "Newest", "Page", "Position"]
+
+Position = NewType("Position", int)
+"""A place in a log: a whole number from 1 that fits in 64 bits. Later entries have greater ones."""
+
+START: Final = Position(0)
+"""The position before the first entry."""
+
+
+class Entry(NamedTuple):
+    """A publication in a log."""
+
+    position: Position
+    """Its place."""
+    publication: Publication
+    """What was published."""
 
 
 class Newest(NamedTuple):
-    """The newest publication that a history has ever taken."""
+    """The newest publication that a log has ever taken."""
 
-    position: int = 0
-    """Its number: the first one's is 1, and each later one's is one higher. 0: there is none."""
+    position: Position = START
+    """Its position; `START`: there is none."""
     id: str | None = None
     """Its id; None: there is none."""
 
 
 class Page(NamedTuple):
-    """A part of a history, in its order."""
+    """A part of a log, in its order."""
 
-    publications: Sequence[Publication]
-    """The publications that were asked for."""
-    until: int
+    entries: Sequence[Entry]
+    """The publications that were asked for, with their positions."""
+    until: Position
     """The position up to which this is everything: where the next page begins."""
-    discarded_until: int
+    discarded_until: Position
     """The position of the newest publication of this selection that was discarded, whether or not
-    it is on this page; 0 if none was. It may be higher where the history no longer knows, which
+    it is on this page; `START` if none was. It may be higher where the log no longer knows, which
     then says that something may be missing, and never lower."""
+
+    @property
+    def publications(self) -> list[Publication]:
+        """The publications that were asked for."""
+        return [entry.publication for entry in self.entries]
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryStatistics:
-    """A history's figures at one moment."""
+class LogStatistics:
+    """A log's figures at one moment."""
 
     publications: int
     """Publications that it has."""
@@ -61,7 +83,7 @@ class HistoryStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much a history keeps. The oldest goes first; the newest stays, whatever its size or age.
+    """How much a log keeps. The oldest goes first; the newest stays, whatever its size or age.
 
     Args:
       count: publications.
@@ -87,22 +109,22 @@ class Bounds:
                 raise ValueError(f"{name} must be above 0, or None: {value}")
 
 
-class History(Protocol):
-    """Publications in their order, kept within bounds; for one hub, which opens and closes it.
+class Log(Protocol):
+    """Publications in their order, kept within bounds.
 
-    Positions are whole numbers, from 1, one more for each publication, and never used again, not
-    even after the history was closed and opened.
+    A local log belongs to one hub, which opens it, closes it and alone appends to it. A shared log
+    has several hubs, each with an object of its own.
 
     Error handling:
-      Every method raises `penstock.errors.HistoryError` for what may go wrong with its storage, in
-      one sentence that says what and what to do. The hub goes on, and asks it again.
+      Every method raises `penstock.errors.LogError` for what may go wrong with its storage, in one
+      sentence that says what and what to do. The hub goes on, and asks it again.
     """
 
     async def open(self) -> None:
-        """Make it ready; called before anything else, by the hub that it is for.
+        """Make it ready; called before anything else, by its hub.
 
         Raises:
-          HistoryError: its storage cannot be used, is not its own, or is damaged.
+          LogError: its storage cannot be used, is not its own, or is damaged.
 
         Cancellation:
           May be a checkpoint. Cancelled, nothing is left open.
@@ -112,10 +134,19 @@ class History(Protocol):
     async def aclose(self) -> None:
         """Let go of everything; called after `open`, also when that was cancelled or failed.
 
-        It may be opened again.
+        It may be opened again. Positions are never used again, not even then.
 
         Cancellation:
           May be a checkpoint. It closes even when it is cancelled. What was acknowledged is kept.
+        """
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether others append, too.
+
+        Then a hub delivers what `follow` returns; otherwise, what it has appended itself, without
+        waiting for anything.
         """
         ...
 
@@ -133,29 +164,46 @@ class History(Protocol):
         """
         ...
 
-    def append_nowait(self, publications: Sequence[Publication]) -> bool:
-        """Append like `append`, if this history never waits for that; else return False.
+    def append_nowait(self, publications: Sequence[Publication]) -> Sequence[Position] | None:
+        """Append like `append`, if this log never waits for that; else return None.
 
         It always does, or never. Synchronous, no checkpoint.
         """
         ...
 
-    async def append(self, publications: Sequence[Publication]) -> None:
-        """Keep publications, all of them or none, behind all that there is.
+    async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
+        """Keep publications, all of them or none, behind all that there is; return their positions.
 
         One call at a time: the hub has one task that appends. When it returns they are kept, as
-        safely as this history can, `newest` is the last of them, and what passes the bounds is
-        discarded.
+        safely as this log can, `newest` is the last of them, or a later one of others, and what
+        passes the bounds is discarded.
+
+        Args:
+          publications: at least one.
 
         Raises:
-          HistoryError: none of them is kept, now or later.
+          LogError: none of them is kept, now or later.
 
         Cancellation:
           May be a checkpoint. Cancelled, either all of them are kept, or none.
         """
         ...
 
-    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as usual
+    async def follow(self, after: Position) -> Sequence[Entry]:
+        """Return what anybody has appended behind a position, waiting until there is something.
+
+        Entries come in the log's one order, as soon as they are kept; not all at once if they are
+        many: who follows goes on after the last one. What a bound discards before is left out.
+
+        Raises:
+          LogError: it cannot be read now.
+
+        Cancellation:
+          A checkpoint where it waits. Cancelled, nothing is lost: nothing was taken.
+        """
+        ...
+
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as usual
         """Return the position of the publication with this id, or None if it is not known.
 
         It is known if it is kept, or is the newest that was discarded on one of the topics (or of
@@ -167,7 +215,7 @@ class History(Protocol):
           selection: what is to be resumed.
 
         Raises:
-          HistoryError: it cannot be read now.
+          LogError: it cannot be read now.
 
         Cancellation:
           May be a checkpoint.
@@ -175,25 +223,25 @@ class History(Protocol):
         ...
 
     async def read(
-        self, after: int, until: int, selection: Selection, *, count: int, size: int
+        self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
         """Return the selected publications between two positions, or the first part of them.
 
         Args:
-          after: the position after which to begin; 0 is before all.
+          after: the position after which to begin.
           until: the last position to look at: `newest`'s, or an earlier one.
           selection: what to return.
           count: the most publications to return.
           size: bytes of events after which to stop; one is returned in any case.
 
         Raises:
-          HistoryError: it cannot be read now.
+          LogError: it cannot be read now.
 
         Cancellation:
           May be a checkpoint. It may be called by many tasks at a time, and while `append` runs.
         """
         ...
 
-    def statistics(self) -> HistoryStatistics:
+    def statistics(self) -> LogStatistics:
         """Return its figures as they are now, without waiting."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from penstock.history import Page
+from penstock.logs.log import Entry, Page, Position
 from penstock.publication import Publication
 from penstock.selection import Selection
 
@@ -25,8 +25,8 @@ _NEWEST_ON_TOPIC: Final = (
 
 def locate(
     connection: sqlite3.Connection, id_: str, selection: Selection, oldest: float
-) -> int | None:
-    """Return the position of an id; see `History.locate`.
+) -> Position | None:
+    """Return the position of an id; see `Log.locate`.
 
     Args:
       connection: to the file.
@@ -45,24 +45,24 @@ def locate(
         (id_, gone),
     ):
         if selection.matches(topics.split("\n")):
-            return int(position)
+            return Position(position)
     for position, discarded_id in _discarded(connection, selection, gone):
         if discarded_id == id_:
-            return position
+            return Position(position)
     return None
 
 
 def read(
     connection: sqlite3.Connection,
-    after: int,
-    until: int,
+    after: Position,
+    until: Position,
     selection: Selection,
     *,
     count: int,
     size: int,
     oldest: float,
 ) -> Page:
-    """Return a part of the history; see `History.read`.
+    """Return a part of the history; see `Log.read`.
 
     Args:
       connection: to the file.
@@ -87,14 +87,15 @@ def read(
         positions = list(islice(found, count))
         chosen = "position IN (SELECT value FROM json_each(?))"
         rows = connection.execute(f"{_ROWS} {chosen} {_ORDER}", (json.dumps(positions),))
-    publications: list[Publication] = []
+    entries: list[Entry] = []
     for position, id_, on, wire in rows:
-        publications.append(Publication.restored(id_, tuple(on.split("\n")), wire))
+        publication = Publication.restored(id_, tuple(on.split("\n")), wire)
+        entries.append(Entry(Position(position), publication))
         size -= len(wire)
-        if len(publications) >= count or size <= 0:
-            until = position
+        if len(entries) >= count or size <= 0:
+            until = Position(position)
             break
-    return Page(publications, until, discarded_until)
+    return Page(entries, until, Position(discarded_until))
 
 
 def gone_until(connection: sqlite3.Connection, floor: int, newest: int, oldest: float) -> int:

@@ -1,4 +1,4 @@
-"""A history in the process's own memory: as fast as it gets, and gone with the process."""
+"""A log in the process's own memory: as fast as it gets, and gone with the process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Final, NamedTuple, final
 
 import trio
 
-from penstock.history import Bounds, HistoryStatistics, Newest, Page
+from penstock.logs.growth import Growth
+from penstock.logs.log import START, Bounds, Entry, LogStatistics, Newest, Page, Position
 from penstock.position_ids import KEY_SIZE
 from penstock.publication import Publication
 from penstock.selection import Selection
 
-__all__ = ["MemoryHistory"]
+__all__ = ["MemoryLog"]
 
 # A client that was away for a minute finds what it missed at a hundred events a second, and more.
 DEFAULT_COUNT: Final = 10_000
@@ -32,8 +33,8 @@ _REMEMBERED_OVERHEAD: Final = 300  # of each, beside its text and an id
 
 
 @final
-class MemoryHistory:
-    """A `penstock.history.History` in memory.
+class MemoryLog:
+    """A `penstock.logs.log.Log` in memory.
 
     Args:
       count: how many publications it keeps, or None.
@@ -56,20 +57,21 @@ class MemoryHistory:
     ) -> None:
         self._bounds = Bounds(count=count, size=size, age=age, per_topic=per_topic)
         self._key = secrets.token_bytes(KEY_SIZE)
+        self._growth = Growth()
         self._newest = Newest()
         self._all = _Trail()
         self._size = 0
         self._offset = 0.0  # of its own clock from that of the Trio run
         self._closed_at: tuple[float, float] | None = None  # by its own clock, and by the system's
         self._topics: dict[str, _Trail] = {}  # of which something is kept
-        self._ids: dict[str, int | list[int]] = {}  # a list where several have the id
+        self._ids: dict[str, Position | list[Position]] = {}  # a list where several have the id
         # Topics of which nothing is kept, with what was discarded last; the longest silent first.
         self._remembered: dict[str, _Discarded] = {}
         self._remembered_size = 0
-        self._forgotten = 0  # the highest position that was discarded on a topic since forgotten
+        self._forgotten = START  # the highest position discarded on a topic that was forgotten
 
     def __repr__(self) -> str:
-        return f"<MemoryHistory {self._all.kept} publications, {self._size} bytes>"
+        return f"<MemoryLog {self._all.kept} publications, {self._size} bytes>"
 
     async def open(self) -> None:
         """Go on with the age of what it has, whatever this run's clock shows; not a checkpoint."""
@@ -92,18 +94,29 @@ class MemoryHistory:
 
     @property
     def key(self) -> bytes:
-        """The key of its position ids; see `History.key`."""
+        """The key of its position ids; see `Log.key`."""
         return self._key
 
-    async def append(self, publications: Sequence[Publication]) -> None:
-        """Keep publications; not a checkpoint. See `History.append`."""
-        self.append_nowait(publications)
+    @property
+    def shared(self) -> bool:
+        """False: only its hub appends."""
+        return False
 
-    def append_nowait(self, publications: Sequence[Publication]) -> bool:
-        """Keep publications; return True. See `History.append`."""
+    async def follow(self, after: Position) -> Sequence[Entry]:
+        """Return what was appended; see `Log.follow`."""
+        return await self._growth.follow(self, after)
+
+    async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
+        """Keep publications; not a checkpoint. See `Log.append`."""
+        return self.append_nowait(publications)
+
+    def append_nowait(self, publications: Sequence[Publication]) -> Sequence[Position]:
+        """Keep publications; see `Log.append`."""
         now = self._now()
+        positions: list[Position] = []
         for publication in publications:
-            entry = _Entry(self._newest.position + 1, now, publication)
+            entry = _Place(Position(self._newest.position + 1), now, publication)
+            positions.append(entry.position)
             self._newest = Newest(entry.position, publication.id)
             self._all.append(entry)
             self._size += publication.size
@@ -116,14 +129,15 @@ class MemoryHistory:
                 if trail.kept > (self._bounds.per_topic or trail.kept):
                     self._discard(trail.first())  # which is gone on its other topics, too
         self._trim(now)
-        return True
+        self._growth.note()
+        return positions
 
-    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
-        """Return the position of an id; not a checkpoint. See `History.locate`."""
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as there
+        """Return the position of an id; not a checkpoint. See `Log.locate`."""
         self._trim(self._now())
         known = self._ids.get(id)
         for position in known if isinstance(known, list) else () if known is None else (known,):
-            entry = next(self._all.after(position - 1))
+            entry = next(self._all.after(Position(position - 1)))
             assert entry.publication is not None
             if selection.matches(entry.publication.topics):
                 return position
@@ -133,30 +147,30 @@ class MemoryHistory:
         return None
 
     async def read(
-        self, after: int, until: int, selection: Selection, *, count: int, size: int
+        self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
-        """Return a part of the history; not a checkpoint. See `History.read`."""
+        """Return a part of the log; not a checkpoint. See `Log.read`."""
         self._trim(self._now())
-        publications: list[Publication] = []
+        entries: list[Entry] = []
         for entry in self._entries(after, selection.topics):
             if entry.position > until:
                 break
             if entry.publication is None:
                 continue
-            publications.append(entry.publication)
+            entries.append(Entry(entry.position, entry.publication))
             count -= 1
             size -= len(entry.publication.wire)
             if count <= 0 or size <= 0:
                 until = entry.position
                 break
         newest = max(discarded.position for discarded in self._discarded(selection))
-        return Page(publications, until, newest)
+        return Page(entries, until, newest)
 
-    def statistics(self) -> HistoryStatistics:
+    def statistics(self) -> LogStatistics:
         """Return its figures as they are now."""
-        return HistoryStatistics(self._all.kept, self._size, self._newest)
+        return LogStatistics(self._all.kept, self._size, self._newest)
 
-    def _entries(self, after: int, topics: frozenset[str] | None) -> Iterator[_Entry]:
+    def _entries(self, after: Position, topics: frozenset[str] | None) -> Iterator[_Place]:
         if topics is None:
             return self._all.after(after)
         trails = [self._topics[topic] for topic in topics if topic in self._topics]
@@ -187,7 +201,7 @@ class MemoryHistory:
         ):
             self._discard(trail.first())
 
-    def _discard(self, entry: _Entry) -> None:
+    def _discard(self, entry: _Place) -> None:
         publication, entry.publication = entry.publication, None
         assert publication is not None
         discarded = _Discarded(entry.position, publication.id)
@@ -217,7 +231,7 @@ class MemoryHistory:
         self._remembered_size -= _size_of(topic, discarded)
         return discarded
 
-    def _add_id(self, id_: str, position: int) -> None:
+    def _add_id(self, id_: str, position: Position) -> None:
         earlier = self._ids.get(id_)
         if earlier is None:
             self._ids[id_] = position
@@ -226,7 +240,7 @@ class MemoryHistory:
         else:
             self._ids[id_] = [earlier, position]
 
-    def _remove_id(self, id_: str, position: int) -> None:
+    def _remove_id(self, id_: str, position: Position) -> None:
         positions = self._ids[id_]
         if isinstance(positions, list) and len(positions) > 1:
             positions.remove(position)
@@ -237,11 +251,11 @@ class MemoryHistory:
 class _Discarded(NamedTuple):
     """The newest publication that was discarded of a topic, or of all."""
 
-    position: int
+    position: Position
     id: str | None
 
 
-_NOTHING: Final = _Discarded(0, None)
+_NOTHING: Final = _Discarded(START, None)
 
 
 def _size_of(topic: str, discarded: _Discarded) -> int:
@@ -249,12 +263,12 @@ def _size_of(topic: str, discarded: _Discarded) -> int:
 
 
 @final
-class _Entry:
-    """A place in the history; its publication is None once it was discarded."""
+class _Place:
+    """An entry; its publication is None once it was discarded."""
 
     __slots__ = ("at", "position", "publication")
 
-    def __init__(self, position: int, at: float, publication: Publication) -> None:
+    def __init__(self, position: Position, at: float, publication: Publication) -> None:
         self.position = position
         self.at = at
         self.publication: Publication | None = publication
@@ -269,14 +283,14 @@ class _Trail:
     def __init__(self, discarded: _Discarded = _NOTHING) -> None:
         self.discarded = discarded
         self.kept = 0
-        self._entries: list[_Entry] = []
+        self._entries: list[_Place] = []
         self._start = 0  # what comes before it is empty
 
-    def append(self, entry: _Entry) -> None:
+    def append(self, entry: _Place) -> None:
         self._entries.append(entry)
         self.kept += 1
 
-    def first(self) -> _Entry:
+    def first(self) -> _Place:
         """Return the oldest entry that was not discarded; there must be one."""
         while self._entries[self._start].publication is None:
             self._start += 1
@@ -291,20 +305,20 @@ class _Trail:
             self._entries = [each for each in self._entries if each.publication is not None]
             self._start = 0
 
-    def after(self, position: int) -> Iterator[_Entry]:
+    def after(self, position: Position) -> Iterator[_Place]:
         """Return the entries behind a position; valid until the trail is changed."""
         entries = self._entries
         start = bisect_right(entries, position, lo=self._start, key=_position)
         return (entries[index] for index in range(start, len(entries)))
 
 
-def _position(entry: _Entry) -> int:
+def _position(entry: _Place) -> Position:
     return entry.position
 
 
-def _merged(trails: list[Iterator[_Entry]]) -> Iterator[_Entry]:
+def _merged(trails: list[Iterator[_Place]]) -> Iterator[_Place]:
     """Iterate several trails in the order of their positions, each entry once."""
-    last = 0
+    last = START
     for entry in heapq.merge(*trails, key=_position):
         if entry.position > last:
             last = entry.position

@@ -21,15 +21,16 @@ from typing import Final, TypeVar, final
 
 import trio
 
-from penstock.history import Bounds, HistoryStatistics, Newest, Page
+from penstock.logs import sqlite_reader
+from penstock.logs.growth import Growth
+from penstock.logs.log import Bounds, Entry, LogStatistics, Newest, Page, Position
+from penstock.logs.sqlite_file import LogFile, told
+from penstock.logs.sqlite_writer import Writer
 from penstock.position_ids import KEY_SIZE
 from penstock.publication import Publication
 from penstock.selection import Selection
-from penstock.stores import sqlite_reader
-from penstock.stores.sqlite_file import HistoryFile, told
-from penstock.stores.sqlite_writer import Writer
 
-__all__ = ["SQLiteHistory"]
+__all__ = ["SQLiteLog"]
 
 # A day at ten a second, and what that takes with a kilobyte each.
 DEFAULT_COUNT: Final = 1_000_000
@@ -42,8 +43,8 @@ _T = TypeVar("_T")
 
 
 @final
-class SQLiteHistory:
-    """A `penstock.history.History` in a file.
+class SQLiteLog:
+    """A `penstock.logs.log.Log` in a file.
 
     Args:
       path: the file, which is made if there is none; beside it come ``-wal`` and ``-shm``.
@@ -76,24 +77,25 @@ class SQLiteHistory:
     ) -> None:
         self._bounds = Bounds(count=count, size=size, age=age, per_topic=per_topic)
         self._clock = clock
-        self._file = HistoryFile(Path(path))
+        self._file = LogFile(Path(path))
         self._writer: Writer | None = None
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(_READERS)
         self._closing = trio.Lock()
         self._readers: list[sqlite3.Connection] = []  # that nobody uses now
-        self._statistics = HistoryStatistics(0, 0, Newest())
+        self._growth = Growth()
+        self._statistics = LogStatistics(0, 0, Newest())
         self._key = bytes(KEY_SIZE)  # until the file is open
 
     def __repr__(self) -> str:
-        return f"<SQLiteHistory {str(self._file.path)!r} {self._statistics.publications}>"
+        return f"<SQLiteLog {str(self._file.path)!r} {self._statistics.publications}>"
 
     async def open(self) -> None:
-        """Open the file, or make it; see `History.open`."""
+        """Open the file, or make it; see `Log.open`."""
         await self._in_thread(self._open, self._writing)
 
     async def aclose(self) -> None:
-        """Close the file, when nothing is being read any more; see `History.aclose`."""
+        """Close the file, when nothing is being read any more; see `Log.aclose`."""
         readers = [object() for _ in range(_READERS)]
         with trio.CancelScope(shield=True):
             async with self._closing:  # two at a time would wait for each other's readers
@@ -112,39 +114,50 @@ class SQLiteHistory:
 
     @property
     def key(self) -> bytes:
-        """The key of its position ids, which is stored in the file; see `History.key`."""
+        """The key of its position ids, which is stored in the file; see `Log.key`."""
         return self._key
 
-    def append_nowait(self, publications: Sequence[Publication]) -> bool:
-        """Return False: the disk has to be waited for."""
+    @property
+    def shared(self) -> bool:
+        """False: a file has one hub at a time."""
         return False
 
-    async def append(self, publications: Sequence[Publication]) -> None:
-        """Keep publications, in one transaction; see `History.append`."""
+    async def follow(self, after: Position) -> Sequence[Entry]:
+        """Return what was appended; see `Log.follow`."""
+        return await self._growth.follow(self, after)
 
-        def append() -> HistoryStatistics:
+    def append_nowait(self, publications: Sequence[Publication]) -> None:
+        """Return None: the disk has to be waited for."""
+
+    async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
+        """Keep publications, in one transaction; see `Log.append`."""
+
+        def append() -> tuple[LogStatistics, Sequence[Position]]:
             assert self._writer is not None
             self._file.check_in_place()
-            statistics = self._writer.append(publications, self._clock())
+            positions = self._writer.append(publications, self._clock())
             self._file.check_in_place()
-            return statistics
+            return self._writer.statistics(), positions
 
-        if publications:
-            self._statistics = await self._in_thread(append, self._writing)
+        if not publications:
+            return []
+        self._statistics, positions = await self._in_thread(append, self._writing)
+        self._growth.note()
+        return positions
 
-    async def locate(self, id: str, selection: Selection) -> int | None:  # noqa: A002 - as there
-        """Return the position of an id; see `History.locate`."""
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as there
+        """Return the position of an id; see `Log.locate`."""
 
-        def locate() -> int | None:
+        def locate() -> Position | None:
             with self._reader() as reader:
                 return sqlite_reader.locate(reader, id, selection, self._oldest_time())
 
         return await self._in_thread(locate, self._reading)
 
     async def read(
-        self, after: int, until: int, selection: Selection, *, count: int, size: int
+        self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
-        """Return a part of the history; see `History.read`."""
+        """Return a part of the history; see `Log.read`."""
 
         def read() -> Page:
             with self._reader() as reader:
@@ -155,7 +168,7 @@ class SQLiteHistory:
 
         return await self._in_thread(read, self._reading)
 
-    def statistics(self) -> HistoryStatistics:
+    def statistics(self) -> LogStatistics:
         """Return its figures as they are now."""
         return self._statistics
 

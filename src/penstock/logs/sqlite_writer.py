@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple, final
 
-from penstock.history import Bounds, HistoryStatistics, Newest
+from penstock.logs.log import Bounds, LogStatistics, Newest, Position
+from penstock.logs.sqlite_file import SIZE
+from penstock.logs.sqlite_reader import gone_until
 from penstock.publication import Publication
-from penstock.stores.sqlite_file import SIZE
-from penstock.stores.sqlite_reader import gone_until
 
 __all__ = ["Writer"]
 
@@ -65,14 +65,17 @@ class Writer:
         """The key of the history's position ids."""
         return self._state.key
 
-    def statistics(self) -> HistoryStatistics:
+    def statistics(self) -> LogStatistics:
         """Return the figures after the last transaction."""
         state = self._state
-        newest = Newest(state.newest, state.newest_id)
-        return HistoryStatistics(state.kept, state.size, newest)
+        newest = Newest(Position(state.newest), state.newest_id)
+        return LogStatistics(state.kept, state.size, newest)
 
-    def append(self, publications: Sequence[Publication], now: float) -> HistoryStatistics:
+    def append(self, publications: Sequence[Publication], now: float) -> Sequence[Position]:
         """Keep publications, and discard what passes the bounds, in one transaction.
+
+        Returns:
+          Their positions.
 
         Raises:
           sqlite3.Error: nothing was changed.
@@ -97,7 +100,8 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        return self.statistics()
+        first = before.newest + 1
+        return [Position(first + number) for number in range(len(publications))]
 
     def _insert(self, publications: Sequence[Publication], now: float) -> None:
         state = self._state

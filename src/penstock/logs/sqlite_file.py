@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
 
-from penstock.errors import HistoryError
+from penstock.errors import LogError
 from penstock.position_ids import KEY_SIZE
 from penstock.publication import TOPIC_OVERHEAD
 
@@ -28,7 +28,7 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SIZE", "HistoryFile", "told"]
+__all__ = ["SIZE", "LogFile", "told"]
 
 # "PnSt": what `file` and SQLite call the application that a database belongs to.
 APPLICATION_ID: Final = 0x506E5374
@@ -129,7 +129,7 @@ _REMEDIES: Final = {
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system raise into a `HistoryError` that says what to do."""
+    """Turn what SQLite and the system raise into a `LogError` that says what to do."""
     try:
         yield
     except sqlite3.Error as error:
@@ -137,13 +137,13 @@ def told(path: Path) -> Iterator[None]:
         base = "_".join(name.split("_")[:2])
         remedy = _REMEDIES.get(base)
         said = f"{remedy} ({error})" if remedy else str(error)
-        raise HistoryError(f"{path}: {said}") from error
+        raise LogError(f"{path}: {said}") from error
     except OSError as error:
-        raise HistoryError(f"{path}: {error.strerror or error}") from error
+        raise LogError(f"{path}: {error.strerror or error}") from error
 
 
 @final
-class HistoryFile:
+class LogFile:
     """A history's file, which one process uses at a time.
 
     Args:
@@ -161,7 +161,7 @@ class HistoryFile:
         """Open the file, or create it, and return the connection that writes.
 
         Raises:
-          HistoryError: it is not ours, is newer, damaged, or in use.
+          LogError: it is not ours, is newer, damaged, or in use.
           sqlite3.Error: it cannot be opened.
           OSError: its lock cannot.
         """
@@ -196,7 +196,7 @@ class HistoryFile:
         """Refuse to go on with a file that was deleted or replaced.
 
         Raises:
-          HistoryError: it, or the log beside it, is no longer the one that was opened.
+          LogError: it, or the log beside it, is no longer the one that was opened.
         """
         for path, inode in self._inodes.items():
             try:
@@ -204,7 +204,7 @@ class HistoryFile:
                     continue
             except FileNotFoundError:
                 pass
-            raise HistoryError(
+            raise LogError(
                 f"{path}: it was deleted or replaced while in use: restart the server, which opens "
                 "or creates it anew"
             )
@@ -213,7 +213,7 @@ class HistoryFile:
         """Return a connection that only reads.
 
         Raises:
-          HistoryError: the file is not open.
+          LogError: the file is not open.
           sqlite3.Error: it cannot be opened.
         """
         if self._connection is None:
@@ -277,8 +277,8 @@ class HistoryFile:
             except BlockingIOError:
                 raise self._error(_IN_USE) from None
 
-    def _error(self, what: str) -> HistoryError:
-        return HistoryError(f"{self.path}: {what}")
+    def _error(self, what: str) -> LogError:
+        return LogError(f"{self.path}: {what}")
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
