@@ -14,7 +14,7 @@ from hurting_fakes import ELSEWHERE, HERE, PAGE, answer_to
 from penstock.demo.access import HURT
 from penstock.demo.fates.routes import add_fate_routes
 from penstock.hypercorn import Settings
-from penstock.hypercorn.restart import RESTART, Restart
+from penstock.hypercorn.server.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
 from penstock.testing import FakeClient
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pkgutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
 import penstock
 
-SANS_IO = {
-    *("errors", "event", "decode", "close_reason", "position_ids", "printable", "publication"),
-    "selection",
+# From above to below; what is in one line is side by side, and does not import each other.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("demo", "doctor", "testing"),
+    ("client", "quart"),
+    ("hypercorn",),
+    ("hypercorn.install",),
+    ("hypercorn.server",),
+    ("hypercorn.connection",),
+    ("hypercorn.protocol",),
+    ("hypercorn.wire",),
+    ("hypercorn.settings",),
+    ("hub",),
+    ("logs",),
+    ("stream",),
+    # The sans-IO line.
+    ("publication",),
+    ("selection", "position_ids"),
+    ("decode",),
+    ("event",),
+    ("close_reason", "errors", "printable", "process_signals"),
+)
+SANS_IO = {module for line in LAYERS[14:] for module in line} | {
     *("doctor.examination", "doctor.findings", "doctor.unpacking"),
     *("doctor.origins", "doctor.payloads"),
 }
@@ -52,6 +76,64 @@ for module in sys.argv[1:]:
         failed.append(module)
 sys.exit(" ".join(failed) or None)
 """
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return what each module's text imports of Penstock, for type checking only or not."""
+    source = Path(penstock.__path__[0])
+    files = {}
+    for file in source.rglob("*.py"):
+        parts = file.relative_to(source.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph: dict[str, set[str]] = {}
+    for module, file in files.items():
+        found = graph[module] = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, "imports are absolute"
+                assert node.module is not None
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found.add(inner if inner in files else node.module)
+        found &= files.keys() - {module}
+    # What `penstock` itself offers is looked up when it is used; nothing inside asks it.
+    del graph["penstock"]
+    return graph
+
+
+def layer_of(module: str) -> int:
+    """Return the line of LAYERS that a module is in: that of the longest name that begins it."""
+    parts = module.split(".")[1:]
+    for end in range(len(parts), 0, -1):
+        name = ".".join(parts[:end])
+        for number, line in enumerate(LAYERS):
+            if name in line:
+                return number
+    raise AssertionError(f"{module} is in no layer")
+
+
+def test_no_imports_are_circular() -> None:
+    """Neither are those for type checking: an order of all modules exists."""
+    list(TopologicalSorter(import_graph()).static_order())  # or CycleError
+
+
+def test_imports_point_downward() -> None:
+    """No module imports one of a layer above, or of another package in its own layer."""
+    wrong = []
+    for module, others in import_graph().items():
+        for other in others:
+            above = layer_of(module) - layer_of(other)
+            beside = above == 0 and module.split(".")[1] != other.split(".")[1]
+            if above > 0 or beside:
+                wrong.append(f"{module} imports {other}")
+    assert wrong == []
+
+
+def test_nothing_inside_imports_the_whole() -> None:
+    """`from penstock import …` is for users: inside, it would be a circle that is hard to see."""
+    assert [module for module, others in import_graph().items() if "penstock" in others] == []
 
 
 def imported(modules: set[str]) -> dict[str, set[str]]:

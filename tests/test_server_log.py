@@ -128,7 +128,7 @@ def test_what_a_request_causes_before_the_application_is_one_line() -> None:
     assert without_traceback(record("x", group)).exc_info is None
     for error in (
         within("shop"),
-        within("penstock.hypercorn.connection"),
+        within("penstock.hypercorn.connection.connection"),
         within("quart.app", "full_dispatch_request"),
         ExceptionGroup("", [within("quart.asgi"), within("shop")]),
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from penstock.hypercorn import pauses
+from penstock.hypercorn.wire import pauses
 
 
 class Loop:

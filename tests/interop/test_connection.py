@@ -19,8 +19,8 @@ from quart_trio import QuartTrio
 
 from figures import figure
 from penstock import CloseReason, EventStreamDecoder, ServerSentEvent
-from penstock.hypercorn.http1 import HTTP1
-from penstock.hypercorn.turns import Turn
+from penstock.hypercorn.protocol.http1 import HTTP1
+from penstock.hypercorn.wire.turns import Turn
 from penstock.quart import EventSourceResponse, require_trio
 
 Events = trio.abc.SendChannel[ServerSentEvent]
@@ -249,7 +249,7 @@ async def test_a_middleware_that_copies_the_scope(app: QuartTrio) -> None:
         await client.until(b"tick\n\n")
         (connection,) = server._connections
         assert isinstance(connection.protocol, HTTP1)
-        assert connection.protocol.through is not None
+        assert connection.protocol.close_direct_writer is not None
         assert server.streams.statistics().streams_open == 1
         await server.streams.drain()
         await client.rest()
@@ -421,7 +421,7 @@ async def test_what_the_system_cannot_do_is_logged_once(
 ) -> None:
     """A system without an option serves all the same, and says what is missing."""
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
-    with caplog.at_level(logging.WARNING, "penstock.hypercorn.sockets"):
+    with caplog.at_level(logging.WARNING, "penstock.hypercorn.wire.sockets"):
         async with guarded(app) as (_, port):
             client = await connect(port)
             assert (await client.ask("/")).status_code == 200

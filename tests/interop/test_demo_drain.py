@@ -101,4 +101,4 @@ async def offers():
     with serving(*arguments, folder=tmp_path, cwd=tmp_path) as server:
         offers = ask(server.port, "GET", "/").said
     assert "penstock.settings" in offers
-    assert "penstock.hypercorn.restart" not in offers
+    assert "penstock.hypercorn.server.restart" not in offers

@@ -18,8 +18,8 @@ from hypercorn.protocol.events import Body
 from wsproto.events import BytesMessage, Ping, Request
 
 from penstock.hypercorn import Settings
-from penstock.hypercorn.http2 import HTTP2
-from penstock.hypercorn.sockets import GC_THRESHOLDS, tuned_process
+from penstock.hypercorn.protocol.http2 import HTTP2
+from penstock.hypercorn.wire.sockets import GC_THRESHOLDS, tuned_process
 
 
 async def deaf(scope: Any, receive: Any, send: Any) -> None:

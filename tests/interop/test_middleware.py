@@ -19,7 +19,7 @@ from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 
 from penstock import CloseReason, EventStream, EventStreamDecoder, Hub, ServerSentEvent
-from penstock.hypercorn.direct_writer import ResponseDirectWriter
+from penstock.hypercorn.connection.direct_writer import ResponseDirectWriter
 from penstock.quart import EventSourceResponse, add_hub, require_trio
 from penstock.stream.transport import Chunk
 

@@ -19,9 +19,9 @@ REPORT: Final = "PENSTOCK_IN_PLACE_REPORT"
 
 # Hypercorn's class: Penstock's.
 REPLACED: Final = {
-    "hypercorn.trio.tcp_server:TCPServer": "penstock.hypercorn.connection:Connection",
-    "hypercorn.protocol.h2:H2Protocol": "penstock.hypercorn.http2:HTTP2",
-    "hypercorn.protocol.h11:H11Protocol": "penstock.hypercorn.http1:HTTP1",
+    "hypercorn.trio.tcp_server:TCPServer": "penstock.hypercorn.connection.connection:Connection",
+    "hypercorn.protocol.h2:H2Protocol": "penstock.hypercorn.protocol.http2:HTTP2",
+    "hypercorn.protocol.h11:H11Protocol": "penstock.hypercorn.protocol.http1:HTTP1",
 }
 # Puts Penstock's worker where Hypercorn's was.
 INSTALL: Final = "penstock.hypercorn:install"

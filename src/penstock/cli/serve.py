@@ -30,9 +30,9 @@ from penstock.cli.loading import FaultyApplication, NoApplication, load_applicat
 from penstock.cli.server_log import logging_to_standard_error
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
-from penstock.hypercorn.lifespan import LifespanFailed
-from penstock.hypercorn.restart import Restart
-from penstock.hypercorn.signals import first_of
+from penstock.hypercorn.server.lifespan import LifespanFailed
+from penstock.hypercorn.server.restart import Restart
+from penstock.hypercorn.server.signals import first_of
 from penstock.printable import printable
 from penstock.process_signals import end_at_next, stopping_signals
 

@@ -5,7 +5,7 @@ Everything that touches Hypercorn's internals is in this package.
 """
 
 from penstock.hypercorn.install import install
-from penstock.hypercorn.server import Server, ServerStatistics, serve
+from penstock.hypercorn.server.server import Server, ServerStatistics, serve
 from penstock.hypercorn.settings import Settings
 
 __all__ = ["Server", "ServerStatistics", "Settings", "install", "serve"]

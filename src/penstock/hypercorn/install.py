@@ -11,8 +11,8 @@ from hypercorn.config import Config, Sockets
 from hypercorn.typing import AppWrapper
 
 from penstock.errors import InvalidSettings
-from penstock.hypercorn.lifespan import LifespanFailed
-from penstock.hypercorn.server import Server
+from penstock.hypercorn.server.lifespan import LifespanFailed
+from penstock.hypercorn.server.server import Server
 
 __all__ = ["install"]
 

@@ -24,7 +24,7 @@ from penstock.demo.fates.silence import why_not_silent
 from penstock.demo.fates.table import FATES, promise_of
 from penstock.demo.hub import HISTORY
 from penstock.hypercorn import Settings
-from penstock.hypercorn.restart import RESTART, Restart
+from penstock.hypercorn.server.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
 from penstock.quart import EventSourceResponse
 

@@ -7,25 +7,41 @@ bounded channel; here it is always told, and the connection learns how much nobo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, Protocol, final
 
 import trio
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
 
-from penstock.hypercorn.access import finish_access_log, start_access_log
-from penstock.hypercorn.direct_writer import ResponseDirectWriter
-from penstock.hypercorn.inbox import Inbox, Message
+from penstock.hypercorn.connection.direct_writer import ConnectionWriter, ResponseDirectWriter
+from penstock.hypercorn.connection.inbox import Inbox, Message
+from penstock.hypercorn.protocol.access_log import finish_access_log, start_access_log
 from penstock.stream.transport import DIRECT_WRITER, DISCONNECT_SCOPE
 
-if TYPE_CHECKING:
-    from penstock.hypercorn.connection import Connection
+__all__ = ["RequestTasks"]
 
-__all__ = ["Requests"]
 
+# Seconds for a logger that waits for something, such as the address of statsd.
+_LOG_TIMEOUT: Final = 5.0
 
 # Characters of a path in a task's name, which is kept as long as the task.
 _LONGEST_NAME: Final = 200
+
+
+class _Connection(ConnectionWriter, Protocol):
+    """What the tasks need of their connection."""
+
+    def taken(self, stream_id: int, size: int) -> None:
+        """Note that an application has taken this many bytes."""
+        ...
+
+    async def guarded(self, function: Callable[..., Awaitable[None]], *args: Any) -> bool:
+        """Run a step of the connection; an exception is logged and ends the connection."""
+        ...
+
+    async def report(self, message: str, *args: Any) -> None:
+        """Log the exception that is being handled."""
+        ...
 
 
 @final
@@ -41,21 +57,20 @@ class _Extensions(dict[str, Any]):
 
 
 @final
-class Requests:
+class RequestTasks:
     """The tasks that a connection's protocol starts, in the connection's nursery."""
 
     __slots__ = ("_connection", "_inboxes", "_spawned", "nursery", "untaken")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self.untaken: int = 0  # what counts of the messages that no application has taken
         self._connection = connection
         self._inboxes: list[Inbox] = []
         self._spawned: list[trio.CancelScope] = []
         self.nursery: trio.Nursery  # the connection's
 
-    @property
-    def open(self) -> int:
-        """How many applications are running."""
+    def count(self) -> int:
+        """Return how many applications are running."""
         return len(self._inboxes)
 
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
@@ -77,7 +92,7 @@ class Requests:
         still knows the request.
         """
         response = send.__self__  # Hypercorn's HTTPStream or WSStream, whose method it is
-        start_access_log(response, config, self)
+        start_access_log(response, config, self.log_soon)
         kind = scope["type"]
         counts = scope["http_version"] < "2"
         means_nothing = kind == "http" and scope["method"] in ("GET", "HEAD")
@@ -129,12 +144,16 @@ class Requests:
         """Note that an application has taken a message, so that its client may send more."""
         self._connection.taken(stream_id, size)
 
-    async def guarded_log(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Run a function that logs; its failure is reported, and ends nothing."""
-        try:
-            await function(*args)
-        except Exception:
-            await self._connection.report("A request could not be logged")
+    def log_soon(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Start a function that logs; its failure is reported, and ends nothing. Synchronous."""
+        self.nursery.start_soon(self._log, function, *args, name="log")
+
+    async def _log(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        with trio.move_on_after(_LOG_TIMEOUT, shield=True):
+            try:
+                await function(*args)
+            except Exception:
+                await self._connection.report("A request could not be logged")
 
     async def _run(self, app: Any, scope: Any, offers: Any, inbox: Inbox, send: Any) -> None:
         """Run the application, and tell the protocol when it is over, however it ended.

@@ -3,7 +3,7 @@
 Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h2.py`; `tests/interop/test_upstream.py` fails
 when the code that is replaced or built on changes there:
 
-- `StreamBuffer` is `penstock.hypercorn.window.Window`.
+- `StreamBuffer` is `penstock.hypercorn.protocol.window.Window`.
 - `send_task` and `_send_data` waited for ever for a window; here a stream whose bytes have waited
   ``send_timeout`` seconds is reset.
 - `_handle_events` raised on DATA behind the response's end, kept a connection busy for ever after
@@ -13,8 +13,8 @@ when the code that is replaced or built on changes there:
 - `_priority_updated` raised at the 1001st; RFC 9113, 5.3.2, deprecates these, and they are ignored.
 - `handle` left applications waiting in the buffers of a closed connection, let a frame of any
   announced length be collected, and worked off all frames of a read at once. Here frames are taken
-  one by one (see `penstock.hypercorn.frames`); the reader gives way to others when its slice of
-  time is spent, and a client whose frames are useless is told ENHANCE_YOUR_CALM.
+  one by one (see `penstock.hypercorn.protocol.frames`); the reader gives way to others when its
+  slice of time is spent, and a client whose frames are useless is told ENHANCE_YOUR_CALM.
 - A client's GOAWAY ended its streams. RFC 9113, 6.8: those that are open go on. h2 cannot do that,
   so it does not see that frame.
 - `stream_send` left the client of a response that failed half-way waiting for its end; it is reset.
@@ -26,42 +26,62 @@ when the code that is replaced or built on changes there:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import trio
 from h2.utilities import HeaderValidationFlags, validate_headers
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
+from hypercorn.protocol.events import (
+    Body,
+    Data,
+    EndBody,
+    EndData,
+    Request,
+    Response,
+    StreamClosed,
+    Trailers,
+)
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h2 import BufferCompleteError, H2Protocol
 from hypercorn.utils import filter_pseudo_headers
+from hyperframe.frame import GoAwayFrame
+from priority.priority import DeadlockError
 
-from penstock.hypercorn.access import log_refused
-from penstock.hypercorn.frames import (
+from penstock.hypercorn.protocol.access_log import log_refused
+from penstock.hypercorn.protocol.frames import (
     ANSWERED,
     CONTINUATION,
     GOAWAY,
     HEADERS,
     REFUSED,
+    RESPONSE,
     BlockTooLong,
     Frame,
+    FrameBudget,
     Frames,
     FrameTooLong,
 )
-from penstock.hypercorn.head import RequestRefused, check_ascii, check_fields, split_target
-from penstock.hypercorn.http2_sending import Sending
-from penstock.hypercorn.incoming import MAX_AHEAD
-from penstock.hypercorn.refusal import log_line, log_refusal
-from penstock.hypercorn.websocket import WebSocket
+from penstock.hypercorn.protocol.head import RequestRefused, check_ascii, check_fields, split_target
+from penstock.hypercorn.protocol.refusal import begins_event_stream, log_line, log_refusal
+from penstock.hypercorn.protocol.websocket import WebSocket
+from penstock.hypercorn.protocol.window import Windows
+from penstock.hypercorn.wire.incoming import MAX_AHEAD
 from penstock.printable import printable
 
 if TYPE_CHECKING:
-    from penstock.hypercorn.requests import Requests
-    from penstock.hypercorn.turns import Turn
+    from penstock.hypercorn.wire.turns import Turn
 
 __all__ = ["HTTP2"]
+
+# Bytes that wait with one deadline: a large body is handed over in such pieces.
+_PIECE: Final = 2**16
 
 # What may come of a block of fields, and what that is to `validate_headers`.
 _HEADS = (h2.events.RequestReceived, h2.events.TrailersReceived)
@@ -77,14 +97,25 @@ _FLAGS = {
 
 
 @final
-class HTTP2(Sending):
+class HTTP2(H2Protocol):
     """One HTTP/2 connection's protocol; made like Hypercorn's."""
 
-    requests: Requests | None = None
-    """What runs for this connection."""
+    running: Callable[[], int] | None = None
+    """Returns how many applications run for this connection."""
 
     turn: Turn | None = None
     """The reader's share of the loop."""
+
+    send_timeout: float = math.inf
+    """Seconds that a stream's bytes may wait for its window."""
+
+    wire: Callable[[bytes], None] | None = None
+    """Writes bytes behind those that were sent, without waiting."""
+
+    reader: trio.lowlevel.Task | None = None
+    """The connection's reader, which never waits for its client."""
+
+    stream_buffers: Windows  # type: ignore[assignment]  # for a dict of StreamBuffers
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -95,6 +126,15 @@ class HTTP2(Sending):
         largest = min(self.config.h2_max_header_list_size, twice)
         self.connection.decoder.max_header_list_size = largest
         self.connection.config.validate_inbound_headers = False  # see `_is_well_formed`
+        self.stream_buffers = Windows(self.context.event_class)
+        self.stalled_streams: set[int] = set()
+        self._unacknowledged: dict[int, int] = {}
+        self.budget: FrameBudget = FrameBudget()
+        self._retired = False
+        self._leaving = False  # whether the client has said goodbye
+        self._told = False
+        self._patience: trio.CancelScope | None = None
+        self._unsent = b""
         self._frames = Frames(largest)
         self._logged = False
         self._terminated = False
@@ -314,7 +354,7 @@ class HTTP2(Sending):
         the applications that ran for the others are still ending (CVE-2023-44487).
         """
         most = 2 * self.config.h2_max_concurrent_streams
-        return self.requests is not None and self.requests.open > most
+        return self.running is not None and self.running() > most
 
     async def _data_received(self, event: h2.events.DataReceived) -> None:
         stream_id, data = event.stream_id, event.data or b""
@@ -375,3 +415,224 @@ class HTTP2(Sending):
         )
         self.keep_alive_requests += 1
         await self.context.mark_request()
+
+    # Sending
+    #
+    # The sender is a task of the connection's; what it takes from the streams' windows goes to the
+    # client frame by frame. Nothing here is a checkpoint that does not say so, so no stream is left
+    # half-closed.
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stream is open, or has something to send."""
+        return super().idle and self.stream_buffers.keys() <= self.streams.keys()
+
+    def close(self) -> None:
+        """Let go of what refers to itself in h2, and would wait for the cyclic collector."""
+        vars(self.connection).clear()
+        vars(self.priority).clear()
+
+    def retire(self) -> None:
+        """Open no more streams; those that are open go on to their end, and then comes GOAWAY.
+
+        It could come at once, but Python's h2 (and so httpx) takes no more data behind it.
+        """
+        self._retired = True
+        if self.idle:
+            self.say_goodbye()
+
+    def postpone(self, move: Callable[[float], float]) -> None:
+        """Move the deadlines of what waits for the client, after a pause of ours."""
+        for window in self.stream_buffers.values():
+            window.postpone(move)
+        if self._patience is not None:
+            self._patience.deadline = self._next_deadline()
+
+    def say_goodbye(self) -> None:
+        """Tell the client to open no more streams.
+
+        Spec: RFC 9113, 6.8: GOAWAY names the last stream that is served.
+        """
+        if not self._told:
+            self._told = True
+            last = self.connection.highest_inbound_stream_id
+            self._unsent = GoAwayFrame(0, last_stream_id=last).serialize()
+            if self.wire is not None:
+                self.wire(self._take_unsent())
+
+    def _open_window(self, stream_id: int, size: int) -> None:
+        with suppress(h2.exceptions.ProtocolError):  # the connection has been terminated
+            self.connection.acknowledge_received_data(size, stream_id)
+
+    def _take_unsent(self) -> bytes:
+        data = self.connection.data_to_send() + self._unsent
+        self._unsent = b""
+        return data
+
+    async def _flush(self) -> None:
+        if data := self._take_unsent():
+            await self.send(RawData(data=data))
+
+    async def send_task(self) -> None:
+        """Send what the streams have, as far as their windows are open, until it is closed."""
+        while not self.closed:
+            try:
+                stream_id = next(self.priority)
+            except DeadlockError:
+                with trio.CancelScope(deadline=self._next_deadline()) as self._patience:
+                    await self.has_data.wait()
+                self._patience = None
+                await self.has_data.clear()
+                await self._reset_stalled()
+            else:
+                await self._send_data(stream_id)
+
+    async def _send_data(self, stream_id: int) -> None:
+        window = self.stream_buffers[stream_id]
+        try:
+            open_for = self.connection.local_flow_control_window(stream_id)
+            size = max(0, min(open_for, self.connection.max_outbound_frame_size))
+            if data := await window.pop(size):
+                self.budget.earn(2 + len(data) / 1024)  # for what the client says to it
+                self.connection.send_data(stream_id, data, end_stream=window.complete)
+            elif window.complete:
+                self.connection.end_stream(stream_id)
+            else:
+                self.priority.block(stream_id)
+                return
+        except h2.exceptions.ProtocolError:
+            await self._forget(stream_id)  # the stream has closed meanwhile
+            return
+        if window.complete:
+            await self._forget(stream_id)
+            self._stop_request(stream_id)
+            if stream_id not in self.streams:
+                await self._settle()
+        await self._flush()
+
+    def _stop_request(self, stream_id: int) -> None:
+        """Have the client send no more of a request that was answered completely.
+
+        Spec: RFC 9113, 8.1. Otherwise the stream would count as open for as long as it likes.
+        """
+        stream = self.connection.streams.get(stream_id)
+        if stream is not None and not stream.closed:
+            with suppress(h2.exceptions.ProtocolError):
+                self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)
+
+    def _next_deadline(self) -> float:
+        return min((window.deadline for window in self.stream_buffers.values()), default=math.inf)
+
+    async def _reset_stalled(self) -> None:
+        """Reset each stream whose client has not opened its window for too long."""
+        now = self.context.time()
+        late = [each for each, window in self.stream_buffers.items() if window.deadline <= now]
+        for stream_id in late:
+            self.stalled_streams.add(stream_id)
+            await self._reset(stream_id, h2.errors.ErrorCodes.CANCEL)
+            await self._end(stream_id)
+        if late:
+            await self._flush()
+
+    async def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
+        """Reset a stream whose end was not sent. Not a checkpoint."""
+        if stream_id in self.stream_buffers:
+            with suppress(h2.exceptions.ProtocolError):  # the client was faster
+                self.connection.reset_stream(stream_id, code)
+            await self._forget(stream_id)
+
+    async def _forget(self, stream_id: int) -> None:
+        """Drop what a stream has to send. Not a checkpoint."""
+        if (window := self.stream_buffers.pop(stream_id, None)) is not None:
+            self.priority.remove_stream(stream_id)
+            await window.close()
+
+    async def _end(self, stream_id: int) -> None:
+        """End a stream; its application is told. Not a checkpoint."""
+        await self._forget(stream_id)
+        await self._close_stream(stream_id)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Do what is to be done when a stream has ended. Not a checkpoint."""
+        if self._retired and self.idle:
+            self.say_goodbye()
+        await self.send(Updated(idle=self.idle))
+        if self._leaving and self.idle:
+            await self.send(Closed())
+
+    async def _close_stream(self, stream_id: int) -> None:
+        if untaken := self._unacknowledged.pop(stream_id, 0):
+            # What nobody took leaves the window of the connection, which all streams share.
+            self._open_window(stream_id, untaken)
+        await super()._close_stream(stream_id)
+
+    async def _window_updated(self, stream_id: int | None) -> None:
+        """Let the sender go on with what has waited for the client to open a window."""
+        for each in [stream_id] if stream_id else list(self.stream_buffers):
+            if (window := self.stream_buffers.get(each)) is None:
+                continue
+            with suppress(h2.exceptions.ProtocolError):  # the stream has closed meanwhile
+                if window.buffer and self.connection.local_flow_control_window(each) <= 0:
+                    continue
+            if window.buffer or window.complete:
+                self.priority.unblock(each)
+        await self.has_data.set()
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of a response.
+
+        Cancellation:
+          A checkpoint where it waits for the client. The reader waits for none: what it sends is
+          short, an answer to a ping or a refusal.
+        """
+        stream_id = event.stream_id
+        waits = self.reader is None or trio.lowlevel.current_task() is not self.reader
+        if isinstance(event, (Body, Data)):
+            for start in range(0, len(event.data), _PIECE):
+                if (window := self.stream_buffers.get(stream_id)) is None:
+                    break
+                piece = event.data[start : start + _PIECE]
+                deadline = self.context.time() + self.send_timeout
+                self.priority.unblock(stream_id)
+                await self.has_data.set()
+                with suppress(BufferCompleteError):
+                    if waits:
+                        await window.push(piece, deadline)
+                    else:
+                        window.push_nowait(piece, deadline)
+            if waits:
+                await self.context.sleep(0)  # who only sends must notice that it was cancelled
+        elif isinstance(event, (EndBody, EndData)):
+            if (window := self.stream_buffers.get(stream_id)) is not None:
+                self.priority.unblock(stream_id)
+                await self.has_data.set()
+                if waits:
+                    await window.finish()
+                else:
+                    window.set_complete()
+        elif isinstance(event, Trailers):
+            if (window := self.stream_buffers.get(stream_id)) is not None:
+                self.priority.unblock(stream_id)
+                await self.has_data.set()
+                await window.drain()
+                await self._forget(stream_id)
+                with suppress(h2.exceptions.ProtocolError):
+                    self.connection.send_headers(stream_id, event.headers, end_stream=True)
+                self._stop_request(stream_id)
+                await self._flush()
+        elif isinstance(event, StreamClosed):
+            window = self.stream_buffers.get(stream_id)
+            if window is not None and window.ending:
+                await self._close_stream(stream_id)  # what waits is complete, and is sent
+                await self._settle()
+            else:
+                await self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+                await self._end(stream_id)
+            await self._flush()
+        else:
+            if isinstance(event, Response):
+                self.budget.earn(RESPONSE)
+                if begins_event_stream(event):
+                    self.task_group.discard_body(stream_id)  # type: ignore[attr-defined]
+            await super().stream_send(event)

@@ -18,7 +18,7 @@ import trio
 __all__ = ["RESTART", "Restart"]
 
 # The entry of an ASGI scope's "extensions" in which a server offers its `Restart`.
-RESTART: Final = "penstock.hypercorn.restart"
+RESTART: Final = "penstock.hypercorn.server.restart"
 
 _logger = logging.getLogger(__name__)
 

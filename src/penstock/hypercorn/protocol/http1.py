@@ -5,17 +5,18 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
 - `_handle_events` worked off all that was read at once. Here it gives way to others when its slice
   of time is spent.
 - ``can_read``, on which `_handle_events` parks the reader of a connection whose client sent more
-  than its request, is an `Ahead`: it goes on reading, within bounds, and sees the client leave.
+  than its request, is a `ReadAheadGate`: it goes on reading, within bounds, and sees the client
+  leave.
 - A head, a chunk's line and a trailer are limited, however they arrive (h11 looks at what is
   incomplete), and a request that cannot be served is answered and logged here: see
-  `penstock.hypercorn.head`.
+  `penstock.hypercorn.protocol.head`.
 - `_maybe_recycle` closed a connection whose reader had not come to the end of a request that was
   there.
 - `stream_send` notes how the body is framed, for those who write through, and announces the end of
   a connection that a stopping server will close, or that closes since the request is not whole.
 - `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed, and answers an
   upgrade whose settings are invalid with 400.
-- A WebSocket is a `penstock.hypercorn.websocket.WebSocket`.
+- A WebSocket is a `penstock.hypercorn.protocol.websocket.WebSocket`.
 """
 
 from __future__ import annotations
@@ -38,26 +39,25 @@ from hypercorn.protocol.events import (
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.utils import suppress_body
 
-from penstock.hypercorn.access import log_refused
-from penstock.hypercorn.head import (
+from penstock.hypercorn.protocol.access_log import log_refused
+from penstock.hypercorn.protocol.head import (
     RequestRefused,
     check_chunk,
     check_head,
 )
-from penstock.hypercorn.http1_request import (
+from penstock.hypercorn.protocol.http1_request import (
     asks_for_websocket,
     body_length,
     check_upgrade,
     examined,
 )
-from penstock.hypercorn.refusal import begins_event_stream, log_refusal
-from penstock.hypercorn.websocket import WebSocket
+from penstock.hypercorn.protocol.refusal import begins_event_stream, log_refusal
+from penstock.hypercorn.protocol.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from penstock.hypercorn.direct_writer import ResponseDirectWriter
-    from penstock.hypercorn.turns import Turn
+    from penstock.hypercorn.wire.turns import Turn
 
-__all__ = ["HTTP1", "Ahead", "HTTP2NotSpoken"]
+__all__ = ["HTTP1", "HTTP2NotSpoken", "ReadAheadGate"]
 
 
 class HTTP2NotSpoken(Exception):
@@ -73,8 +73,8 @@ class HTTP1(H11Protocol):
     framing: str | None = None
     """How the response's body is framed: "chunked", "until close", or None for neither."""
 
-    through: ResponseDirectWriter | None = None
-    """Who writes the response's body past this protocol, while it is open."""
+    close_direct_writer: Callable[[], None] | None = None
+    """Ends direct writes of the response's body, while there may be any."""
 
     method: str = ""
 
@@ -108,8 +108,8 @@ class HTTP1(H11Protocol):
             self.framing = self._framing(event)
         elif isinstance(event, (EndBody, StreamClosed)):
             self.framing = None
-            if self.through is not None:
-                self.through.close()
+            if self.close_direct_writer is not None:
+                self.close_direct_writer()
         await super().stream_send(event)
 
     def _framing(self, response: Response) -> str | None:
@@ -255,7 +255,7 @@ class HTTP1(H11Protocol):
 
 
 @final
-class Ahead:
+class ReadAheadGate:
     """What `H11Protocol.can_read` is here: an event whose waiter goes on listening meanwhile."""
 
     __slots__ = ("_read_ahead", "_set", "_wake")

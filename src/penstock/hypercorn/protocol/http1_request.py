@@ -8,7 +8,7 @@ from h2.connection import H2Connection
 from h2.exceptions import H2Error
 from hyperframe.exceptions import HyperframeError
 
-from penstock.hypercorn.head import RequestRefused, check_ascii, split_target
+from penstock.hypercorn.protocol.head import RequestRefused, check_ascii, split_target
 
 __all__ = ["asks_for_websocket", "body_length", "check_upgrade", "examined"]
 

@@ -13,9 +13,9 @@ from typing import Any, Final, final
 
 import trio
 
-from penstock.hypercorn.sockets import has_hung_up
+from penstock.hypercorn.wire.sockets import has_hung_up
 
-__all__ = ["MAX_AHEAD", "Gone", "Incoming"]
+__all__ = ["MAX_AHEAD", "Incoming", "PeerClosed"]
 
 # Bytes to read at once, as Hypercorn does.
 _PIECE: Final = 2**16
@@ -29,7 +29,7 @@ _LOOK: Final = 0.05
 _LOOK_AT_LAST: Final = 1.0
 
 
-class Gone(Exception):
+class PeerClosed(Exception):
     """There is nothing more to read: the client has left, or we are closing."""
 
 
@@ -109,7 +109,7 @@ class Incoming:
         """Return what the client sent; nothing, if woken, or if it was silent for too long.
 
         Raises:
-          Gone: the client has closed or reset.
+          PeerClosed: the client has closed or reset.
 
         Cancellation:
           A checkpoint, unless bytes were read ahead. Atomic.
@@ -135,7 +135,7 @@ class Incoming:
             except trio.ClosedResourceError:
                 return self._woken()
             except (trio.BrokenResourceError, OSError) as error:
-                raise Gone from error
+                raise PeerClosed from error
             finally:
                 self._scope = None
         if self._direct and self._last_look != self._deadline <= trio.current_time():
@@ -149,11 +149,11 @@ class Incoming:
         except BlockingIOError:
             return b""
         except OSError as error:
-            raise Gone from error
+            raise PeerClosed from error
 
     def _counted(self, data: bytes) -> bytes:
         if not data:
-            raise Gone
+            raise PeerClosed
         self.received += len(data)
         self._look = _LOOK
         return data
@@ -166,7 +166,7 @@ class Incoming:
         """Wait to be woken, and look from time to time whether the client has hung up.
 
         Raises:
-          Gone: it has.
+          PeerClosed: it has.
         """
         deadline = trio.current_time() + self._look
         self._look = min(2 * self._look, _LOOK_AT_LAST)
@@ -179,18 +179,18 @@ class Incoming:
                 self._watches = False
         self._woken()
         if not self._stopped and self._socket is not None and has_hung_up(self._socket):
-            raise Gone
+            raise PeerClosed
 
     async def read_ahead(self, until: Callable[[], bool]) -> None:
         """Read, within bounds, what the client sends beyond its request, until it is its turn.
 
         Raises:
-          Gone: the client has closed or reset, or nothing more is to be read.
+          PeerClosed: the client has closed or reset, or nothing more is to be read.
         """
         self.deadline = math.inf
         while not until():
             if self._stopped:
-                raise Gone
+                raise PeerClosed
             if len(self._ahead) >= MAX_AHEAD:
                 await self.watch()
             else:

@@ -12,11 +12,11 @@ from hypercorn.typing import AppWrapper
 from penstock.hypercorn.settings import SETTINGS, Settings
 from penstock.stream.group import STREAM_GROUP, StreamGroup
 
-__all__ = ["Front", "Refusal"]
+__all__ = ["HealthMiddleware", "Refusal"]
 
 
 @final
-class Front:
+class HealthMiddleware:
     """An application, as Hypercorn wraps it, with the server's streams and health beside it."""
 
     def __init__(self, app: AppWrapper, streams: StreamGroup, settings: Settings) -> None:

@@ -24,11 +24,10 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 from wsproto.handshake import server_extensions_handshake
 
-from penstock.hypercorn.frames import FrameBudget
+from penstock.hypercorn.protocol.frames import FrameBudget
 
 if TYPE_CHECKING:
-    from penstock.hypercorn.inbox import Inbox
-    from penstock.hypercorn.turns import Turn
+    from penstock.hypercorn.wire.turns import Turn
 
 __all__ = ["WebSocket"]
 
@@ -91,8 +90,8 @@ class WebSocket(WSStream):
     @property
     def untaken(self) -> int:
         """What the messages count for that its application has not taken."""
-        inbox: Inbox | None = getattr(self.app_put, "__self__", None)
-        return 0 if inbox is None else inbox.untaken
+        inbox: Any = getattr(self.app_put, "__self__", None)  # whose `put` it is
+        return 0 if inbox is None else int(inbox.untaken)
 
     async def handle(self, event: Event) -> None:
         """Take what the connection has for this WebSocket."""

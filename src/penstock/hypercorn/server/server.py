@@ -26,15 +26,15 @@ from hypercorn.typing import AppWrapper, ConnectionState, Framework, LifespanSta
 from hypercorn.utils import wrap_app
 
 from penstock.errors import InvalidSettings
-from penstock.hypercorn.connection import Connection
-from penstock.hypercorn.front import Front, Refusal
-from penstock.hypercorn.lifespan import ApplicationLifespan
-from penstock.hypercorn.listeners import open_listeners
-from penstock.hypercorn.pauses import moving_deadlines
-from penstock.hypercorn.registry import Connections
+from penstock.hypercorn.connection.connection import Connection
+from penstock.hypercorn.server.lifespan import ApplicationLifespan
+from penstock.hypercorn.server.listeners import open_listeners
+from penstock.hypercorn.server.middleware import HealthMiddleware, Refusal
+from penstock.hypercorn.server.registry import Connections
+from penstock.hypercorn.server.signals import StopSignals, first_of, stop_signals
 from penstock.hypercorn.settings import Settings
-from penstock.hypercorn.signals import StopSignals, first_of, stop_signals
-from penstock.hypercorn.sockets import tuned_process
+from penstock.hypercorn.wire.pauses import moving_deadlines
+from penstock.hypercorn.wire.sockets import tuned_process
 from penstock.stream.group import StreamGroup, StreamGroupStatistics
 
 __all__ = ["Server", "ServerStatistics", "serve"]
@@ -113,7 +113,7 @@ class Server:
         self._config = _with_keep_alive(config, self.settings)
         self._connections = Connections(self.settings)
         self._line = trio.Lock()  # where connections that want much of the loop take turns
-        self._app = Front(app, self.streams, self.settings)
+        self._app = HealthMiddleware(app, self.streams, self.settings)
 
     def __repr__(self) -> str:
         return f"<Server {len(self._connections)} connections, {self.streams!r}>"

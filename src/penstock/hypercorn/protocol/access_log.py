@@ -10,33 +10,30 @@ response which the stream has begun, and nothing is awaited that the application
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import time
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, TypeAlias, final
 from urllib.parse import unquote
 
-import trio
 from hypercorn.config import Config
 from hypercorn.logging import Logger
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 
 from penstock.printable import printable
 
-if TYPE_CHECKING:
-    from penstock.hypercorn.requests import Requests
-
 __all__ = ["finish_access_log", "log_refused", "start_access_log"]
 
 # No response was begun: what nginx logs where a client has closed its request.
 _NO_RESPONSE: Final = 499
 
-# Seconds for a logger that waits for something, such as the address of statsd.
-_PATIENCE: Final = 5.0
+# Starts a task in the connection's nursery that logs, within a bounded time.
+LogSoon: TypeAlias = Callable[..., None]
 
 
-def start_access_log(response: Any, config: Config, requests: Requests) -> None:
+def start_access_log(response: Any, config: Config, log_soon: LogSoon) -> None:
     """Have a request logged once; `response` is Hypercorn's HTTPStream or WSStream."""
     if type(config.log) is not Logger or config.log.access_logger is not None:
-        response.config = _RequestConfig(config, AccessLog(response, config.log, requests))
+        response.config = _RequestConfig(config, AccessLog(response, config.log, log_soon))
 
 
 async def finish_access_log(response: Any) -> None:
@@ -70,7 +67,7 @@ async def log_refused(
         "client": protocol.client,
         "server": protocol.server,
     }
-    log = AccessLog(protocol, logger, protocol.task_group)
+    log = AccessLog(protocol, logger, protocol.task_group.log_soon)
     await log.access(scope, {"status": status, "headers": []}, 0.0)
     log.close()
 
@@ -91,10 +88,10 @@ class _RequestConfig:
 class AccessLog:
     """One request's access to Hypercorn's logger."""
 
-    def __init__(self, response: Any, logger: Logger, requests: Requests) -> None:
+    def __init__(self, response: Any, logger: Logger, log_soon: LogSoon) -> None:
         self._response = response
         self._logger = logger
-        self._requests: Requests | None = requests
+        self._log_soon: LogSoon | None = log_soon
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._logger, name)
@@ -102,7 +99,7 @@ class AccessLog:
     async def access(self, scope: Any, summary: Any, seconds: float) -> None:
         """Log the request, unless that was done. Not a checkpoint."""
         response, self._response = self._response, None
-        if response is None or self._requests is None:
+        if response is None or self._log_soon is None:
             return
         if summary is None:
             summary = getattr(response, "response", None) or {
@@ -112,18 +109,11 @@ class AccessLog:
         if type(self._logger).access is Logger.access:  # which only logs
             await self._logger.access(_shown(scope), summary, seconds)
         else:
-            self._requests.nursery.start_soon(
-                _log, self._requests, self._logger, _shown(scope), summary, seconds, name="log"
-            )
+            self._log_soon(self._logger.access, _shown(scope), summary, seconds)
 
     def close(self) -> None:
         """Let go of the request; nothing more is logged."""
-        self._response = self._requests = None
-
-
-async def _log(requests: Requests, logger: Logger, *access: Any) -> None:
-    with trio.move_on_after(_PATIENCE, shield=True):
-        await requests.guarded_log(logger.access, *access)
+        self._response = self._log_soon = None
 
 
 def _status_of(response: Any, scope: Any) -> int:

@@ -14,17 +14,16 @@ does not.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
-from penstock.hypercorn.incoming import MAX_AHEAD, Gone
+from penstock.hypercorn.wire.incoming import MAX_AHEAD, PeerClosed
 
 if TYPE_CHECKING:
     import trio
 
-    from penstock.hypercorn.incoming import Incoming
-    from penstock.hypercorn.requests import Requests
+    from penstock.hypercorn.wire.incoming import Incoming
 
-__all__ = ["Turn"]
+__all__ = ["FlowControl", "Turn"]
 
 # Seconds of work before others run. An event takes about three turns of the scheduler from its
 # producer to the socket, and the longest unit of work (a header block of 32 KiB) takes 15 ms.
@@ -38,6 +37,17 @@ _FRESH: Final = 0.0005
 _SHARE: Final = 0.01
 
 
+class FlowControl(Protocol):
+    """What keeps one connection's client from sending more than its applications take."""
+
+    untaken: int
+    """What the messages that no application has taken count for."""
+
+    def taken(self, stream_id: int, size: int) -> None:
+        """Note that an application has taken a message, so that its client may send more."""
+        ...
+
+
 @final
 class Turn:
     """One reader's slices.
@@ -45,15 +55,15 @@ class Turn:
     Args:
       line: where the readers of one server wait for their turn; a fair lock.
       incoming: the connection's bytes, whose end ends the work.
-      requests: what the connection's applications have not taken yet, which pauses the work.
+      flow: knows what the connection's applications have not taken yet, which pauses the work.
     """
 
-    __slots__ = ("_ends", "_holds", "_incoming", "_left", "_line", "_requests", "_since")
+    __slots__ = ("_ends", "_flow", "_holds", "_incoming", "_left", "_line", "_since")
 
-    def __init__(self, line: trio.Lock, incoming: Incoming, requests: Requests) -> None:
+    def __init__(self, line: trio.Lock, incoming: Incoming, flow: FlowControl) -> None:
         self._line = line
         self._incoming = incoming
-        self._requests = requests
+        self._flow = flow
         self._holds = False
         self._left = _FRESH
         self._since = self._ends = perf_counter()
@@ -77,22 +87,20 @@ class Turn:
     def due(self) -> bool:
         """Whether the reader has to call `next` before it goes on."""
         return (
-            perf_counter() >= self._ends
-            or self._incoming.stopped
-            or self._requests.untaken > MAX_AHEAD
+            perf_counter() >= self._ends or self._incoming.stopped or self._flow.untaken > MAX_AHEAD
         )
 
     async def next(self) -> None:
         """Let others run, and wait until it is this reader's turn again.
 
         Raises:
-          Gone: the connection is over, or closing.
+          PeerClosed: the connection is over, or closing.
 
         Cancellation:
           A checkpoint if the slice is spent, or an application has to take something first.
         """
         self.end()
-        while self._requests.untaken > MAX_AHEAD and not self._incoming.stopped:
+        while self._flow.untaken > MAX_AHEAD and not self._incoming.stopped:
             await self._incoming.watch()
         if self._left <= 0 and not self._incoming.stopped:
             await self._line.acquire()
@@ -101,4 +109,4 @@ class Turn:
             self._since = perf_counter()
         self.begin()
         if self._incoming.stopped:
-            raise Gone
+            raise PeerClosed

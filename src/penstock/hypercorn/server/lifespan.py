@@ -15,7 +15,7 @@ from hypercorn.config import Config
 from hypercorn.typing import AppWrapper, LifespanState
 from hypercorn.utils import LifespanFailureError
 
-from penstock.hypercorn.signals import first_of, is_free
+from penstock.hypercorn.server.signals import first_of, is_free
 from penstock.printable import printable
 
 __all__ = ["ApplicationLifespan", "LifespanFailed"]

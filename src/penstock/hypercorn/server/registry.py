@@ -9,9 +9,9 @@ from typing import Final, final
 
 import trio
 
-from penstock.hypercorn.connection import Connection
+from penstock.hypercorn.connection.connection import Connection
 from penstock.hypercorn.settings import Settings
-from penstock.hypercorn.sockets import file_descriptor_limit
+from penstock.hypercorn.wire.sockets import file_descriptor_limit
 
 __all__ = ["Connections"]
 
@@ -66,7 +66,7 @@ class Connections:
     @property
     def requests_open(self) -> int:
         """Requests whose application is running."""
-        return sum(each.requests.open for each in self._open)
+        return sum(each.requests.count() for each in self._open)
 
     def postpone(self, pause: float) -> None:
         """Move the deadlines of all clients by a pause of the process, in seconds."""

@@ -7,20 +7,39 @@ application: a middleware that passes on another one is handed every byte.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Protocol, final
 
 import trio
 from hypercorn.protocol.http_stream import HTTPStream
 
-from penstock.hypercorn.http1 import HTTP1
-from penstock.hypercorn.http2 import HTTP2
-from penstock.hypercorn.outgoing import Outgoing
+from penstock.hypercorn.protocol.http1 import HTTP1
+from penstock.hypercorn.protocol.http2 import HTTP2
+from penstock.hypercorn.wire.outgoing import Outgoing
 from penstock.stream.transport import Chunk
 
-if TYPE_CHECKING:
-    from penstock.hypercorn.connection import Connection
+__all__ = ["ConnectionWriter", "ResponseDirectWriter"]
 
-__all__ = ["ResponseDirectWriter"]
+
+class ConnectionWriter(Protocol):
+    """What direct writes need of a connection."""
+
+    carries_stream: bool
+    """Whether a response is, or was, an event stream."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is closed."""
+        ...
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What it writes to."""
+        ...
+
+    @property
+    def protocol(self) -> HTTP1 | HTTP2 | None:
+        """What it speaks."""
+        ...
 
 
 @final
@@ -36,7 +55,7 @@ class ResponseDirectWriter:
         *("_chunked", "_connection", "_direct", "_outgoing", "_protocol", "_response", "_send"),
     )
 
-    def __init__(self, connection: Connection, response: HTTPStream, send: Any) -> None:
+    def __init__(self, connection: ConnectionWriter, response: HTTPStream, send: Any) -> None:
         self._connection = connection
         self._response = response
         self._send = send  # what the application is given
@@ -68,7 +87,7 @@ class ResponseDirectWriter:
             and protocol.framing is not None
             and not self._response.closed
         ):
-            protocol.through = self
+            protocol.close_direct_writer = self.close
             self._protocol = protocol
             self._outgoing = self._connection.outgoing
             self._chunked = protocol.framing == "chunked"
@@ -78,7 +97,7 @@ class ResponseDirectWriter:
         """Write nothing more: the response's end comes now, or its client has gone."""
         self._outgoing = None
         if self._protocol is not None:
-            self._protocol.through = None
+            self._protocol.close_direct_writer = None
             self._protocol = None
 
     def write_nowait(self, chunk: Chunk) -> bool:

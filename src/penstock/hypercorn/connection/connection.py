@@ -12,8 +12,8 @@ Rule 3: the reader always listens. It never waits for an application, a lock or 
 that leaves is seen; where it must not read more, it watches for the hang-up instead.
 
 Rule 4: no client buys more of the event loop than its share: what was read is worked off in slices
-of time, see `penstock.hypercorn.turns`; and no deadline counts against a client while nobody looked
-at it, see `penstock.hypercorn.pauses`.
+of time, see `penstock.hypercorn.wire.turns`; and no deadline counts against a client while nobody
+looked at it, see `penstock.hypercorn.wire.pauses`.
 
 Rule 5: an error in here ends this connection, is logged, and goes no further.
 
@@ -40,15 +40,15 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from penstock.hypercorn.http1 import HTTP1, Ahead, HTTP2NotSpoken
-from penstock.hypercorn.http2 import HTTP2
-from penstock.hypercorn.incoming import MAX_AHEAD, Gone, Incoming
-from penstock.hypercorn.outgoing import LOST, Outgoing
-from penstock.hypercorn.pauses import postponed
-from penstock.hypercorn.requests import Requests
+from penstock.hypercorn.connection.request_tasks import RequestTasks
+from penstock.hypercorn.protocol.http1 import HTTP1, HTTP2NotSpoken, ReadAheadGate
+from penstock.hypercorn.protocol.http2 import HTTP2
 from penstock.hypercorn.settings import Settings
-from penstock.hypercorn.sockets import reset_on_close
-from penstock.hypercorn.turns import Turn
+from penstock.hypercorn.wire.incoming import MAX_AHEAD, Incoming, PeerClosed
+from penstock.hypercorn.wire.outgoing import LOST, Outgoing
+from penstock.hypercorn.wire.pauses import postponed
+from penstock.hypercorn.wire.sockets import reset_on_close
+from penstock.hypercorn.wire.turns import Turn
 
 __all__ = ["Connection"]
 
@@ -100,7 +100,7 @@ class Connection:
         self.carries_stream: bool = False  # whether a response is, or was, an event stream
         self.incoming: Incoming = Incoming(stream, self._socket, direct=direct is not None)
         self.outgoing: Outgoing = Outgoing(stream, direct, settings.send_timeout, self.abort)
-        self.requests: Requests = Requests(self)
+        self.requests: RequestTasks = RequestTasks(self)
         self.protocol: HTTP1 | HTTP2 | None = None
         self._turn = Turn(line or trio.Lock(), self.incoming, self.requests)
         self._handshake: trio.CancelScope | None = None
@@ -224,12 +224,12 @@ class Connection:
         new.turn = self._turn
         if isinstance(new, HTTP1):
             new.http2 = self._settings.http2
-            new.can_read = Ahead(self.incoming.read_ahead, self.incoming.wake)
+            new.can_read = ReadAheadGate(self.incoming.read_ahead, self.incoming.wake)
         else:
             new.send_timeout = self._settings.send_timeout
             new.wire = self.outgoing.write
             new.reader = self._task
-            new.requests = self.requests
+            new.running = self.requests.count
         await new.initiate(*initial)
         if isinstance(new, HTTP2):
             self._set_idle(new.idle)
@@ -242,7 +242,7 @@ class Connection:
         """
         try:
             await function(*args)
-        except Gone:
+        except PeerClosed:
             return False
         except HTTP2NotSpoken:
             self._close()

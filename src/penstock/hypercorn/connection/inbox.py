@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 import trio
 
-if TYPE_CHECKING:
-    from penstock.hypercorn.requests import Requests
+from penstock.hypercorn.wire.turns import FlowControl
 
 __all__ = ["Inbox", "Message"]
 
@@ -24,7 +23,7 @@ class Inbox:
     Args:
       kind: "http" or "websocket".
       stream_id: the request's on its connection.
-      requests: is told what was taken, so that the client may send more.
+      flow: is told what was taken, so that the client may send more.
       counts: whether what is in here keeps the connection from reading on. On HTTP/2 it need not:
         there each stream's own window bounds it.
       body_means_nothing: whether `discard_body` may throw the request's body away.
@@ -32,15 +31,14 @@ class Inbox:
 
     __slots__ = (
         *("_arrived", "_body_means_nothing", "_counts", "_discards", "_kind", "_messages"),
-        *("_requests", "_working", "stream_id", "untaken"),
+        *("_flow", "_working", "stream_id", "untaken"),
     )
-    _requests: Requests | None
 
     def __init__(
         self,
         kind: str,
         stream_id: int,
-        requests: Requests,
+        flow: FlowControl,
         *,
         counts: bool,
         body_means_nothing: bool = False,
@@ -50,7 +48,7 @@ class Inbox:
         self._kind = kind
         self._body_means_nothing = body_means_nothing
         self._discards = False
-        self._requests = requests
+        self._flow: FlowControl | None = flow
         self._counts = counts
         self._messages: list[Message] = []
         self._arrived: trio.Event | None = None
@@ -63,10 +61,10 @@ class Inbox:
 
     async def put(self, message: Message) -> None:
         """Add a message. Not a checkpoint: whoever closes is not cancelled in the middle of it."""
-        if self._requests is None or self.disconnected:
+        if self._flow is None or self.disconnected:
             return
         if self._discards and message["type"] == "http.request" and message["body"]:
-            self._requests.taken(self.stream_id, len(message["body"]))
+            self._flow.taken(self.stream_id, len(message["body"]))
             message = {**message, "body": b""}
         last = self._messages[-1] if self._messages else None
         if last is not None and last["type"] == message["type"] == "http.request":
@@ -104,8 +102,8 @@ class Inbox:
             if message["type"] == "http.request" and (size := len(message["body"])):
                 message["body"] = b""
                 self._count(-size)
-                if self._requests is not None:
-                    self._requests.taken(self.stream_id, size)
+                if self._flow is not None:
+                    self._flow.taken(self.stream_id, size)
 
     def disconnect_scope(self) -> trio.CancelScope:
         """Return a scope that a disconnect cancels; see `penstock.stream.transport`."""
@@ -118,7 +116,7 @@ class Inbox:
     def close(self) -> None:
         """Take nothing more, count for nothing more, and let go of the connection."""
         self._count(-sum(_size(message) + _EMPTY for message in self._messages))
-        self._requests = None
+        self._flow = None
         self._working = ()
 
     async def receive(self) -> Message:
@@ -140,14 +138,14 @@ class Inbox:
         if message["type"] == "http.request":
             message["body"] = bytes(message["body"])
         self._count(-_size(message) - _EMPTY)
-        if self._requests is not None:
-            self._requests.taken(self.stream_id, _size(message))
+        if self._flow is not None:
+            self._flow.taken(self.stream_id, _size(message))
         return message
 
     def _count(self, size: int) -> None:
         self.untaken += size
-        if self._counts and self._requests is not None:
-            self._requests.untaken += size
+        if self._counts and self._flow is not None:
+            self._flow.untaken += size
 
 
 def _size(message: Message) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypercorn.config import Config
 from hypercorn.protocol.events import Response
 
-from penstock.hypercorn.head import RequestRefused
+from penstock.hypercorn.protocol.head import RequestRefused
 
 __all__ = ["begins_event_stream", "log_line", "log_refusal"]
 

@@ -15,9 +15,9 @@ import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import repr_socket_addr
 
+from penstock.hypercorn.server.unix_sockets import claimed, removed_at_end
 from penstock.hypercorn.settings import Settings
-from penstock.hypercorn.sockets import configure
-from penstock.hypercorn.unix_sockets import claimed, removed_at_end
+from penstock.hypercorn.wire.sockets import configure
 
 __all__ = ["Listener", "open_listeners"]
 
