@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from client_fakes import OVER, URL, Answer, Clock, Network, data_of, source_on
 from penstock import InvalidEvent, ServerSentEvent
 from penstock.client import EventSource
-from penstock.client.request import header_value
-from penstock.client.url import address_of, origin_of, url_of
+from penstock.client.request import address_of, header_value, origin_of, url_of
 
 # One of each general category of Unicode, and all of the first 256.
 CLASSES = {unicodedata.category(chr(code)): chr(code) for code in range(0xD800)} | {

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import EventStreamDecoder
-from penstock.doctor.examination import Examination, Fault
-from penstock.doctor.unpacking import Unpacker, can_unpack, codings_of
+from penstock.doctor.body import Examination, Fault, Unpacker, can_unpack, codings_of
 from wire import DECODED, Stream
 
 FAULTS = {

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from penstock.doctor import advice
-from penstock.doctor.examination import Examination
-from penstock.doctor.findings import findings_of
+from penstock.doctor import report as advice
+from penstock.doctor.body import Examination
+from penstock.doctor.checks import findings_of, to_send
 from penstock.doctor.observation import Answer, Observation, Redirect, Resumption, StreamEnd
-from penstock.doctor.resuming import to_send
-from penstock.doctor.wording import Finding, Mark, quoted, seconds
+from penstock.doctor.report import Finding, Mark, quoted, seconds
 
 HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 ADDRESS = "https://example.org/events"

@@ -19,9 +19,8 @@ from penstock.close_reason import CloseReason
 from penstock.demo.fates import fates as fates_module
 from penstock.demo.fates.client import KEY, Client, Where
 from penstock.demo.fates.crowds import Crowds, NoRoom
-from penstock.demo.fates.fates import LIMIT, Fates, TooMany
+from penstock.demo.fates.fates import LIMIT, Fates, Run, TooMany
 from penstock.demo.fates.routes import add_fate_routes
-from penstock.demo.fates.run import Run
 from penstock.demo.fates.table import FATES, NO_PROMISE, promise_of
 from penstock.hypercorn import Settings
 from penstock.hypercorn.settings import SETTINGS

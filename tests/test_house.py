@@ -38,11 +38,10 @@ LAYERS = (
     ("close_reason", "errors", "printable", "process_signals"),
 )
 SANS_IO = {module for line in LAYERS[14:] for module in line} | {
-    *("doctor.examination", "doctor.findings", "doctor.unpacking"),
-    *("doctor.origins", "doctor.payloads"),
+    *("doctor.body", "doctor.checks"),
 }
 HOSTS = {
-    *("quart", "hypercorn", "client", "cli", "demo", "doctor.asking", "doctor.observing"),
+    *("quart", "hypercorn", "client", "cli", "demo", "doctor.probe"),
 }
 MODULES = {
     info.name.removeprefix("penstock.")

@@ -12,7 +12,7 @@ import pytest
 from hub_clients import JSON, LINES, Listener, ask, newest, publish, refused
 from processes import PENSTOCK, serving
 
-from penstock.demo.hub import MAX_BODY
+from penstock.demo.hub_routes import MAX_BODY
 
 # What must be refused, each as the body of one event: a part of the message.
 BAD_EVENTS: dict[str, tuple[bytes, str]] = {

@@ -15,7 +15,7 @@ from hub_clients import JSON, Answer, Listener, ask, newest, refused
 from processes import PENSTOCK, serving
 from quart_trio import QuartTrio
 
-from penstock.demo.hub import add_hub_routes
+from penstock.demo.hub_routes import add_hub_routes
 
 GOOD = b'{"topics": ["a"], "data": "good"}'
 

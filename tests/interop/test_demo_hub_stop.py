@@ -16,7 +16,7 @@ from hub_clients import JSON, LINES, Listener, ask, publish, refused
 from playwright.sync_api import Page
 from processes import PENSTOCK, Server, serving, wait_until
 
-from penstock.demo.hub import HISTORY
+from penstock.demo.hub_routes import HISTORY
 
 # The stop
 

@@ -37,7 +37,7 @@ import trio
 from processes import PENSTOCK, Server, serving
 
 from penstock import ServerSentEvent
-from penstock.demo.hub import HISTORY
+from penstock.demo.hub_routes import HISTORY
 
 TOPICS = [f"topic/{n}" for n in range(4)]
 
@@ -46,7 +46,7 @@ TOPICS = [f"topic/{n}" for n in range(4)]
 APP = """
 import os
 from quart_trio import QuartTrio
-from penstock.demo.hub import HISTORY, add_hub_routes
+from penstock.demo.hub_routes import HISTORY, add_hub_routes
 from penstock.logs import MemoryLog
 
 app = QuartTrio(__name__)

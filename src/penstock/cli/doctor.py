@@ -11,16 +11,13 @@ import click
 import httpx2
 import trio
 
-from penstock.cli.arguments import HEADER, URL
-from penstock.cli.request_options import DATA, REQUEST, with_content_type
-from penstock.cli.running import run
-from penstock.cli.standard_streams import Output
-from penstock.client.url import address_of
-from penstock.doctor.findings import findings_of
+from penstock.cli.request_arguments import DATA, HEADER, REQUEST, URL, with_content_type
+from penstock.cli.standard_streams import Output, run
+from penstock.client.request import address_of
+from penstock.doctor.checks import NotAnOrigin, findings_of, parse_origin
 from penstock.doctor.observation import Observation
-from penstock.doctor.observing import observe
-from penstock.doctor.origins import NotAnOrigin, parse_origin
-from penstock.doctor.wording import Finding, Mark, counted
+from penstock.doctor.probe import observe
+from penstock.doctor.report import Finding, Mark, counted
 
 __all__ = ["doctor"]
 

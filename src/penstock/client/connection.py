@@ -14,8 +14,7 @@ import trio
 
 from penstock.client.failures import Unavailable, failure_of, other_scheme, reason_of, status_of
 from penstock.client.reconnection import retry_after
-from penstock.client.request import StreamRequest, redirected
-from penstock.client.url import address_of, origin_of
+from penstock.client.request import StreamRequest, address_of, origin_of, redirected
 from penstock.decode import EventStreamDecoder
 from penstock.errors import ConnectionFailed
 from penstock.event import ServerSentEvent

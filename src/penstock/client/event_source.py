@@ -27,8 +27,7 @@ import trio
 from penstock.client.connection import CLOSE_TIMEOUT, Connection, open_connection
 from penstock.client.failures import Unavailable, reason_of
 from penstock.client.reconnection import Reconnection
-from penstock.client.request import HeadersLike, StreamRequest
-from penstock.client.url import address_of
+from penstock.client.request import HeadersLike, StreamRequest, address_of
 from penstock.decode import EventStreamDecoder
 from penstock.errors import ConnectionFailed, DecodeError
 from penstock.event import ServerSentEvent

@@ -12,7 +12,7 @@ from typing import Final
 import httpx2
 import trio
 
-from penstock.client.url import address_of
+from penstock.client.request import address_of
 from penstock.errors import ConnectionFailed
 from penstock.printable import printable
 

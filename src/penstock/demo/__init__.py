@@ -15,7 +15,7 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from penstock.demo.fates.routes import add_fate_routes
-from penstock.demo.hub import add_hub_routes
+from penstock.demo.hub_routes import add_hub_routes
 from penstock.demo.tree.routes import add_tree_route
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from penstock.doctor.examination import Examination
+from penstock.doctor.body import Examination
 
 __all__ = ["Answer", "Observation", "Redirect", "Resumption", "StreamEnd"]
 

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock.testing.applications import open_app
+    from penstock.testing.client_requests import EventStreamClient, open_client
     from penstock.testing.clients import FakeClient, StalledClient
     from penstock.testing.collecting import collect
-    from penstock.testing.event_stream_client import EventStreamClient
     from penstock.testing.leaks import no_leaks
-    from penstock.testing.logs import check_log
-    from penstock.testing.requests import open_client
+    from penstock.testing.log_contract import check_log
 
 __all__ = [
     "EventStreamClient",
@@ -39,14 +38,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EventStreamClient": "event_stream_client",
+    "EventStreamClient": "client_requests",
     "FakeClient": "clients",
     "StalledClient": "clients",
-    "check_log": "logs",
+    "check_log": "log_contract",
     "collect": "collecting",
     "no_leaks": "leaks",
     "open_app": "applications",
-    "open_client": "requests",
+    "open_client": "client_requests",
 }
 
 

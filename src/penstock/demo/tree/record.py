@@ -1,23 +1,73 @@
-"""What was seen of a run, moment after moment, and the events that tell of it.
-
-The events are a state's: whoever has seen one moment is told in one event what is otherwise now,
-however long ago that was. So a slow watcher misses frames and nothing else, and one that comes back
-with the id of its last event is told the difference, if that moment is still known, and everything
-again if it is not.
-"""
+"""Pictures of the tree, moment after moment, their differences, and the events made of them."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, final
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
-from penstock.demo.tree.names import masked
-from penstock.demo.tree.node import Node, Picture, differences
+from penstock.demo.tree.tasks import masked
 from penstock.event import ServerSentEvent
 
-__all__ = ["Moment", "Record"]
+__all__ = ["Differences", "Kind", "Moment", "Node", "Picture", "Record", "applied", "differences"]
+
+
+class Kind(StrEnum):
+    """What a node stands for."""
+
+    TASK = "task"
+    NURSERY = "nursery"
+    MORE = "more"
+    """Tasks that are not drawn, one node for all of a nursery; its name is how many they are."""
+
+
+class Node(NamedTuple):
+    """A task, a nursery, or tasks that are not drawn."""
+
+    parent: int | None
+    """The number of the nursery that a task is in, or of the task that opened a nursery."""
+    kind: Kind
+    name: str
+    waits_for: str = ""
+    """What a task is blocked on, in words; empty while it runs."""
+    deadline: int | None = None
+    """Milliseconds of Unix time at which the nearest deadline of its cancel scopes is."""
+    cancelled: bool = False
+    """Whether a cancellation reaches it, so that its next checkpoint raises."""
+    shielded: bool = False
+    """Whether a cancel scope of its own keeps cancellations of the outside away."""
+
+
+Picture: TypeAlias = Mapping[int, Node]
+
+
+class Differences(NamedTuple):
+    """What has to be done to a picture, to have another."""
+
+    put: dict[int, Node]
+    """Nodes that are new, or look otherwise."""
+    gone: list[int]
+    """Numbers of those that are no more."""
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.gone)
+
+
+def differences(before: Picture, after: Picture) -> Differences:
+    """Return what turns one picture into the other."""
+    put = {number: node for number, node in after.items() if before.get(number) != node}
+    return Differences(put, [number for number in before if number not in after])
+
+
+def applied(before: Picture, changes: Differences) -> dict[int, Node]:
+    """Return the picture that differences make of one; what the page does, too."""
+    after: dict[int, Any] = {**before, **changes.put}
+    for number in changes.gone:
+        del after[number]
+    return after
+
 
 # Moments that are known for those who come back: ten seconds of frames.
 _KEPT: Final = 100
