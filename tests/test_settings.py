@@ -30,10 +30,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         ("http2", 1, "http2 must be true or false: 1"),
         ("max_connections", 0, "max_connections must be a whole number above 0: 0"),
         ("max_connections", 1.5, "max_connections must be a whole number above 0: 1.5"),
-        ("retry_after", None, "retry_after must be a whole number above 0: None"),
         ("health", "-", "health must be a path such as '/-', or None: '-'"),
         ("health", "/-/", "health must be a path such as '/-', or None: '/-/'"),
-        ("backlog", True, "backlog must be a whole number above 0: True"),
+        ("send_buffer", True, "send_buffer must be a whole number above 0: True"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(name: str, value: object, said: str) -> None:
@@ -65,15 +64,15 @@ def test_a_toml_file_of_hypercorn_has_them_in_a_table(tmp_path: Path) -> None:
     config: Any = Config.from_toml(file)
     assert Settings.of(config) == Settings(send_timeout=3, http2=True)
     assert Settings.of(Config()) == Settings()
-    config.penstock = Settings(backlog=5)
-    assert Settings.of(config).backlog == 5
+    config.penstock = Settings(max_connections=5)
+    assert Settings.of(config).max_connections == 5
 
 
 def test_a_setting_that_does_not_exist_is_named() -> None:
     """With those that do."""
     config: Any = Config()
     config.penstock = {"send_timeuot": 3}
-    with pytest.raises(InvalidSettings, match="there is no setting 'send_timeuot'; there are back"):
+    with pytest.raises(InvalidSettings, match="there is no setting 'send_timeuot'; there are body"):
         Settings.of(config)
     config.penstock = 3
     with pytest.raises(InvalidSettings, match="penstock must be a table of settings"):

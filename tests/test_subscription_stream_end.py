@@ -82,8 +82,11 @@ async def test_a_group_drains_streams_of_a_hub(autojump_clock: Clock) -> None:
 
         async def held(server: Server) -> None:
             stream = EventStream(hub.subscription(["a"]))
-            with group.hold(stream):
+            group.add(stream)
+            try:
                 await stream.run(server, server)
+            finally:
+                group.remove(stream)
 
         for server in servers[:5]:
             nursery.start_soon(held, server)

@@ -27,7 +27,7 @@ async def guarded(
     app: Any, *, config: Config | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Server, int]]:
     """Serve an application while the block runs, then stop it; the block has two minutes."""
-    values = {"drain_window": 0.5, "tune_process": False, **settings}
+    values = {"drain_window": 0.5, **settings}
     server = Server(app, config or config_for(), settings=Settings(**values), mode="asgi")
     stop = trio.Event()
     with trio.fail_after(120):

@@ -280,11 +280,10 @@ def test_settings_out_of_range(option: str, value: str, said: str) -> None:
 
 
 def test_defaults() -> None:
-    """What help says of the default address is so, and as many clients as may can wait."""
+    """What help says of the default address is so."""
     assert DEFAULT_BIND == "127.0.0.1:8080"
     settings = Settings()
     config = serve._config(None, None, None, settings)
-    assert settings.backlog == 4096
     assert config.graceful_timeout == settings.drain_window == 5
 
 

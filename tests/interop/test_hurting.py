@@ -17,7 +17,6 @@ from hypercorn.logging import Logger
 from hypercorn.protocol.events import Body
 from wsproto.events import BytesMessage, Ping, Request
 
-from penstock.hypercorn import Settings
 from penstock.hypercorn.protocol.http2 import HTTP2
 from penstock.hypercorn.wire.sockets import GC_THRESHOLDS, tuned_process
 
@@ -279,7 +278,7 @@ async def test_an_application_that_is_slow_to_read_is_not_its_clients_fault() ->
 def test_the_process_is_as_it_was() -> None:
     """What was tuned for the server is put back, whoever ends first."""
     before = gc.get_threshold(), gc.get_freeze_count()
-    first, second = tuned_process(Settings()), tuned_process(Settings())
+    first, second = tuned_process(), tuned_process()
     first.__enter__()
     second.__enter__()
     assert gc.get_threshold() == GC_THRESHOLDS

@@ -241,7 +241,12 @@ async def _serve(server: Server, sockets: Sockets, restart: Restart) -> None:
             watcher.start_soon(stopping, name="waits for a signal")
             async with trio.open_nursery() as nursery:
                 with starting:
-                    serve = partial(server.serve, shutdown_trigger=stop.wait, sockets=sockets)
+                    serve = partial(
+                        server.serve,
+                        shutdown_trigger=stop.wait,
+                        sockets=sockets,
+                        tune_process=True,
+                    )
                     urls = await nursery.start(serve, name="server")
                     _say([f"Listening on {printable(url)}" for url in urls])
             watcher.cancel_scope.cancel()

@@ -56,6 +56,7 @@ async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it
             shutdown_trigger=shutdown_trigger,
             sockets=sockets,
             worker=worker,
+            tune_process=sockets is not None,  # Hypercorn's command line, and not `trio.serve`
             task_status=task_status,
         )
     except LifespanFailed as error:

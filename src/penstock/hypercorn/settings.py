@@ -68,8 +68,6 @@ class Settings:
     max_connections_per_address: int | None = None
     """Connections from one address; who comes beyond it is answered with 429. None: no limit,
     because behind a proxy all clients have one address."""
-    retry_after: int = 5
-    """Seconds after which a refused client is asked to come back."""
     health: str | None = "/-"
     """Where the server itself answers ``/ready`` and ``/live``; None: nowhere. A server that stops
     accepts no connection, which is not ready. The prefix is the convention of Prometheus and
@@ -83,14 +81,6 @@ class Settings:
     """Bytes that the kernel keeps for a client that does not read (``SO_SNDBUF``, which Linux
     doubles); left alone, it grows to 4 MB for each. A single download over a long way is slower for
     it: 64 KiB for each round trip. None leaves it to the system."""
-    backlog: int = 4096
-    """Connections that wait to be accepted: as many clients may come back at one moment. The kernel
-    holds it to net.core.somaxconn, 4096 by default. Hypercorn's own ``backlog`` counts if it is
-    larger."""
-    tune_process: bool = True
-    """Whether starting the server raises the process's limit of file descriptors to the hard one,
-    freezes what was imported (`gc.freeze`) and makes the cyclic collector run less often: with
-    10,000 streams it would take a third of the time while clients connect."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

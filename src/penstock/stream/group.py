@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -113,26 +112,14 @@ class StreamGroup:
             final_event = ServerSentEvent(retry=round(seconds * 1000))
         stream.end(CloseReason.DRAINING, final_event)
 
-    @contextmanager
-    def hold(self, stream: EventStream) -> Iterator[None]:
-        """Count a stream as open while the block runs, and by its reason afterwards.
-
-        The stream is opened in the block: its reason is final when it has been left.
-        """
-        self.add(stream)
-        try:
-            yield
-        finally:
-            self.remove(stream)
-
     def add(self, stream: EventStream) -> None:
-        """Count a stream as open, until it is removed; what `hold` does first."""
+        """Count a stream as open, until it is removed."""
         self._open.add(stream)
         if self._draining:
             self._end(stream)
 
     def remove(self, stream: EventStream) -> None:
-        """Count a stream that is over by its reason; what `hold` does last."""
+        """Count a stream that is over by its reason."""
         self._open.remove(stream)
         figures = stream.statistics()
         if figures.close_reason is not None:

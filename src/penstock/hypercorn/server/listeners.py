@@ -27,6 +27,10 @@ except ImportError:  # not a Unix
 
 __all__ = ["Listener", "claimed", "open_listeners", "removed_at_end"]
 
+# Connections that wait to be accepted: as many clients may come back at one moment. The kernel
+# holds it to net.core.somaxconn, 4096 by default. Hypercorn's own setting counts if it is larger.
+_BACKLOG: Final = 4096
+
 # Seconds to wait for another server that binds in the same directory, which takes it a millisecond.
 _PATIENCE: Final = 2.0
 
@@ -229,6 +233,6 @@ def open_listeners(
             # now. Any other program that is started here would keep the port.
             each.set_inheritable(False)
             configure(each, settings)
-            each.listen(max(config.backlog, settings.backlog))
+            each.listen(max(config.backlog, _BACKLOG))
             listeners.append(Listener(each, secure))
         yield listeners

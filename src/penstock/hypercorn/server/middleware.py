@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.typing import AppWrapper
@@ -13,6 +13,9 @@ from penstock.hypercorn.settings import SETTINGS, Settings
 from penstock.stream.group import STREAM_GROUP, StreamGroup
 
 __all__ = ["HealthMiddleware", "Refusal"]
+
+# Seconds after which a refused client is asked to come back.
+_RETRY_AFTER: Final = 5
 
 
 @final
@@ -52,20 +55,19 @@ class HealthMiddleware:
 class Refusal:
     """What a client beyond a limit is served: an answer, and the end of its connection."""
 
-    def __init__(self, status: HTTPStatus, retry_after: int) -> None:
+    def __init__(self, status: HTTPStatus) -> None:
         self._status = status
-        self._retry_after = retry_after
 
     async def __call__(
         self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
     ) -> None:
         """Say that there are too many."""
         if scope["type"] == "http":
-            headers = [(b"retry-after", b"%d" % self._retry_after)]
+            headers = [(b"retry-after", b"%d" % _RETRY_AFTER)]
             if scope["http_version"] in ("1.0", "1.1"):
                 headers.append((b"connection", b"close"))
             what = self._status.phrase.lower()
-            text = f"{what}: too many connections; come back in {self._retry_after} s"
+            text = f"{what}: too many connections; come back in {_RETRY_AFTER} s"
             await _answer(scope, send, self._status, text, headers)
 
 

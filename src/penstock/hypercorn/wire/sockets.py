@@ -85,11 +85,11 @@ def file_descriptor_limit() -> int:
 
 
 @contextmanager
-def tuned_process(settings: Settings) -> Iterator[None]:
-    """Set the process up for many connections while the block runs, if the settings say so."""
-    if not settings.tune_process:
-        yield
-        return
+def tuned_process() -> Iterator[None]:
+    """Set the process up for many connections while the block runs.
+
+    Programs that it starts meanwhile have its limit of file descriptors, too.
+    """
     soft = _raise_file_descriptor_limit()
     thresholds = gc.get_threshold()
     frozen_by_us = gc.get_freeze_count() == 0
