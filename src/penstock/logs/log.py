@@ -27,7 +27,7 @@ from penstock.selection import Selection
 __all__ = ["START", "Bounds", "Entry", "Log", "LogStatistics", "Newest", "Page", "Position"]
 
 Position = NewType("Position", int)
-"""A place in a log: a whole number from 1 that fits in 64 bits. Later entries have greater ones."""
+"""A place in a log, which is a whole number from 1 that fits in 64 bits; later ones are greater."""
 
 START: Final = Position(0)
 """The position before the first entry."""
