@@ -222,7 +222,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     files = [str(path) for folder in ("src", "tests") for path in Path(folder).rglob("*.py")]
     # 124: a view is async whether it awaits or not; 9xx are optional, and off by default.
-    startable = "--startable-in-context-manager=run"
+    startable = "--startable-in-context-manager=run,hold"
     session.run("flake8-async", "--disable=ASYNC124,ASYNC9", startable, *files)
     check_page(session)
 
