@@ -489,7 +489,7 @@ def main() -> int:
     options = parser.parse_args()
     form = Form(options.clients, options.rate, options.seconds, options.misses, options.seed)
     wrong = 0
-    for history in options.log or ("memory", "file"):
+    for history in options.history or ("memory", "file"):
         with tempfile.TemporaryDirectory() as folder:
             wrong += trio.run(measured, history, form, Path(folder)).wrong.total()
     return 1 if wrong else 0
