@@ -22,7 +22,7 @@ LONGEST = (
     *("test_event_source", "test_storm", "test_lifespan", "test_resume", "test_doctor_proxies"),
     *("test_durability", "test_demo_hub_stop", "test_listen_publish", "test_serve", "test_drain"),
     *("test_listen_format", "test_hub_model", "test_cursor", "test_doctor_examination"),
-    *("test_no_leaks", "test_open_app", "test_house", "test_history", "test_open_client"),
+    *("test_no_leaks", "test_open_app", "test_house", "test_log_contract", "test_open_client"),
 )
 
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import EventStreamDecoder
-from penstock.doctor.body import Examination, Fault, Unpacker, can_unpack, codings_of
+from penstock.doctor.body import Examination, Fault
+from penstock.doctor.decompression import Unpacker, can_unpack, codings_of
 from wire import DECODED, Stream
 
 FAULTS = {

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from penstock.doctor import report as advice
+from penstock.doctor import advice
 from penstock.doctor.body import Examination
-from penstock.doctor.checks import findings_of, to_send
+from penstock.doctor.finding import Finding, Mark, quoted, seconds
 from penstock.doctor.observation import Answer, Observation, Redirect, Resumption, StreamEnd
-from penstock.doctor.report import Finding, Mark, quoted, seconds
+from penstock.doctor.report import findings_of
+from penstock.doctor.resume_checks import to_send
 
 HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 ADDRESS = "https://example.org/events"

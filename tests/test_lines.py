@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from penstock.cli.standard_streams import BadLine, LineReader
+from penstock.cli.lines import BadLine, LineReader
 
 Clock = trio.testing.MockClock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.doctor.report import shown
+from penstock.doctor.finding import shown
 from penstock.printable import printable
 
 

@@ -11,7 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from penstock.cli.server_log import LogFormatter, Repetitions, StandardError, without_traceback
+from penstock.cli.repetitions import Repetitions, without_traceback
+from penstock.cli.server_log import LogFormatter, StandardError
 
 HOSTILE = "a\r\n2026-01-01 00:00:00,000 INFO forged\x1b[2J\u2028\u202e"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -66,12 +67,12 @@ async def test_a_client_resumes_at_another_node(autojump_clock: Clock) -> None:
 
 async def test_closed_it_has_delivered_what_it_acknowledged(autojump_clock: Clock) -> None:
     """However late that comes back from the log."""
-    (node,) = nodes(1, takes=0.1, reads=5)
+    (node,) = nodes(1, takes=0.1, reads=4)
     async with prompt_hub(node) as hub, hub.subscribe(["a"]) as subscriber:
         await publish(hub, "1")
         hub.close()
         await hub.wait_closed()
-        assert trio.current_time() >= 5
+        assert trio.current_time() >= 4
         assert await what_comes(subscriber) == ["1"]
 
 
@@ -96,6 +97,22 @@ async def test_an_outage_of_following_loses_nothing(
         (logging.ERROR, "Following the log failed, delivery suspended: follow fails"),
         (logging.INFO, "Following the log recovered, delivery resumed"),
     ]
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "hangs"])
+async def test_closed_it_does_not_wait_for_ever(
+    fails: bool, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log that does not return what was committed keeps a hub open for five seconds."""
+    (node,) = nodes(1, takes=0.1, reads=0.1 if fails else math.inf)
+    async with prompt_hub(node) as hub, hub.subscribe(["a"]):
+        node.failing = "follow" if fails else None
+        await publish(hub, "1")
+        closed_at = trio.current_time()
+        hub.close()
+        await hub.wait_closed()
+        assert 4.9 < trio.current_time() - closed_at < 5.1
+    assert caplog.messages[-1] == "The hub closed before the log returned what it has committed"
 
 
 async def test_an_append_that_fails_is_not_waited_for(autojump_clock: Clock) -> None:

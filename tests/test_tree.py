@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
 
-from penstock.demo.tree import tasks as internals
-from penstock.demo.tree import walk, watch
+from penstock.demo.tree import internals, walk, watch
+from penstock.demo.tree.internals import age, scoped, scoped_nursery
+from penstock.demo.tree.names import fit, masked
 from penstock.demo.tree.record import Kind, Moment, Node, Record, applied, differences
 from penstock.demo.tree.routes import Figures, Lesson, add_tree_route
-from penstock.demo.tree.tasks import PHRASES, age, fit, masked, scoped, scoped_nursery, words_for
+from penstock.demo.tree.waits import PHRASES, words_for
 from penstock.demo.tree.walk import Walker
 from penstock.demo.tree.watch import FRAME, Watch, _Seen
 from penstock.event import ServerSentEvent
@@ -471,7 +472,7 @@ async def sleeps(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
 
 
 async def test_what_trio_does_not_publish_is_still_there() -> None:
-    """The attributes that `penstock.demo.tree.tasks` reads, in the Trio that is installed."""
+    """The attributes that `penstock.demo.tree.internals` reads, in the Trio that is installed."""
     older, newer = [], []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)

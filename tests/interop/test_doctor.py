@@ -27,9 +27,9 @@ from forked import Process, ran_beside
 from processes import PENSTOCK, Server, free_port, serving
 from scripted import CHUNKED, OPEN, OVER, Scripted, scripted
 
-from penstock.doctor.checks import findings_of
 from penstock.doctor.observation import Observation, StreamEnd
 from penstock.doctor.probe import observe
+from penstock.doctor.report import findings_of
 
 
 async def ask(server: Scripted, *arguments: str) -> Said:

@@ -20,7 +20,7 @@ from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_un
 from quart_trio import QuartTrio
 
 from penstock.hypercorn import serve
-from penstock.hypercorn.server.listeners import claimed
+from penstock.hypercorn.server.unix_sockets import claimed
 
 APP = """
 import os
@@ -184,7 +184,7 @@ def test_a_path_is_claimed_by_one_at_a_time(path: Path) -> None:
     """What was bound but does not listen yet is not taken for what a killed server has left."""
     with claimed([str(path)]):
         code = (
-            "import sys\nfrom penstock.hypercorn.server.listeners import claimed\n"
+            "import sys\nfrom penstock.hypercorn.server.unix_sockets import claimed\n"
             "with claimed([sys.argv[1]]): pass"
         )
         ran = subprocess.run(

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, final
 import click
 from hypercorn.utils import repr_socket_addr
 
-from penstock.hypercorn.server.listeners import claimed, removed_at_end
+from penstock.hypercorn.server.unix_sockets import claimed, removed_at_end
 from penstock.printable import printable
 
 __all__ = [

@@ -12,12 +12,14 @@ import httpx2
 import trio
 
 from penstock.cli.request_arguments import DATA, HEADER, REQUEST, URL, with_content_type
-from penstock.cli.standard_streams import Output, run
+from penstock.cli.running import run
+from penstock.cli.standard_streams import Output
 from penstock.client.request import address_of
-from penstock.doctor.checks import NotAnOrigin, findings_of, parse_origin
+from penstock.doctor.finding import Finding, Mark, counted
 from penstock.doctor.observation import Observation
+from penstock.doctor.origins import NotAnOrigin, parse_origin
 from penstock.doctor.probe import observe
-from penstock.doctor.report import Finding, Mark, counted
+from penstock.doctor.report import findings_of
 
 __all__ = ["doctor"]
 

@@ -1,22 +1,20 @@
-"""Access control: loopback only; destructive actions only from the demonstration's own page."""
+"""Access control: loopback only; destructive actions only from the demonstration's own page.
+
+There is no authentication. A request that came through a proxy is not from this machine: behind a
+proxy on this machine every client has a loopback address, and any host it likes. A page of another
+origin in a browser on this machine can send a POST without a preflight, but not without an Origin;
+and if it reaches this server by another name (DNS rebinding), it sends that name as the host.
+"""
 
 from __future__ import annotations
 
-import json
 import reprlib
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from quart import Response, request
+from quart import request
 
-__all__ = ["HURT", "Refusal", "answer", "is_of_the_page", "is_of_this_machine", "why_not_hurt"]
-
-
-def answer(status: int, **values: Any) -> Response:
-    """Return an object of JSON as a response, on a line of its own."""
-    body: Any = json.dumps(values, ensure_ascii=False) + "\n"
-    return Response(body, status, content_type="application/json")
-
+__all__ = ["HURT", "Refusal", "is_of_the_page", "is_of_this_machine", "why_not_hurt"]
 
 # The environment variable that decides who may hurt the demonstration: with 1 everybody who can
 # reach its page, with 0 nobody, and unless it is set, this machine.

@@ -1,172 +1,34 @@
 """The body of a stream, examined as it arrives: its content, its timing, its faults.
 
-It is decompressed in pieces of a bounded size, and judged as a whole at the end: whether a server
-encodes twice can be seen over all payloads only.
+Rule 1: `penstock.EventStreamDecoder` decides what a client receives. This module records what the
+decoder, like a browser, ignores without a word: lines that are no field, values that do not count.
+
+Rule 2: memory is bounded, and what may arrive is not. Of a long line or a large event only the
+beginning is kept and the rest is counted; of each kind of fault the first line is kept; bursts and
+ids are kept up to a number.
+
+Rule 3: what the format allows is no fault. A payload may look like anything, so no single payload
+is taken for a mistake; `Payloads` says when a whole stream is.
+
+Theory of operation: bytes are cut into lines; each line is examined, then fed to the decoder, so
+that an event and the fields that made it are known together.
+
+Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-import zlib
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, final
 
 from penstock.decode import EventStreamDecoder
+from penstock.doctor.payloads import Found, Payloads
 
-__all__ = [
-    "Burst",
-    "Examination",
-    "Fault",
-    "Found",
-    "Payloads",
-    "Unpacker",
-    "can_unpack",
-    "codings_of",
-    "is_known",
-]
-
-# Bytes that come out at a time: a few in may hold megabytes.
-_PIECE: Final = 65536
-
-_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
-
-_PACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
-
-# What else browsers decompress. What they do not know they pass on as it is; so does curl with
-# "none", which some servers say to keep proxies from compressing.
-_KNOWN: Final = _PACKED | {"br", "zstd", "dcb", "dcz"}
-_PLAIN: Final = frozenset({"identity", "none"})
-
-
-def codings_of(header: str) -> str:
-    """Return the content codings that a ``Content-Encoding`` names, without those of no effect."""
-    names = (name.strip().lower() for name in header.split(","))
-    return ", ".join(name for name in names if name and name not in _PLAIN)
-
-
-def is_known(codings: str) -> bool:
-    """Tell whether browsers decompress it; they take anything else for the plain body."""
-    return all(name in _KNOWN for name in codings.split(", "))
-
-
-def can_unpack(codings: str) -> bool:
-    """Tell whether what `codings_of` returned can be read here, decompressed or as it is."""
-    return codings in _PACKED or not is_known(codings)
-
-
-@final
-class Unpacker:
-    """Decompress a body whose content coding `can_unpack` takes."""
-
-    def __init__(self, coding: str) -> None:
-        self._packed = coding in _PACKED
-        self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
-
-    def unpack(self, data: bytes) -> Iterator[bytes]:
-        """Return the next bytes decompressed, piece by piece.
-
-        Raises:
-          ValueError: the bytes are not compressed as the coding says.
-        """
-        if not self._packed:
-            yield data
-            return
-        while data:
-            if self._inflate.eof:  # another member follows
-                self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
-            try:
-                piece = self._inflate.decompress(data, _PIECE)
-            except zlib.error as error:
-                raise ValueError(str(error)) from error
-            data = self._inflate.unconsumed_tail or self._inflate.unused_data
-            if piece:
-                yield piece
-
-
-# Payloads that must all look alike before a stream is judged by them.
-_ENOUGH: Final = 3
-
-
-_FIELD: Final = re.compile(r"(?:data|event|id|retry|):.*")
-
-# Spec: RFC 2397.
-_DATA_URL: Final = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+(?:=[^;,]*)?)*,")
-
-# A line end that was escaped, where one that ends an event was meant.
-_WRITTEN_ENDS: Final = (r"\n\n", r"\r\n\r\n")
-
-
-@dataclass(slots=True)
-class Found:
-    """Where a fault was found first, and how often.
-
-    Attributes:
-      line: the first one's line in the body, from 1.
-      excerpt: the beginning of that line, or of that payload.
-      count: how many lines, or payloads, have it.
-    """
-
-    line: int
-    excerpt: bytes
-    count: int = 1
-
-
-@final
-class Payloads:
-    """The payloads of a stream, as far as they are needed to judge it."""
-
-    def __init__(self) -> None:
-        self._count = 0  # empty ones look like nothing
-        self._fields = 0
-        self._with_data = 0
-        self._events = 0
-        self._written = 0
-        self._first_encoded: tuple[int, bytes] = (0, b"")
-        self._first_written: tuple[int, bytes] = (0, b"")
-
-    def add(self, payload: str, line: int) -> None:
-        """Take the data of an event.
-
-        Args:
-          payload: the data, or its beginning where it is long.
-          line: the number of its first line in the body.
-        """
-        if not payload.strip("\n"):
-            return
-        self._count += 1
-        excerpt = payload[:_EXCERPT].encode(errors="replace")
-        if payload.endswith(_WRITTEN_ENDS):
-            self._written += 1
-            self._first_written = self._first_written if self._written > 1 else (line, excerpt)
-        lines = [each for each in payload.split("\n") if each]
-        if not all(map(_FIELD.fullmatch, lines)):
-            return
-        self._fields += 1
-        has_data = any(each.startswith("data:") and not _DATA_URL.match(each) for each in lines)
-        self._with_data += has_data
-        self._events += has_data and payload.endswith("\n\n")
-        self._first_encoded = self._first_encoded if self._fields > 1 else (line, excerpt)
-
-    @property
-    def encoded_twice(self) -> Found | None:
-        """The evidence that events are encoded and then sent as the data of other events."""
-        all_alike = self._fields == self._count and self._with_data
-        sure = self._events if all_alike else self._events >= _ENOUGH
-        if not sure and not (all_alike and self._count >= _ENOUGH):
-            return None
-        return Found(*self._first_encoded, self._fields)
-
-    @property
-    def written_ends(self) -> Found | None:
-        """The evidence that the server sends a backslash and an n where it means a line end."""
-        if self._written < _ENOUGH or self._written < self._count:
-            return None
-        return Found(*self._first_written, self._written)
-
+__all__ = ["Burst", "Examination", "Fault"]
 
 # Bytes of a line, and of an event's data, that are kept and fed to the decoder.
 _KEPT: Final = 2**16

@@ -1,4 +1,13 @@
-"""Probe a stream: request it as a browser does, hold it, reconnect with an id, record it all."""
+"""Probe a stream: request it as a browser does, hold it, reconnect with an id, record it all.
+
+Rule 1: everything has a bound: the wait for an answer, redirects, the time that a stream is held,
+and what is kept of it.
+
+Rule 2: the `Observation` is complete up to the present at any time, so that an interruption loses
+nothing.
+
+Rule 3: a request that may start work is made once. Only GET is asked again.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +23,10 @@ import trio
 from penstock.client.connection import CLOSE_TIMEOUT, reason_of
 from penstock.client.event_source import own_client
 from penstock.client.request import address_of
-from penstock.doctor.body import Examination, Unpacker, can_unpack, codings_of
-from penstock.doctor.checks import to_send
+from penstock.doctor.body import Examination
+from penstock.doctor.decompression import Unpacker, can_unpack, codings_of
 from penstock.doctor.observation import Answer, Observation, Redirect, Resumption, StreamEnd
+from penstock.doctor.resume_checks import to_send
 from penstock.errors import ConnectionFailed
 
 __all__ = ["Asker", "NoAnswer", "Why", "client_like_a_browsers", "close", "observe"]

@@ -1,161 +1,40 @@
-"""Findings in words, and what to set where something is wrong: in the server and in proxies."""
+"""From what was observed to what is said of it: a function, without a clock or a network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final
+from dataclasses import replace
 
-from penstock.printable import printable
-
-__all__ = [
-    "ACCESS",
-    "BUFFERING",
-    "CACHE",
-    "COMPRESSION",
-    "HTTP2",
-    "IDLE",
-    "IDLE_LIMITS",
-    "RESUMING",
-    "Figure",
-    "Finding",
-    "Mark",
-    "counted",
-    "meant_for",
-    "quoted",
-    "seconds",
-    "shown",
-    "worse",
-]
-
-# Those for whom there is a line of their own, which begins with the name.
-_PROXIES: Final = ("nginx", "Caddy", "HAProxy")
-
-BUFFERING: Final = (
-    "nginx: proxy_buffering off; or, from the server, the header X-Accel-Buffering: no",
-    "Caddy: passes on text/event-stream as it comes, unless encode compresses it",
-    "HAProxy: passes on what comes, unless it compresses; option http-no-delay",
-    "the server: flush after each event",
-    "to know who holds it back: ask the server itself, past the proxy, and compare",
+from penstock.doctor.advice import meant_for
+from penstock.doctor.finding import Finding
+from penstock.doctor.head_checks import (
+    answered,
+    cached,
+    compressed,
+    cross_origin,
+    negotiated,
+    redirected,
 )
+from penstock.doctor.observation import Observation
+from penstock.doctor.resume_checks import resumed
+from penstock.doctor.stream_checks import begun, delivered, formed, held
 
-COMPRESSION: Final = (
-    "the server: Cache-Control: no-cache, no-transform; HAProxy heeds it, nginx and Caddy do not",
-    "nginx: gzip off; in the location, or gzip_types without text/event-stream and without *",
-    "Caddy: encode with a matcher that leaves the stream's path out",
-    "HAProxy: compression type without text/event-stream",
-)
-
-CACHE: Final = ("the server: Cache-Control: no-store (or no-cache)",)
-
-HTTP2: Final = (
-    "nginx: listen 443 ssl http2; (from 1.25.1 on: http2 on;)",
-    "Caddy: speaks it by itself where it has a certificate",
-    "HAProxy: bind :443 ssl crt … alpn h2,http/1.1",
-)
-
-IDLE: Final = (
-    "the server: a comment (a line with a colon) every 15 s, as Penstock sends by itself",
-    "nginx: proxy_read_timeout longer than from comment to comment",
-    "HAProxy: timeout server and timeout client, likewise",
-    "Caddy: has no such limit by itself; read_timeout would set one",
-)
-
-RESUMING: Final = (
-    "the server: send what came after the event of that Last-Event-ID, and not itself",
-    "the proxy: pass the header Last-Event-ID on",
-)
-
-ACCESS: Final = (
-    "a browser's EventSource sends cookies, and no header of yours: let the server take a cookie",
-    "to ask as somebody here: --header 'Cookie: …' or --header 'Authorization: Bearer …'",
-)
-
-# Seconds without a byte after which a connection is cut, where nobody set anything else.
-IDLE_LIMITS: Final = (
-    (30.0, "CloudFront (30 s)"),
-    (50.0, "HAProxy as Debian sets it up (50 s)"),
-    (55.0, "Heroku (55 s)"),
-    (60.0, "nginx (60 s)"),
-    (60.0, "AWS ALB (60 s)"),
-    (100.0, "Cloudflare (100 s)"),
-)
+__all__ = ["findings_of"]
 
 
-def meant_for(advice: Sequence[str], named: str) -> tuple[str, ...]:
-    """Leave out what is for other proxies, where the answer names the one that it came through.
-
-    Args:
-      advice: lines of the above.
-      named: the answer's Server and Via.
-    """
-    there = [proxy for proxy in _PROXIES if proxy.lower() in named.lower()]
-    absent = [f"{proxy}:" for proxy in _PROXIES if there and proxy not in there]
-    return tuple(line for line in advice if not line.startswith(tuple(absent)))
-
-
-# Characters of what a server sent that a line of ours shows.
-_LONGEST: Final = 60
-
-Figure = str | int | float | bool | None | list[str]
-
-
-class Mark(StrEnum):
-    """What came out of a check."""
-
-    OK = "ok"
-    WARN = "warn"
-    """It works, and something of it may not for everybody, or not for long."""
-    FAIL = "FAIL"
-    SKIP = "skip"
-    """There was nothing to check it by."""
-
-
-_SEVERITY: Final = (Mark.SKIP, Mark.OK, Mark.WARN, Mark.FAIL)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-      check: its name.
-      mark: what came out.
-      said: that in a line, with the figure that was measured.
-      advice: what to set, a line each.
-      figures: what was measured, for programs; seconds where it is a time.
-    """
-
-    check: str
-    mark: Mark
-    said: str
-    advice: tuple[str, ...] = ()
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-
-
-def worse(*marks: Mark) -> Mark:
-    """Return the worst of some marks."""
-    return max(marks, key=_SEVERITY.index)
-
-
-def shown(text: str | bytes) -> str:
-    """Return what a server sent, fit for a line of a terminal: printable and short."""
-    return printable(text, limit=_LONGEST)
-
-
-def quoted(text: str | bytes) -> str:
-    """Return the same in quotes."""
-    return f"“{shown(text)}”"
-
-
-def seconds(value: float) -> str:
-    """Return a length of time as one reads it."""
-    if value < 0.9995:
-        return f"{value * 1000:.0f} ms"
-    return f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number of things."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def findings_of(seen: Observation) -> list[Finding]:
+    """Return a finding for each check that could be made, in the order in which they matter."""
+    found = [redirected(seen), answered(seen)]
+    answer, body = seen.answer, seen.body
+    if answer is not None:
+        found.append(cross_origin(seen, answer))
+        if answer.is_stream:
+            found += [negotiated(answer), cached(answer), compressed(seen)]
+            if body is not None:
+                found += [check(seen, answer, body) for check in (begun, delivered, formed)]
+                found += [held(seen, answer, body), resumed(seen, answer, body)]
+    named = "" if answer is None else f"{answer.header('server')} {answer.header('via')}"
+    return [
+        replace(finding, advice=meant_for(finding.advice, named))
+        for finding in found
+        if finding is not None
+    ]

@@ -1,4 +1,4 @@
-"""Publish once, reach everyone, lose nothing: a publish/subscribe hub with a history.
+"""Publish once, reach everyone, lose nothing: a publish/subscribe hub with a durable log.
 
 async with open_hub() as hub:
 async with hub.subscribe(["prices"]) as prices:

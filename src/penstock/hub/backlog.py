@@ -16,7 +16,7 @@ class WhenSlow(StrEnum):
     """What becomes of a subscription whose bounds would be passed."""
 
     DISCONNECT = "disconnect"
-    """It ends. The client comes back with its Last-Event-ID, and goes on from the history."""
+    """It ends. The client comes back with its Last-Event-ID, and goes on from the log."""
     DROP_OLDEST = "drop_oldest"
     """The oldest publications that wait make room for the new one."""
     LATEST = "latest"

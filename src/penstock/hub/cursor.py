@@ -1,6 +1,6 @@
-"""A subscription's way from the history to live delivery.
+"""A subscription's way from the log to live delivery.
 
-Rule 1: no gap and no duplicate. Every selected publication is taken once, in the history's order.
+Rule 1: no gap and no duplicate. Every selected publication is taken once, in the log's order.
 
 Rule 2: the dispatcher may write to the client directly in `CursorState.LIVE` only: not before
 everything that comes first was taken.
@@ -14,7 +14,7 @@ event of its own, it is given the id of a position (`penstock.position_ids`).
     ─────────────  ───────────────────────────────────────  ─────────────────────────────────
     NEW            not known                                LOCATING, REPLAYING, ENDED
     LOCATING       being looked up                          NEW (cancelled), REPLAYING, ENDED
-    REPLAYING      where the history was read up to         AWAITING_HEAD, CATCHING_UP, LIVE, ENDED
+    REPLAYING      where the log was read up to             AWAITING_HEAD, CATCHING_UP, LIVE, ENDED
     AWAITING_HEAD  committed, and not dispatched yet        CATCHING_UP, LIVE, ENDED
     CATCHING_UP    short of the mark, or its page not taken LIVE, ENDED
     LIVE           no longer needed                         ENDED
@@ -22,7 +22,7 @@ event of its own, it is given the id of a position (`penstock.position_ids`).
 
 Theory of operation: a cursor reads page after page, each up to the dispatcher's head at that time.
 When one is complete it joins its audience, with no checkpoint between looking at the head and
-joining; that head is the mark. What comes up to the mark is read from the history, and what is
+joining; that head is the mark. What comes up to the mark is read from the log, and what is
 dispatched after it is queued. When the mark is reached and the page taken, the cursor is live.
 """
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cursor", "CursorState", "Item"]
 
-# What is read of a history at once, and so what a client that resumes is ahead of its socket.
+# What is read of a log at once, and so what a client that resumes is ahead of its socket.
 _PAGE: Final = 256
 _PAGE_SIZE: Final = 2**16
 
@@ -100,7 +100,7 @@ class _Log(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether the history is closed, so that its errors are no news."""
+        """Whether the log is closed, so that its errors are no news."""
         ...
 
 
@@ -109,7 +109,7 @@ class Cursor:
     """One subscription's cursor, and a member of its hub's audiences.
 
     Args:
-      hub: whose history it reads.
+      hub: whose log it reads.
       selection: which publications it takes.
       requested: the id after which to resume, ``earliest``, or None to begin with what is published
         from now on.
@@ -179,7 +179,7 @@ class Cursor:
     async def locate(self) -> None:
         """Find the position after which to go on; done once.
 
-        An id that is not known, or a history that cannot be read now, is a gap: the cursor goes on
+        An id that is not known, or a log that cannot be read now, is a gap: the cursor goes on
         after the newest publication.
 
         Cancellation:
@@ -237,7 +237,7 @@ class Cursor:
 
     @contextmanager
     def _locating(self) -> Iterator[None]:
-        """Ask the history in the block; what leaves it, such as a cancellation, is no answer."""
+        """Ask the log in the block; what leaves it, such as a cancellation, is no answer."""
         self._move(CursorState.LOCATING)
         try:
             yield
@@ -266,7 +266,7 @@ class Cursor:
     # Reading
 
     def begin(self, dispatcher: Dispatcher) -> None:
-        """Begin to receive: at once if nothing of the history is needed.
+        """Begin to receive: at once if nothing of the log is needed.
 
         Cancellation:
           Synchronous, no checkpoint.
@@ -278,7 +278,7 @@ class Cursor:
             self._join_at_head()
 
     async def ready(self) -> bool:
-        """Return whether `take` has something; before that, read the history as far as is due.
+        """Return whether `take` has something; before that, read the log as far as is due.
 
         If not, `wait` for it, unless the cursor has ended.
 
@@ -338,7 +338,7 @@ class Cursor:
         return next(self._queue.pop(1))
 
     async def _read(self, dispatcher: Dispatcher) -> None:
-        """Read the next page, and join if the history was read up to the dispatcher's head."""
+        """Read the next page, and join if the log was read up to the dispatcher's head."""
         if self._reading:
             raise trio.BusyResourceError("another task is reading for this subscription")
         until = self._mark if self.state is CursorState.CATCHING_UP else dispatcher.head
@@ -385,7 +385,7 @@ class Cursor:
     # Joining; no checkpoint between looking at the dispatcher's head and joining
 
     def _join_at_head(self) -> None:
-        """Join if nothing of the history is needed, or will be when the head is there."""
+        """Join if nothing of the log is needed, or will be when the head is there."""
         assert self._dispatcher is not None
         head = self._dispatcher.head
         if self._page or self._after < head:
@@ -400,7 +400,7 @@ class Cursor:
     def admit(self) -> None:
         """Join: the dispatcher's head has come to the position, or passed it.
 
-        Publications that were dispatched together with that one are read from the history.
+        Publications that were dispatched together with that one are read from the log.
         """
         if self.state is CursorState.AWAITING_HEAD:
             self._join()
@@ -423,7 +423,7 @@ class Cursor:
         """Queue publications, since they were not written directly; False if it has ended.
 
         A client that is too far behind ends with `CloseReason.SLOW`, and loses what is queued; the
-        history has it.
+        log has it.
         """
         self.direct = None
         if self._audience is None:
@@ -448,7 +448,7 @@ class Cursor:
     def end(self) -> None:
         """Receive no more: what is read, and what is queued behind it, can still be taken.
 
-        What is queued behind a part of the history that was not read is dropped.
+        What is queued behind a part of the log that was not read is dropped.
 
         Cancellation:
           Synchronous, no checkpoint.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final, final
 
 import trio
@@ -15,6 +16,10 @@ __all__ = ["Follower"]
 
 # Seconds after which a log that failed is asked again.
 _RETRY: Final = 1.0
+
+# Seconds that a hub which closes waits for what it has committed to come back from the log. Its
+# subscribers can resume from there, at another node.
+_CLOSING: Final = 5.0
 
 _logger = logging.getLogger(__name__)
 
@@ -37,10 +42,10 @@ class Follower:
         self._scope = trio.CancelScope()
 
     def stop_at(self, position: Position) -> None:
-        """Have `run` return when everything up to a position is queued. Synchronous."""
+        """Have `run` return when everything up to a position is queued, within 5 s. Synchronous."""
         self._until = position
-        if self._position >= position:
-            self._scope.cancel()
+        reached = self._position >= position
+        self._scope.deadline = -math.inf if reached else trio.current_time() + _CLOSING
 
     async def run(self) -> None:
         """Queue entries as they are appended, until `stop_at` was called.
@@ -49,7 +54,8 @@ class Follower:
           Checkpoints throughout; entries that were not queued are left out.
 
         Error handling:
-          When the log fails, that is logged once, and the log is asked again each second.
+          When the log fails, that is logged once, and the log is asked again each second. If it
+          does not return in time what the hub has committed, that is logged when the hub closes.
         """
         failing = False
         with self._scope:
@@ -68,4 +74,6 @@ class Follower:
                 await self._queue.wait_for_room()
                 self._queue.put(entries)
                 self._position = entries[-1].position
+        if self._until is not None and self._position < self._until:
+            _logger.warning("The hub closed before the log returned what it has committed")
         self._queue.close()

@@ -142,7 +142,7 @@ class Hub:
         return tuple(self._subscriptions)
 
     async def publish(self, event: ServerSentEvent, topics: Iterable[str]) -> str:
-        """Publish an event, and return its id when the history has it.
+        """Publish an event, and return its id when the log has it.
 
         It is delivered once to each who subscribes to any of the topics; nobody's slowness makes a
         publisher wait.
@@ -153,13 +153,13 @@ class Hub:
 
         Raises:
           InvalidPublication: it cannot be published: see the message. Nothing was.
-          LogError: the history could not keep it, so it was not published. A later one may be.
+          LogError: the log could not keep it, so it was not published. A later one may be.
           trio.ClosedResourceError: the hub is not open (any more).
           RuntimeError: the hub is open in another Trio run, or this task is not Trio's. From a
             thread, call ``trio.from_thread.run(hub.publish, event, topics, trio_token=token)``.
 
         Cancellation:
-          A checkpoint. Cancelled while it waits for the history, it is published all the same.
+          A checkpoint. Cancelled while it waits for the log, it is published all the same.
         """
         self.check_open()
         publication = self._publication(event, topics)
@@ -330,11 +330,11 @@ class Hub:
         """Run the hub until it is closed; `open_hub` does this, in a nursery of its own.
 
         Raises:
-          LogError: the history cannot be opened.
+          LogError: the log cannot be opened.
           RuntimeError: it is running, or this task is not Trio's.
 
         Cancellation:
-          Checkpoints throughout. Cancelled, it drops what the history has not kept yet, and tells
+          Checkpoints throughout. Cancelled, it drops what the log has not kept yet, and tells
           its publishers.
         """
         if self._running:

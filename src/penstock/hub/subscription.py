@@ -89,9 +89,9 @@ class Subscription:
     Args:
       hub: what it subscribes to.
       topics: which topics; `penstock.EVERY_TOPIC` selects all of them.
-      last_event_id: the id after which to resume: what the history has after it comes first. None
+      last_event_id: the id after which to resume: what the log has after it comes first. None
         or ``""`` begins with what is published from now on, ``"earliest"`` with everything that the
-        history has. After an id that the history does not know, an event named ``gap`` comes first,
+        log has. After an id that the log does not know, an event named ``gap`` comes first,
         whose data is ``{"last_event_id": …}``, and then what is published from now on. Ids of
         publications on other topics are unknown.
       when_slow: what becomes of a subscriber that is too far behind: see `WhenSlow`.
@@ -176,7 +176,7 @@ class Subscription:
         Cancellation:
           Entering may be a checkpoint; leaving is none.
         """
-        self._use()
+        self.claim()
         self._hub.check_open()
         self._begin()
         try:
@@ -240,11 +240,6 @@ class Subscription:
             self._set_close_reason(reason)
         self.end(reason)
 
-    def _use(self) -> None:
-        if self._used:
-            raise RuntimeError("a subscription is used once: make another one")
-        self._used = True
-
     # Iterated in its block
 
     def __aiter__(self) -> Subscription:
@@ -256,7 +251,7 @@ class Subscription:
         Raises:
           StopAsyncIteration: the hub was closed.
           trio.BrokenResourceError: the subscription fell behind, or the hub was closed while it
-            read the history; `last_event_id` is where another one can go on.
+            read the log; `last_event_id` is where another one can go on.
           trio.ClosedResourceError: this is not the block of `open`, or it was ended.
           trio.BusyResourceError: another task is waiting for an event.
 
@@ -283,8 +278,10 @@ class Subscription:
     # As a `penstock.stream.source.GivenSource`
 
     def claim(self) -> None:
-        """Belong to one stream; see `GivenSource.claim`."""
-        self._use()
+        """Belong to one stream, or one block of `open`; see `GivenSource.claim`."""
+        if self._used:
+            raise RuntimeError("a subscription is used once: make another one")
+        self._used = True
 
     @property
     def written(self) -> Tally:

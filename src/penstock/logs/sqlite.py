@@ -1,4 +1,4 @@
-"""A history in a file, which outlives the process: SQLite, in the standard library.
+"""A log in a file, which outlives the process: SQLite, in the standard library.
 
 Rule 1: what was acknowledged is on disk: each `append` is one transaction, and SQLite waits for the
 disk at its end (WAL, ``synchronous=FULL``).
@@ -157,7 +157,7 @@ class SQLiteLog:
     async def read(
         self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
-        """Return a part of the history; see `Log.read`."""
+        """Return a part of the log; see `Log.read`."""
 
         def read() -> Page:
             with self._reader() as reader:

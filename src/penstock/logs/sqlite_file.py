@@ -1,4 +1,4 @@
-"""The file of a history: created, migrated, locked, and told apart from other files.
+"""The file of a log: created, migrated, locked, and told apart from other files.
 
 Rule 1: one hub uses a file at a time, by whatever name: the lock is the file's own, so hard links
 share it.
@@ -144,7 +144,7 @@ def told(path: Path) -> Iterator[None]:
 
 @final
 class LogFile:
-    """A history's file, which one process uses at a time.
+    """A log's file, which one process uses at a time.
 
     Args:
       path: where it is.

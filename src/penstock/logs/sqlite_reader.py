@@ -1,4 +1,4 @@
-"""What is read from the file of a history; each function in one transaction of its caller."""
+"""What is read from the file of a log; each function in one transaction of its caller."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read(
     size: int,
     oldest: float,
 ) -> Page:
-    """Return a part of the history; see `Log.read`.
+    """Return a part of the log; see `Log.read`.
 
     Args:
       connection: to the file.
@@ -171,7 +171,7 @@ def _position(discarded: tuple[int, str | None]) -> int:
 
 
 def _topic(connection: sqlite3.Connection, topic: str) -> tuple[int, int, str | None] | None:
-    """Return a topic's number, and what was discarded of it last, if the history knows it."""
+    """Return a topic's number, and what was discarded of it last, if the log knows it."""
     row: tuple[int, int, str | None] | None = connection.execute(
         "SELECT number, discarded, discarded_id FROM topics WHERE topic = ?", (topic,)
     ).fetchone()

@@ -1,4 +1,4 @@
-"""What is written to the file of a history: publications, and what passes the bounds goes."""
+"""What is written to the file of a log: publications, and what passes the bounds goes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Writer:
 
     @property
     def key(self) -> bytes:
-        """The key of the history's position ids."""
+        """The key of the log's position ids."""
         return self._state.key
 
     def statistics(self) -> LogStatistics:

@@ -84,7 +84,7 @@ class EventStream:
     """
 
     __slots__ = (
-        *("_close_reason", "_closed_at", "_deadline", "_direct", "_ending", "_final_event"),
+        *("_close_reason", "_closed_at", "_deadline", "_direct", "_final_event"),
         *("_interrupted", "_keep_alive", "_left", "_max_lifetime", "_opened_at", "_source"),
         *("_started", "_writing", "name"),
     )
@@ -120,7 +120,6 @@ class EventStream:
         self._keep_alive = math.inf if keep_alive is None else float(keep_alive)
         self._max_lifetime = math.inf if max_lifetime is None else float(max_lifetime)
         self._deadline = math.inf  # of its lifetime, once it is open
-        self._ending = False  # whether the source was told to end
         self._final_event: bytes | None = None
         self._direct: DirectWriter | None = None
         self._close_reason: CloseReason | None = None
@@ -289,11 +288,9 @@ class EventStream:
         began = trio.current_time()
         waited = False
         while True:
-            ending = self._ending or source.ended
-            if self._deadline <= trio.current_time() and not ending:
+            if self._deadline <= trio.current_time() and not self._is_ending:
                 self._end_source(CloseReason.EXPIRED)
-                ending = True
-            lifetime = math.inf if ending else self._deadline
+            lifetime = math.inf if self._is_ending else self._deadline
             silent_since = max(began, source.last_direct_write)
             # A source that is slower than the keep-alive is given twice as long each time.
             patience = self._keep_alive * 2**self._interrupted
@@ -331,8 +328,11 @@ class EventStream:
             self._source.written.add(self._writing)
             self._writing = Tally()
 
+    @property
+    def _is_ending(self) -> bool:
+        return self._close_reason is not None or self._source.ended
+
     def _end_source(self, reason: CloseReason) -> None:
-        self._ending = True
         self._source.end(self._set_close_reason(reason))
 
     def _set_close_reason(self, reason: CloseReason) -> CloseReason:

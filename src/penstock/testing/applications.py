@@ -1,6 +1,9 @@
 """An application for a test: started up, shut down, and looked at for what it leaves.
 
 Its start and end are told to it by ASGI's lifespan protocol, as a server does.
+
+Spec: ASGI, "Lifespan Protocol": an application that raises an exception at the lifespan scope does
+not speak the protocol, and is served without.
 """
 
 from __future__ import annotations
@@ -12,27 +15,11 @@ from typing import Any, TypeVar, final
 
 import trio
 
+from penstock.testing.blocks import is_cancellation, raise_first
 from penstock.testing.leaks import below, left_over, open_things, tell
 from penstock.testing.waiting import News, wait_until
 
-__all__ = ["Lifespan", "is_cancellation", "open_app", "raise_first"]
-
-
-def is_cancellation(error: BaseException) -> bool:
-    """Tell whether an error is a cancellation of Trio's and nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_cancellation, error.exceptions))
-    return isinstance(error, trio.Cancelled)
-
-
-def raise_first(raised: BaseException | None, complaint: Exception | None) -> None:
-    """Raise what the block raised, with the complaint as a note, or else the complaint."""
-    if raised is not None:
-        if complaint is not None:
-            raised.add_note(str(complaint))
-        raise raised
-    if complaint is not None:
-        raise complaint
+__all__ = ["Lifespan", "open_app"]
 
 
 @final

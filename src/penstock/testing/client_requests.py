@@ -1,4 +1,7 @@
-"""A request to an application, for the length of a block, and what its client has of the answer."""
+"""A request to an application, for the length of a block, and what its client has of the answer.
+
+The application is called as a server calls it, with ASGI's messages; no socket is involved.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from penstock.errors import DecodeError
 from penstock.event import LINE_END, ServerSentEvent
 from penstock.stream import EventStream
 from penstock.stream.group import STREAM_GROUP
-from penstock.testing.applications import is_cancellation, raise_first
+from penstock.testing.blocks import is_cancellation, raise_first
 from penstock.testing.clients import FakeClient
 from penstock.testing.leaks import GRACE, below, tell
 from penstock.testing.waiting import News, Patience, wait_until

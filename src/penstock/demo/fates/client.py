@@ -1,14 +1,9 @@
-"""The clients: real connections to the server's own address, and what each does to its own.
-
-One vanishes by having the kernel throw away whatever is sent to its socket.
-"""
+"""The clients: real connections to the server's own address, and what each does to its own."""
 
 from __future__ import annotations
 
-import array
 import ssl
 import struct
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,34 +13,9 @@ import h11
 import trio
 
 from penstock.decode import EventStreamDecoder
+from penstock.demo.fates.silence import fall_silent
 
-__all__ = ["KEY", "Client", "Unanswered", "Where", "fall_silent", "why_not_silent"]
-
-# Of Linux's <asm-generic/socket.h>; the module `socket` does not have it.
-_SO_ATTACH_FILTER: Final = 26
-
-# A program of the classic Berkeley packet filter (socket(7)): one instruction, `ret #0`, by which
-# no byte of any packet is kept.
-_KEEP_NOTHING: Final = struct.pack("HBBI", 0x06, 0, 0, 0)
-
-
-def why_not_silent() -> str | None:
-    """Return why this system has no such thing, in a sentence, or None."""
-    if sys.platform == "linux":
-        return None
-    return f"it takes a socket filter of Linux, and this is {sys.platform}"
-
-
-def fall_silent(connection: trio.socket.SocketType) -> None:
-    """Have a socket receive nothing from now on, acknowledgements included; it can still send.
-
-    Raises:
-      OSError: the kernel does not do that.
-    """
-    program = array.array("B", _KEEP_NOTHING)
-    address, _ = program.buffer_info()
-    connection.setsockopt(trio.socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, address))
-
+__all__ = ["KEY", "Client", "Unanswered", "Where"]
 
 # The header in which a client shows whose stream it wants.
 KEY: Final = "Penstock-Fate-Key"

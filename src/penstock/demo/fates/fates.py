@@ -13,7 +13,8 @@ import trio
 
 from penstock.close_reason import CloseReason
 from penstock.demo.fates.client import Client, Unanswered, Where
-from penstock.demo.fates.table import FATES, HEALTHY_EVENTS, Fate, Promise, producer_of, promise_of
+from penstock.demo.fates.producers import producer_of
+from penstock.demo.fates.table import FATES, HEALTHY_EVENTS, Fate, Promise, promise_of
 from penstock.hypercorn import Settings
 from penstock.stream.event_stream import EventStream
 from penstock.stream.producer import Producer
@@ -30,13 +31,13 @@ class Run:
 
     Attributes:
       number: by which it asks for its stream.
-      key: without which nobody gets that stream; nobody is told it.
+      key: a secret that its request for the stream has to carry.
       fate: its own.
       promise: what was promised for it when it was started.
       scope: all that the client does is in it.
       producer: what its stream is fed by.
       stream: its stream, once it has asked for it.
-      heard: how many events it has heard, once it listens no more.
+      heard: the number of events it has received, once it has stopped reading.
       error: what came between, in a sentence.
       broken: whether that breaks the promise, and does not only keep one from telling.
     """
@@ -74,7 +75,7 @@ class Run:
         return max(_PATIENCE, 2 * (self.promise.within or 0) / 1000)
 
     def hurt(self) -> None:
-        """Note that now that is done of which the promise tells what follows."""
+        """Note the moment from which the promise counts: its client was just hurt."""
         self._hurt, self._hurt_at = _unix(), trio.current_time()
 
     def stream_closed(self) -> None:

@@ -15,10 +15,12 @@ import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from penstock.demo.access import HURT, answer, is_of_the_page, why_not_hurt
-from penstock.demo.fates.client import KEY, Where, why_not_silent
+from penstock.demo.access import HURT, is_of_the_page, why_not_hurt
+from penstock.demo.answers import answer
+from penstock.demo.fates.client import KEY, Where
 from penstock.demo.fates.crowds import CROWD, Crowds, NoRoom
 from penstock.demo.fates.fates import LIMIT, Fates, TooMany
+from penstock.demo.fates.silence import why_not_silent
 from penstock.demo.fates.table import FATES, promise_of
 from penstock.demo.hub_routes import HISTORY
 from penstock.hypercorn import Settings

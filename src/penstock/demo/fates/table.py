@@ -1,4 +1,8 @@
-"""The fates that a client can have, what the server promises for each, and what it is sent."""
+"""The fates that a client can have, and what the server promises for each.
+
+The times follow from the settings of the server that is running, as the README's table of the
+guarantee has them. Another server promises nothing here.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-import trio
-
 from penstock.close_reason import CloseReason
-from penstock.event import ServerSentEvent
 from penstock.hypercorn import Settings
 from penstock.stream.event_stream import DEFAULT_KEEP_ALIVE
-from penstock.stream.producer import Producer
-from penstock.stream.ticker import Ticker
 
 __all__ = [
     "FATES",
@@ -21,9 +20,7 @@ __all__ = [
     "HEALTHY_PERIOD",
     "NO_PROMISE",
     "Fate",
-    "Hurt",
     "Promise",
-    "producer_of",
     "promise_of",
 ]
 
@@ -146,64 +143,3 @@ FATES: Final = {
         Fate("raises", "a producer that raises", "client of a producer that raises", _raised),
     )
 }
-
-
-Events = trio.abc.SendChannel[ServerSentEvent]
-Hurt = Callable[[], None]
-
-# Seconds between two events, as of `/sse`.
-_PERIOD: Final = 0.5
-
-# Seconds until a producer raises: enough to see the stream.
-_BEFORE: Final = 1.0
-
-# For who does not read: more than any kernel keeps for one client (4 MB by Linux's default), so
-# that another server's buffers fill, too; and no more than that, should it have no end of them.
-_BIG: Final = ServerSentEvent("x" * 2**16)
-_BIG_EVENTS: Final = 128
-
-
-def producer_of(name: str, hurt: Hurt) -> Producer:
-    """Return the producer for a client with this fate.
-
-    Args:
-      name: the fate's.
-      hurt: to be called when it is the producer that does what the promise is about.
-    """
-
-    async def finish(events: Events) -> None:
-        ticker = Ticker(HEALTHY_PERIOD)
-        for number in range(1, HEALTHY_EVENTS + 1):
-            await ticker.tick()
-            await events.send(ServerSentEvent(str(number)))
-        hurt()
-
-    async def fail(events: Events) -> None:
-        await events.send(ServerSentEvent("the last"))
-        await trio.sleep(_BEFORE)
-        hurt()
-        raise LookupError("raised on purpose, by the demonstration's producer that raises")
-
-    producers: dict[str, Producer] = {
-        "healthy": finish,
-        "raises": fail,
-        "stops-reading": _flood,
-        "byte-a-second": _flood,
-    }
-    return producers.get(name, _ping)
-
-
-async def _ping(events: Events) -> None:
-    """Send a small event now and then."""
-    ticker, number = Ticker(_PERIOD), 0
-    while True:
-        number += 1
-        await events.send(ServerSentEvent(str(number)))
-        await ticker.tick()
-
-
-async def _flood(events: Events) -> None:
-    """Send much at once, as fast as it is taken."""
-    for _ in range(_BIG_EVENTS):
-        await events.send(_BIG)
-    await trio.sleep_forever()

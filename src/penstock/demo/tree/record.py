@@ -1,4 +1,13 @@
-"""Pictures of the tree, moment after moment, their differences, and the events made of them."""
+"""Pictures of the tree, moment after moment, their differences, and the events made of them.
+
+A picture is a dict: numbers to nodes. A node's number is its own for as long as it lives, and never
+another's; parents have smaller numbers than their children, and siblings are in order of theirs.
+
+The events are a state's: whoever has seen one moment is told in one event what is otherwise now,
+however long ago that was. So a slow watcher misses frames and nothing else, and one that comes back
+with the id of its last event is told the difference, if that moment is still known, and everything
+again if it is not.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +17,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias, final
 
-from penstock.demo.tree.tasks import masked
+from penstock.demo.tree.names import masked
 from penstock.event import ServerSentEvent
 
 __all__ = ["Differences", "Kind", "Moment", "Node", "Picture", "Record", "applied", "differences"]

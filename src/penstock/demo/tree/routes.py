@@ -11,7 +11,7 @@ from quart import request
 from quart_trio import QuartTrio
 
 from penstock.demo.access import is_of_this_machine
-from penstock.demo.tree.tasks import age
+from penstock.demo.tree.internals import age
 from penstock.demo.tree.watch import Look, Watch
 from penstock.quart import EventSourceResponse, last_event_id
 from penstock.stream.group import STREAM_GROUP, StreamGroup

@@ -15,8 +15,10 @@ from typing import Any, Final, NamedTuple, TypeAlias, final
 
 import trio
 
+from penstock.demo.tree.internals import Scoped, age, scoped, scoped_nursery
+from penstock.demo.tree.names import fit
 from penstock.demo.tree.record import Kind, Node, Picture
-from penstock.demo.tree.tasks import Scoped, age, fit, scoped, scoped_nursery, words_for
+from penstock.demo.tree.waits import words_for
 
 __all__ = ["DRAWN", "Walker"]
 

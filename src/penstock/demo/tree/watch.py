@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple, final
 
 import trio
 
+from penstock.demo.tree.internals import exited_cancelled
+from penstock.demo.tree.names import masked
 from penstock.demo.tree.record import Moment, Record
-from penstock.demo.tree.tasks import exited_cancelled, masked
 from penstock.demo.tree.walk import Walker
 from penstock.event import ServerSentEvent
 from penstock.stream.producer import Producer

@@ -42,15 +42,16 @@ from hypercorn.utils import suppress_body
 from penstock.hypercorn.protocol.access_log import log_refused
 from penstock.hypercorn.protocol.head import (
     RequestRefused,
-    asks_for_websocket,
-    begins_event_stream,
-    body_length,
     check_chunk,
     check_head,
+)
+from penstock.hypercorn.protocol.http1_request import (
+    asks_for_websocket,
+    body_length,
     check_upgrade,
     examined,
-    log_refusal,
 )
+from penstock.hypercorn.protocol.refusal import begins_event_stream, log_refusal
 from penstock.hypercorn.protocol.websocket import WebSocket
 
 if TYPE_CHECKING:

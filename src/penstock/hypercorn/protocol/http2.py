@@ -68,15 +68,8 @@ from penstock.hypercorn.protocol.frames import (
     Frames,
     FrameTooLong,
 )
-from penstock.hypercorn.protocol.head import (
-    RequestRefused,
-    begins_event_stream,
-    check_ascii,
-    check_fields,
-    log_line,
-    log_refusal,
-    split_target,
-)
+from penstock.hypercorn.protocol.head import RequestRefused, check_ascii, check_fields, split_target
+from penstock.hypercorn.protocol.refusal import begins_event_stream, log_line, log_refusal
 from penstock.hypercorn.protocol.websocket import WebSocket
 from penstock.hypercorn.protocol.window import Windows
 from penstock.hypercorn.wire.incoming import MAX_AHEAD

@@ -1,4 +1,4 @@
-"""What stands before the application: the answers for health, and for clients too many."""
+"""Middleware of the server: its health, and the answer to clients beyond a limit."""
 
 from __future__ import annotations
 
