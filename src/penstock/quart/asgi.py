@@ -15,6 +15,7 @@ import math
 import weakref
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, final
 
@@ -109,7 +110,9 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
                 owned = bool(self._owned)
                 await self._close_owned(work)  # noqa: ASYNC102 - shields itself
         if not owned:
-            await self._send_in_time(send, response)
+            sending = self._send_in_time(send, response)
+            del response, work
+            await sending
 
     def _send_in_time(self, send: Any, response: Any) -> Awaitable[None]:
         """Send a response before its deadline, which is not that of closing what is owned."""
@@ -133,16 +136,25 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             return
         body = response.response
         # A body that wraps a stream's is another one: it is to be given each chunk.
-        if isinstance(body, EventStreamBody):
-            try:
-                check_headers(response.headers)
-            except ValueError as error:
-                self.app.logger.error("%s cannot be sent: %s", self.scope["path"], error)
-                response = _error(str(error))
-            else:
-                body.headers = None
-                body.set_sender(send)
-        await super()._send_response(send, response)
+        if not isinstance(body, EventStreamBody):
+            await super()._send_response(send, response)
+            return
+        try:
+            check_headers(response.headers)
+        except ValueError as error:
+            self.app.logger.error("%s cannot be sent: %s", self.scope["path"], error)
+            await super()._send_response(send, _error(str(error)))
+            return
+        body.headers = None
+        body.set_sender(send)
+        headers = [_encode_header(*header) for header in response.headers.items()]
+        start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
+        await send(start)
+        del headers, response, start  # a stream may last for days
+        async with body as stream:
+            async for chunk in stream:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _close_owned(self, work: trio.CancelScope) -> None:
         if not self._owned:
@@ -195,6 +207,12 @@ async def _put(body: Any, data: bytes, *, more: bool) -> None:
         await body.put(data)
     if not more:
         body.set_complete()
+
+
+@lru_cache(maxsize=128)
+def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:
+    """Encode a header as ASGI has it; most streams share theirs, which are kept as long."""
+    return name.lower().encode(), value.encode()
 
 
 def _error(text: str) -> Response:

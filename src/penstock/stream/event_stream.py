@@ -20,9 +20,10 @@ Where the server offers it, events are written directly while the stream waits f
 from __future__ import annotations
 
 import math
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, Never, final
 
 import trio
 
@@ -240,7 +241,7 @@ class EventStream:
     def __aiter__(self) -> EventStream:
         return self
 
-    async def __anext__(self) -> bytes:
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
         """Return the next bytes to write; asking for them says that the last ones were written.
 
         Raises:
@@ -250,22 +251,29 @@ class EventStream:
         Cancellation:
           A checkpoint. Atomic: either bytes are returned or nothing was taken.
         """
+        # No coroutine of its own: it would be kept as long as the stream.
         if self._opened_at is None or self._closed_at is not None:
             raise trio.ClosedResourceError("a stream is iterated in the block of its open()")
         self._note_written()
         if not self._started:
-            await trio.lowlevel.checkpoint()
-            self._started = True
-            self._writing.bytes = len(self._source.preamble)
-            return self._source.preamble
+            return self._first_chunk()
         if self._direct is not None and self._direct.try_enable():
-            await self._write_directly(self._direct)
-        elif (chunk := await self._next_chunk()) is not None:
+            return self._write_directly(self._direct)
+        return self._later_chunk()
+
+    async def _first_chunk(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self._started = True
+        self._writing.bytes = len(self._source.preamble)
+        return self._source.preamble
+
+    async def _later_chunk(self) -> bytes:
+        if (chunk := await self._next_chunk()) is not None:
             return chunk
         self._set_close_reason(CloseReason.FINISHED)
         raise StopAsyncIteration
 
-    async def _write_directly(self, direct: DirectWriter) -> None:
+    async def _write_directly(self, direct: DirectWriter) -> Never:
         """Write to the server, past whoever iterates, until the stream has ended."""
         try:
             while (chunk := await self._next_chunk(direct)) is not None:
@@ -274,6 +282,8 @@ class EventStream:
             await direct.send(b"")  # what the source has written has arrived, too
         except trio.BrokenResourceError:
             self._set_close_reason(CloseReason.DISCONNECTED)
+        self._set_close_reason(CloseReason.FINISHED)
+        raise StopAsyncIteration
 
     async def _next_chunk(self, direct: DirectWriter | None = None) -> bytes | None:
         """Return what is to be written next: what is ready, or a comment; None at the end.

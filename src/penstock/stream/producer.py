@@ -15,8 +15,9 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Final, TypeAlias, final
 
 import trio
@@ -142,28 +143,14 @@ class ProducerSource:
         """Whether the producer was cancelled at its deadline, or by `end`."""
         return self._scope.cancel_called
 
-    @asynccontextmanager
-    async def running(
+    def running(
         self, name: str, deadline: float, set_close_reason: SetCloseReason
-    ) -> AsyncIterator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Run the producer in a task of its own; see `Source.running`."""
         self._scope.deadline = deadline
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    self._produce, name, set_close_reason, name=f"producer of {name}"
-                )
-                try:
-                    yield
-                finally:
-                    # Left before the end: cancelled, or by a writer that could not write.
-                    if set_close_reason(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
-                        nursery.cancel_scope.cancel()
-        finally:
-            if self._memory is not None:
-                self._memory[1].close()  # nobody takes anything any more
+        return _Running(self, name, set_close_reason)
 
-    async def _produce(self, name: str, set_close_reason: SetCloseReason) -> None:
+    async def produce(self, name: str, set_close_reason: SetCloseReason) -> None:
         """Run the producer in its scope; close its channel, and note what ended it."""
         self.producer_state = ProducerState.RUNNING
         try:
@@ -184,6 +171,11 @@ class ProducerSource:
                 gone = trio.current_effective_deadline() == -math.inf
                 set_close_reason(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
             self.close()
+
+    def discard(self) -> None:
+        """Close the stream's end: nobody takes anything any more. Synchronous, no checkpoint."""
+        if self._memory is not None:
+            self._memory[1].close()
 
     def end(self, reason: CloseReason) -> None:
         """Cancel the producer, for whatever reason."""
@@ -266,6 +258,41 @@ class ProducerSource:
             if self._closed:
                 self._memory[0].close()
         return self._memory
+
+
+@final
+class _Running(AbstractAsyncContextManager[None]):
+    """The block in which a producer runs. It is a class, since each stream would keep a frame."""
+
+    __slots__ = ("_name", "_nursery", "_scope", "_set_close_reason", "_source")
+
+    def __init__(self, source: ProducerSource, name: str, set_close_reason: SetCloseReason) -> None:
+        self._source = source
+        self._name = name
+        self._set_close_reason = set_close_reason
+        self._nursery = trio.open_nursery()
+        self._scope: trio.CancelScope  # the nursery's, once it is open
+
+    async def __aenter__(self) -> None:
+        nursery = await self._nursery.__aenter__()
+        self._scope = nursery.cancel_scope
+        produce, name = self._source.produce, f"producer of {self._name}"
+        nursery.start_soon(produce, self._name, self._set_close_reason, name=name)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        # Left before the end: cancelled, or by a writer that could not write.
+        if self._set_close_reason(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
+            self._scope.cancel()
+        try:
+            # ASYNC102: the nursery's own exit, which waits for the producer; nothing to shield.
+            return await self._nursery.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
+        finally:
+            self._source.discard()
 
 
 @final

@@ -128,7 +128,10 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self.outgoing.nursery = self.requests.nursery = nursery
                 if await self._begin():
-                    await self.guarded(self._read)
+                    try:
+                        await self._read()
+                    except Exception as error:
+                        await self._end_by(error)
                 if self.protocol is not None:
                     if isinstance(self.protocol, HTTP2) and self._closing and not self.gone:
                         self.protocol.say_goodbye()
@@ -224,7 +227,7 @@ class Connection:
         new.turn = self._turn
         if isinstance(new, HTTP1):
             new.http2 = self._settings.http2
-            new.can_read = ReadAheadGate(self.incoming.read_ahead, self.incoming.wake)
+            new.can_read = ReadAheadGate(self.incoming)
         else:
             new.send_timeout = self._settings.send_timeout
             new.wire = self.outgoing.write
@@ -242,16 +245,18 @@ class Connection:
         """
         try:
             await function(*args)
-        except PeerClosed:
-            return False
-        except HTTP2NotSpoken:
-            self._close()
-            return False
-        except Exception:
-            await self.report("The connection of %s failed", self._client)
-            self.abort()
+        except Exception as error:
+            await self._end_by(error)
             return False
         return True
+
+    async def _end_by(self, error: Exception) -> None:
+        """End the connection, since a step of it raised this error, which is being handled."""
+        if isinstance(error, HTTP2NotSpoken):
+            self._close()
+        elif not isinstance(error, PeerClosed):
+            await self.report("The connection of %s failed", self._client)
+            self.abort()
 
     async def report(self, message: str, *args: Any) -> None:
         """Log the exception that is being handled; a log that fails is no reason to end."""

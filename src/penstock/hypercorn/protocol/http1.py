@@ -21,7 +21,7 @@ Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, Any, cast, final
 
@@ -55,6 +55,7 @@ from penstock.hypercorn.protocol.refusal import begins_event_stream, log_refusal
 from penstock.hypercorn.protocol.websocket import WebSocket
 
 if TYPE_CHECKING:
+    from penstock.hypercorn.wire.incoming import Incoming
     from penstock.hypercorn.wire.turns import Turn
 
 __all__ = ["HTTP1", "HTTP2NotSpoken", "ReadAheadGate"]
@@ -258,13 +259,10 @@ class HTTP1(H11Protocol):
 class ReadAheadGate:
     """What `H11Protocol.can_read` is here: an event whose waiter goes on listening meanwhile."""
 
-    __slots__ = ("_read_ahead", "_set", "_wake")
+    __slots__ = ("_incoming", "_set")
 
-    def __init__(
-        self, read_ahead: Callable[[Callable[[], bool]], Awaitable[None]], wake: Callable[[], None]
-    ) -> None:
-        self._read_ahead = read_ahead
-        self._wake = wake
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
         self._set = False
 
     async def clear(self) -> None:
@@ -274,7 +272,7 @@ class ReadAheadGate:
     async def set(self) -> None:
         """Let the reader go on with the next request."""
         self._set = True
-        self._wake()
+        self._incoming.wake()
 
     def is_set(self) -> bool:
         """Tell whether `wait` would return."""
@@ -282,4 +280,4 @@ class ReadAheadGate:
 
     async def wait(self) -> None:
         """Read ahead until the event is set; raises what reading raises."""
-        await self._read_ahead(self.is_set)
+        await self._incoming.read_ahead(self.is_set)
