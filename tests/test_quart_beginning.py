@@ -12,7 +12,7 @@ from quart_trio import QuartTrio
 
 from penstock import Hub, ServerSentEvent, StreamGroup
 from penstock.errors import LogError
-from penstock.quart import EventSourceResponse, last_event_id, require_trio
+from penstock.quart import EventSourceResponse, last_event_id, use_one_task
 from penstock.stream.group import STREAM_GROUP
 from penstock.stream.source import Tally
 from penstock.testing import FakeClient
@@ -110,7 +110,7 @@ async def test_a_head_that_contradicts_the_body(
     """An `after_request` function sets it: the producer is not started, and the cause is named."""
     app = App()
     if ours:
-        require_trio(app)
+        use_one_task(app)
 
     @app.after_request
     async def spoil(response: Response) -> Response:

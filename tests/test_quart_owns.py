@@ -16,7 +16,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from penstock import ServerSentEvent
-from penstock.quart import EventSourceResponse, require_trio
+from penstock.quart import EventSourceResponse, use_one_task
 from penstock.stream.transport import DISCONNECT_SCOPE
 from penstock.testing import FakeClient
 from quart_fakes import Events
@@ -45,7 +45,7 @@ class App(QuartTrio):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("owns_test")
-        require_trio(self)
+        use_one_task(self)
         self.upstreams: list[Upstream] = []
         self.started = 0
         self.finished = 0
@@ -249,7 +249,7 @@ async def test_it_is_closed_when_the_constructor_fails(
 async def test_what_can_be_owned(method: str, autojump_clock: Clock) -> None:
     """An exit stack with a nursery in it, an entered manager; one that is given twice is one."""
     app = QuartTrio("owns_test")
-    require_trio(app)
+    use_one_task(app)
     left: list[str] = []
 
     @asynccontextmanager
@@ -324,14 +324,14 @@ async def test_what_cannot_be_owned(autojump_clock: Clock) -> None:
 
         await FakeClient(app, "/own").run()
     assert errors[0].startswith("TypeError: owns takes an object with aclose()")
-    assert errors[1].startswith("RuntimeError: owns needs require_trio(app)")
+    assert errors[1].startswith("RuntimeError: owns needs Penstock's server, or use_one_task(app)")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_stream_keeps_no_request(method: str, autojump_clock: Clock) -> None:
     """While it is sent, neither the request nor its body and headers are held by anybody."""
     app = QuartTrio("owns_test")
-    require_trio(app)
+    use_one_task(app)
     seen: list[weakref.ref[Any]] = []
 
     @app.before_request
@@ -360,7 +360,7 @@ async def test_a_stream_keeps_no_request(method: str, autojump_clock: Clock) -> 
 async def test_a_body_that_nobody_holds_is_thrown_away(autojump_clock: Clock) -> None:
     """What the client sends on behind its stream's beginning is read, and not kept."""
     app = QuartTrio("owns_test")
-    require_trio(app)
+    use_one_task(app)
     kept: list[bytes] = []
 
     @app.post("/keeps")

@@ -14,8 +14,6 @@ from typing import Any
 from quart import Quart
 from quart_trio import QuartTrio
 
-from penstock.quart.asgi import use_one_task
-
 __all__ = ["FaultyApplication", "NoApplication", "load_application"]
 
 
@@ -65,8 +63,6 @@ def load_application(application: str) -> Any:
         )
     if isinstance(app, Quart) and not isinstance(app, QuartTrio):
         raise NoApplication(f"{application!r} is a Quart of asyncio: make it a QuartTrio")
-    if isinstance(app, QuartTrio):
-        use_one_task(app)
     return app
 
 

@@ -1,6 +1,6 @@
 """What a Quart-Trio application uses: streams as responses, and a hub for its lifetime."""
 
-from penstock.quart.asgi import require_trio
+from penstock.quart.asgi import require_trio, use_one_task
 from penstock.quart.hub import add_hub
 from penstock.quart.response import (
     EventSourceResponse,
@@ -16,4 +16,5 @@ __all__ = [
     "last_event_id",
     "require_trio",
     "stop_reconnecting",
+    "use_one_task",
 ]

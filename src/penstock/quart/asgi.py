@@ -221,7 +221,15 @@ def _error(text: str) -> Response:
 
 
 def use_one_task(app: Quart) -> None:
-    """Give an application the connection of this module, if it has Quart-Trio's own."""
+    """Run each of an application's requests in one task, where its server makes that possible.
+
+    Penstock's server calls this for the application that it serves. An application calls it that
+    is served otherwise, or mounted beside others, and whose responses own a resource
+    (``EventSourceResponse(…, owns=…)``).
+
+    It sets ``app.asgi_http_class``, unless that is not Quart-Trio's own. Calling it again does
+    nothing more.
+    """
     if app.asgi_http_class is TrioASGIHTTPConnection:
         app.asgi_http_class = OneTaskHTTPConnection
 
@@ -230,15 +238,9 @@ def require_trio(app: Quart) -> None:
     """Make an application say, in one clear line, when its server does not run on Trio.
 
     A server that knows ASGI's lifespan protocol is told at start-up, and does not start; with any
-    other, requests are answered with status 500 and the reason. Under Trio, what changes is how an
-    application's requests run: those without a body need fewer tasks under Penstock's server,
-    events are written directly where no middleware is between, and responses may own a resource
-    (``EventSourceResponse(…, owns=…)``).
-
-    Call it once, where the application is made. ``penstock serve`` does the latter by itself, for
-    an application that is not wrapped.
+    other, requests are answered with status 500 and the reason. Under Trio, nothing changes. Call
+    it once, where the application is made.
     """
-    use_one_task(app)
     inner = app.asgi_app
 
     def asgi_app(scope: Any, receive: Any, send: Any) -> Awaitable[None]:

@@ -93,7 +93,7 @@ class EventSourceResponse(TrioResponse):
         status has no body, or ``headers`` has a type, length or encoding of the content.
       TypeError: ``owns`` cannot be closed, or the producer cannot be one.
       RuntimeError: there is no request to answer; or ``owns`` was given, and nothing would close
-        it, because `require_trio` was not called for the application.
+        it: neither is this Penstock's server, nor was `use_one_task` called.
 
     Cancellation:
       A disconnect cancels the producer, and the response is over when the producer is. What it owns
@@ -295,8 +295,8 @@ def _own(resource: Any) -> None:
     own = getattr(request, "own_resource", None)
     if own is None:
         raise RuntimeError(
-            "owns needs require_trio(app), where the application is made: without it, nothing "
-            "would close what a response owns that is never sent"
+            "owns needs Penstock's server, or use_one_task(app) where the application is made: "
+            "without it, nothing would close what a response owns that is never sent"
         )
     own(resource)
 

@@ -28,6 +28,7 @@ from hypercorn.utils import wrap_app
 
 from penstock.errors import InvalidSettings
 from penstock.hypercorn.connection.connection import Connection
+from penstock.hypercorn.server.applications import use_one_task_within
 from penstock.hypercorn.server.lifespan import ApplicationLifespan
 from penstock.hypercorn.server.listeners import open_listeners
 from penstock.hypercorn.server.middleware import HealthMiddleware, Refusal
@@ -114,6 +115,7 @@ class Server:
         self._config = _with_keep_alive(config, self.settings)
         self._connections = Connections(self.settings)
         self._line = trio.Lock()  # where connections that want much of the loop take turns
+        use_one_task_within(app)
         self._app = HealthMiddleware(app, self.streams, self.settings)
 
     def __repr__(self) -> str:
