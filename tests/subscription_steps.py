@@ -74,6 +74,6 @@ async def streaming(hub: Hub, server: Server, **options: Any) -> Any:
     subscription = hub.subscription(["a"], **options)
     stream = EventStream(subscription, **of_stream)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run, server, server)  # noqa: ASYNC113 - runs when the test waits
+        nursery.start_soon(stream.run, server.send, server)  # noqa: ASYNC113 - runs when the test waits
         yield stream, subscription
         nursery.cancel_scope.cancel()

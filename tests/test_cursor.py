@@ -31,7 +31,7 @@ async def follow(
             keep_alive=keep_alive,
             max_lifetime=lifetime,
         )
-        await stream.run(server, server if writes_directly else None)
+        await stream.run(server.send, server if writes_directly else None)
         assert stream.close_reason is CloseReason.EXPIRED
         data += server.data
         last_event_id = server.events[-1].id if server.events else last_event_id
@@ -92,7 +92,7 @@ async def test_a_history_slower_than_the_keep_alive_is_read(
         server = Server()
         stream = EventStream(hub.subscription(["a"], last_event_id="0"), keep_alive=keep_alive)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.run, server, server)
+            nursery.start_soon(stream.run, server.send, server)
             await trio.sleep(200)
             nursery.cancel_scope.cancel()
         assert server.data == ["1", "2"]

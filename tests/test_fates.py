@@ -107,7 +107,7 @@ async def test_a_healthy_client_has_to_hear_all(autojump_clock: trio.testing.Moc
                 await trio.lowlevel.checkpoint()
 
         start = trio.current_time()
-        await stream.run(Sink())
+        await stream.run(Sink().send)
         assert trio.current_time() - start == pytest.approx(2.5)
         run.stream_closed()
         run.heard = heard

@@ -28,7 +28,7 @@ async def once(events: Events) -> None:
 async def held(group: StreamGroup, stream: EventStream) -> None:
     group.add(stream)
     try:
-        await stream.run(Sink())
+        await stream.run(Sink().send)
     finally:
         group.remove(stream)
 

@@ -123,7 +123,7 @@ async def test_a_busy_hub_gathers(monkeypatch: pytest.MonkeyPatch, autojump_cloc
     monkeypatch.setattr(dispatcher_module, "perf_counter", lambda: next(seconds) * took)
     server = Server()
     async with open_hub(batch_delay=0.5) as hub, trio.open_nursery() as nursery:
-        nursery.start_soon(EventStream(hub.subscription(["a"])).run, server, server)
+        nursery.start_soon(EventStream(hub.subscription(["a"])).run, server.send, server)
         await trio.sleep(1)
         took = 1.0
         seconds = iter(range(10**9))
@@ -140,14 +140,14 @@ async def test_a_busy_hub_gathers(monkeypatch: pytest.MonkeyPatch, autojump_cloc
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("when_slow", ["disconnect", "drop_oldest", "latest"])
-async def test_a_client_that_stalls_delays_nobody(when_slow: str, autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("overflow", ["disconnect", "drop_oldest", "latest"])
+async def test_a_client_that_stalls_delays_nobody(overflow: str, autojump_clock: Clock) -> None:
     """Whatever its policy: no time passes for publishers, others have all, memory is bounded."""
     stalled, healthy = Server(), Server()
     async with prompt_hub() as hub, trio.open_nursery() as nursery:
-        slow = hub.subscription(["a"], when_slow=when_slow, buffer=10)
-        nursery.start_soon(EventStream(slow, keep_alive=None).run, stalled, stalled)
-        nursery.start_soon(EventStream(hub.subscription(["a"])).run, healthy, healthy)
+        slow = hub.subscription(["a"], overflow=overflow, buffer=10)
+        nursery.start_soon(EventStream(slow, keep_alive=None).run, stalled.send, stalled)
+        nursery.start_soon(EventStream(hub.subscription(["a"])).run, healthy.send, healthy)
         await trio.sleep(1)
         stalled.stop_reading()
         began = trio.current_time()

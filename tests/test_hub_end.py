@@ -141,8 +141,8 @@ async def test_its_end_leaves_nothing(autojump_clock: Clock) -> None:
     tasks = trio.lowlevel.current_statistics().tasks_living
     async with prompt_hub() as hub, trio.open_nursery() as nursery:
         for _ in range(3):
-            nursery.start_soon(EventStream(hub.subscription(["a", "b"])).run, Server())
-            nursery.start_soon(EventStream(hub.subscription(EVERY_TOPIC)).run, Server())
+            nursery.start_soon(EventStream(hub.subscription(["a", "b"])).run, Server().send)
+            nursery.start_soon(EventStream(hub.subscription(EVERY_TOPIC)).run, Server().send)
             await nursery.start(hold, hub.subscription(["a"]))
         await publish(hub, "1", "2")
         await trio.sleep(1)

@@ -54,7 +54,7 @@ async def test_a_member_that_fails_ends_alone(
         good, broken = Server(), Broken()
         streams = [EventStream(hub.subscription(["a"])) for _ in (good, broken)]
         for stream, server in zip(streams, (good, broken), strict=True):
-            nursery.start_soon(stream.run, server, server)
+            nursery.start_soon(stream.run, server.send, server)
         await trio.sleep(1)
         for data in ("1", "2"):
             await publish(hub, data)
@@ -296,7 +296,7 @@ async def test_events_without_data_do_not_count_as_sent(autojump_clock: Clock) -
         await trio.sleep(1)
         server = Server()
         stream = EventStream(hub.subscription(EVERY_TOPIC, last_event_id="earliest"))
-        nursery.start_soon(stream.run, server, server)
+        nursery.start_soon(stream.run, server.send, server)
         await trio.sleep(1)
         await hub.publish(ServerSentEvent(id="2", retry=5), ["a"])
         await hub.publish(ServerSentEvent("x", id="3"), ["a"])

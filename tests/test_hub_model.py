@@ -34,10 +34,10 @@ from penstock import (
     EventStream,
     Hub,
     LogError,
+    OverflowPolicy,
     Publication,
     Selection,
     ServerSentEvent,
-    WhenSlow,
     open_hub,
 )
 from penstock.hub import cursor as cursor_module
@@ -158,7 +158,7 @@ class Subscriber:
         hub: Hub,
         history: ModelHistory,
         topics: str,
-        when_slow: WhenSlow,
+        overflow: OverflowPolicy,
         buffer: int,
         requested: str | None,
         way: str,
@@ -167,12 +167,12 @@ class Subscriber:
     ) -> None:
         self.log = history
         self.topics = topics
-        self.when_slow = when_slow
+        self.overflow = overflow
         self.buffer = buffer
         self.requested = requested or None
         self.subscription = hub.subscription(
             EVERY_TOPIC if topics == "*" else list(topics),
-            when_slow=when_slow,
+            overflow=overflow,
             buffer=buffer,
             last_event_id=requested,
         )
@@ -217,7 +217,7 @@ class Subscriber:
             if self.stream is not None and self.server is not None:
                 self.scope.shield = False
                 task_status.started()
-                await self.stream.run(self.server, self.through)
+                await self.stream.run(self.server.send, self.through)
             else:
                 task_status.started()
                 async with self.subscription.open():
@@ -261,7 +261,7 @@ class Subscriber:
             return
         for position in self.expected(self.absorbed):
             self.absorbed = position
-            if self.when_slow is WhenSlow.LATEST:
+            if self.overflow is OverflowPolicy.LATEST:
                 newer = [*self.backlog, position]
                 self.backlog = [
                     each
@@ -272,7 +272,7 @@ class Subscriber:
                     )
                 ]
             if len(self.backlog) == self.buffer:
-                if self.when_slow is WhenSlow.DISCONNECT:
+                if self.overflow is OverflowPolicy.DISCONNECT:
                     self.slow = True
                     self.backlog = []
                     return
@@ -350,12 +350,14 @@ class Subscriber:
             self.skipped += 1
             if not told and position not in self.excused:
                 self.dropped += 1
-                assert self.when_slow is not WhenSlow.DISCONNECT, f"{position} is missing, untold"
+                assert self.overflow is not OverflowPolicy.DISCONNECT, (
+                    f"{position} is missing, untold"
+                )
 
     def is_quiet(self) -> None:
         """Check that it has had all there is to have."""
         rest = self.expected(self.last)
-        if self.when_slow is not WhenSlow.DISCONNECT and rest and not self.unread:
+        if self.overflow is not OverflowPolicy.DISCONNECT and rest and not self.unread:
             assert rest[-1] in self.log.discarded, "the newest is not dropped"
         self.skip(rest)
         assert self.dropped <= self.subscription.dropped <= self.skipped, vars(self)
@@ -453,7 +455,7 @@ class Machine(RuleBasedStateMachine):
                     each.expired = True
                 if each.open and each.subscription.close_reason is CloseReason.SLOW:
                     each.slow = True
-                    assert each.when_slow is WhenSlow.DISCONNECT
+                    assert each.overflow is OverflowPolicy.DISCONNECT
                 elif each.open and not each.stalled:
                     each.is_quiet()
             elif each.open:
@@ -569,7 +571,7 @@ class Machine(RuleBasedStateMachine):
             requested = log[-1 - back % len(log)].id
         self.connect(
             topics,
-            WhenSlow.DISCONNECT,
+            OverflowPolicy.DISCONNECT,
             1000,
             requested,
             way,
@@ -581,7 +583,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         topics=st.sampled_from(["a", "b", "ab", "bc", "abc", "*"]),
-        when_slow=st.sampled_from([WhenSlow.DISCONNECT, *WhenSlow]),
+        overflow=st.sampled_from([OverflowPolicy.DISCONNECT, *OverflowPolicy]),
         buffer=st.sampled_from([1, 2, 5, 1000]),
         way=st.sampled_from(["iterated", "written through", "pulled"]),
         begins=st.sampled_from(["now", "earliest", "somewhere", "unknown"]),
@@ -593,7 +595,7 @@ class Machine(RuleBasedStateMachine):
     def subscribe(
         self,
         topics: str,
-        when_slow: WhenSlow,
+        overflow: OverflowPolicy,
         buffer: int,
         way: str,
         begins: str,
@@ -606,12 +608,12 @@ class Machine(RuleBasedStateMachine):
         requested = {"now": None, "earliest": "earliest", "unknown": "who knows"}.get(begins)
         if begins == "somewhere" and self.log.log:
             requested = self.log.log[-1 - where % len(self.log.log)].id
-        self.connect(topics, when_slow, buffer, requested, way, settles, keep_alive, max_lifetime)
+        self.connect(topics, overflow, buffer, requested, way, settles, keep_alive, max_lifetime)
 
     def connect(
         self,
         topics: str,
-        when_slow: WhenSlow,
+        overflow: OverflowPolicy,
         buffer: int,
         requested: str | None,
         way: str,
@@ -625,7 +627,7 @@ class Machine(RuleBasedStateMachine):
                 self.hub,
                 self.log,
                 topics,
-                when_slow,
+                overflow,
                 buffer,
                 requested,
                 way,
@@ -683,7 +685,7 @@ class Machine(RuleBasedStateMachine):
             return
         subscriber.hear_all(events)
         if broken:
-            assert subscriber.when_slow is WhenSlow.DISCONNECT
+            assert subscriber.overflow is OverflowPolicy.DISCONNECT
             assert len(subscriber.expected(subscriber.last)) > subscriber.buffer
             subscriber.slow = True
         elif len(events) < many:
@@ -741,7 +743,7 @@ class Machine(RuleBasedStateMachine):
                 subscriber.last_id = ids[-1].removeprefix(b"id: ").decode()
         self.connect(
             subscriber.topics,
-            subscriber.when_slow,
+            subscriber.overflow,
             subscriber.buffer,
             subscriber.last_id,
             way,

@@ -75,7 +75,7 @@ async def test_it_runs_for_all_who_subscribe(autojump_clock: Clock) -> None:
         assert produce.began == []
         assert hub.statistics().producers_running == 0
         server = Server()
-        nursery.start_soon(EventStream(hub.subscription(["a"])).run, server, server)
+        nursery.start_soon(EventStream(hub.subscription(["a"])).run, server.send, server)
         await trio.sleep(3.5)
         async with hub.subscribe(["b", "a"]) as later:
             await trio.sleep(2)

@@ -30,8 +30,8 @@ class Source:
 
     waiting, expired, ended, producer_state = 0, False, True, None
     written, last_direct_write, preamble = Tally(), 0.0, b""
-    running: Any = None
-    ready = wait = take = end = running
+    start: Any = None
+    stop = ready = wait = take = end = start
 
     def claim(self) -> None: ...
 

@@ -32,7 +32,7 @@ async def test_events_come_in_order_and_a_producer_that_returns_finishes_the_str
     producer, client = Producer(100), Client(pace=1)
     stream = EventStream(producer, buffer=3)
     async with nothing_left_behind():
-        assert await stream.run(client) is CloseReason.FINISHED
+        assert await stream.run(client.send) is CloseReason.FINISHED
     assert client.data == [str(n) for n in range(100)]
     assert stream.close_reason is CloseReason.FINISHED
 
@@ -44,7 +44,7 @@ async def test_events_still_in_the_channel_are_sent_after_the_producer_returned(
     producer, client = Producer(16), Client(pace=10)
     stream = EventStream(producer)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run, client)
+        nursery.start_soon(stream.run, client.send)
         await trio.testing.wait_all_tasks_blocked()
         assert producer.finished_at == trio.current_time()
         assert stream.statistics().events_buffered == 16
@@ -55,7 +55,7 @@ async def test_events_still_in_the_channel_are_sent_after_the_producer_returned(
 async def test_what_waits_is_written_at_once(autojump_clock: trio.testing.MockClock) -> None:
     """Events that wait together are one chunk: one write, however many."""
     client = Client(pace=1)
-    await EventStream(Producer(4), buffer=8).run(client)
+    await EventStream(Producer(4), buffer=8).run(client.send)
     assert [chunk for _, chunk in client.chunks] == [
         COMMENT,
         b"data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\n",
@@ -70,7 +70,7 @@ async def test_a_producer_is_never_more_than_the_buffer_ahead(
     producer = Producer()
     stream = EventStream(producer, buffer=buffer)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run, Client(pace=math.inf))
+        nursery.start_soon(stream.run, Client(pace=math.inf).send)
         await trio.sleep(1000)
         assert producer.sent == buffer
         assert stream.statistics().events_buffered == buffer
@@ -83,7 +83,7 @@ async def test_keep_alive_after_silence_only(autojump_clock: trio.testing.MockCl
     client = Client()
     stream = EventStream(Producer(1, pause=40))
     start = trio.current_time()
-    await stream.run(client)
+    await stream.run(client.send)
     times = [(round(at - start, 9), chunk) for at, chunk in client.chunks]
     assert times == [(0, COMMENT), (15, COMMENT), (30, COMMENT), (40, b"data: 0\n\n")]
     assert stream.statistics().keep_alives_sent == 2
@@ -97,14 +97,14 @@ async def test_keep_alive_after_silence_only(autojump_clock: trio.testing.MockCl
 
     client = Client()
     start = trio.current_time()
-    await EventStream(two).run(client)
+    await EventStream(two).run(client.send)
     assert [at - start for at, _ in client.chunks] == [0, 10, 24, 39]
 
 
 async def test_keep_alive_can_be_off(autojump_clock: trio.testing.MockClock) -> None:
     """None sends no comment but the first."""
     client = Client()
-    await EventStream(Producer(1, pause=1e6), keep_alive=None).run(client)
+    await EventStream(Producer(1, pause=1e6), keep_alive=None).run(client.send)
     assert [chunk for _, chunk in client.chunks] == [COMMENT, b"data: 0\n\n"]
 
 
@@ -117,7 +117,7 @@ async def test_lifetime_cancels_the_producer_on_time(
     stream = EventStream(producer, max_lifetime=60.5)
     start = trio.current_time()
     async with nothing_left_behind():
-        assert await stream.run(client) is CloseReason.EXPIRED
+        assert await stream.run(client.send) is CloseReason.EXPIRED
     assert producer.finished_at == start + 60.5
     assert client.data == [str(n) for n in range(producer.sent)]
     if not pace:
@@ -138,7 +138,7 @@ async def test_a_producer_may_use_nurseries_and_cancel_scopes(
                 await trio.sleep_forever()
 
     client = Client()
-    assert await EventStream(producer, keep_alive=None).run(client) is CloseReason.FINISHED
+    assert await EventStream(producer, keep_alive=None).run(client.send) is CloseReason.FINISHED
     assert client.data == ["0", "0", "0", "1", "1", "1"]
 
 
@@ -168,16 +168,16 @@ async def test_the_producers_task_is_named() -> None:
     async def producer(events: Events) -> None:
         names.append(trio.lowlevel.current_task().name)
 
-    await EventStream(producer, name="/sse of Jane").run(Client())
+    await EventStream(producer, name="/sse of Jane").run(Client().send)
     assert names == ["producer of /sse of Jane"]
 
 
 async def test_is_opened_once() -> None:
     """A stream belongs to one client."""
     stream = EventStream(Producer(1))
-    await stream.run(Client())
+    await stream.run(Client().send)
     with pytest.raises(RuntimeError, match="opened once"):
-        await stream.run(Client())
+        await stream.run(Client().send)
 
 
 @pytest.mark.parametrize(
@@ -232,5 +232,5 @@ async def test_fields_without_data_are_not_counted_as_events() -> None:
         await events.send(ServerSentEvent(""))
 
     stream = EventStream(producer)
-    await stream.run(Client())
+    await stream.run(Client().send)
     assert stream.statistics().events_sent == 1

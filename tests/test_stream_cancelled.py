@@ -45,7 +45,7 @@ def test_cancelled_at_every_step(pace: float, buffer: int, lifetime: float | Non
             with trio.CancelScope() as scope:
                 instrument = CancelAtStep(scope, step)
                 trio.lowlevel.add_instrument(instrument)
-                await stream.run(client)
+                await stream.run(client.send)
             if instrument.steps_left >= 0:
                 trio.lowlevel.remove_instrument(instrument)
         figures = stream.statistics()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any, cast
 
@@ -34,7 +33,7 @@ async def test_a_disconnect_cancels_the_producer(
     start = trio.current_time()
     async with nothing_left_behind():
         with trio.move_on_after(3.5):
-            await stream.run(Client())
+            await stream.run(Client().send)
     assert producer.finished_at == start + 3.5
     await trio.sleep(100)  # the figures are those of its end
     assert stream.statistics() == EventStreamStatistics(
@@ -56,7 +55,7 @@ async def test_a_transport_that_lost_its_peer_ends_the_stream(
     producer = Producer(pause=1)
     stream = EventStream(producer)
     async with nothing_left_behind():
-        assert await stream.run(Client(leaves_after=3)) is CloseReason.DISCONNECTED
+        assert await stream.run(Client(leaves_after=3).send) is CloseReason.DISCONNECTED
     assert producer.finished_at == trio.current_time()
     assert stream.statistics().events_sent == 2
 
@@ -74,7 +73,7 @@ async def test_an_unexpected_error_of_the_transport_goes_on_after_the_producer_e
     producer = Producer(pause=1)
     async with nothing_left_behind():
         with pytest.RaisesGroup(Broken):
-            await EventStream(producer).run(Faulty())
+            await EventStream(producer).run(Faulty().send)
     assert producer.finished_at is not None
 
 
@@ -84,7 +83,7 @@ async def test_finished_means_that_everything_was_written(
     """A client that leaves with events still waiting was disconnected, though all were sent."""
     stream = EventStream(Producer(5))
     with trio.move_on_after(10):
-        await stream.run(Client(pace=math.inf))
+        await stream.run(Client(pace=math.inf).send)
     assert stream.statistics().producer is ProducerState.RETURNED
     assert stream.close_reason is CloseReason.DISCONNECTED
 
@@ -97,7 +96,7 @@ async def test_end_cancels_the_producer_and_writes_what_is_there(
     producer, client = Producer(pause=1), Client(pace=2.5)
     stream = EventStream(producer)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run, client)
+        nursery.start_soon(stream.run, client.send)
         await trio.sleep(10.5)
         stream.end(reason)
         stream.end(CloseReason.FAILED)
@@ -114,7 +113,7 @@ async def test_ended_before_it_is_opened() -> None:
     producer, client = Producer(), Client()
     stream = EventStream(producer)
     stream.end(CloseReason.DRAINING)
-    assert await stream.run(client) is CloseReason.DRAINING
+    assert await stream.run(client.send) is CloseReason.DRAINING
     assert producer.sent == 0
     assert [chunk for _, chunk in client.chunks] == [COMMENT]
 
@@ -145,7 +144,7 @@ async def test_a_transport_that_is_closed_ends_the_stream_as_well() -> None:
 
     stream = EventStream(Producer())
     with trio.fail_after(5):
-        assert await stream.run(Closed()) is CloseReason.DISCONNECTED
+        assert await stream.run(Closed().send) is CloseReason.DISCONNECTED
 
 
 @pytest.mark.parametrize(
@@ -177,7 +176,7 @@ async def test_the_first_cause_is_the_reason(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drain)
         with trio.move_on_after(gone_at):
-            await stream.run(Client())
+            await stream.run(Client().send)
         nursery.cancel_scope.cancel()
     assert stream.close_reason is reason
     assert trio.current_time() == start + 15
@@ -192,7 +191,7 @@ async def test_a_lifetime_that_a_producer_swallows_is_the_reason_all_the_same(
         with contextlib.suppress(trio.Cancelled):
             await trio.sleep_forever()
 
-    assert await EventStream(producer, max_lifetime=5).run(Client()) is CloseReason.EXPIRED
+    assert await EventStream(producer, max_lifetime=5).run(Client().send) is CloseReason.EXPIRED
 
 
 async def test_a_disconnect_is_the_reason_though_the_writer_cannot_leave(
@@ -207,7 +206,7 @@ async def test_a_disconnect_is_the_reason_though_the_writer_cannot_leave(
 
     stream = EventStream(Producer(pause=1))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run, Shielded())
+        nursery.start_soon(stream.run, Shielded().send)
         await trio.sleep(3)
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
@@ -228,7 +227,7 @@ async def test_a_drain_cancels_a_producer_that_tidies_up(
     stream = EventStream(producer)
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.run, Client())
+            nursery.start_soon(stream.run, Client().send)
             await trio.testing.wait_all_tasks_blocked()
             stream.end(CloseReason.DRAINING)
     assert stream.close_reason is CloseReason.FINISHED
@@ -239,7 +238,7 @@ async def test_a_lifetime_that_ends_after_the_producer_returned_changes_nothing(
 ) -> None:
     """The producer is what has a lifetime: what it sent in time is written, however late."""
     stream, client = EventStream(Producer(3), max_lifetime=5), Client(pace=1000)
-    assert await stream.run(client) is CloseReason.FINISHED
+    assert await stream.run(client.send) is CloseReason.FINISHED
     assert client.data == ["0", "1", "2"]
 
 
@@ -258,7 +257,7 @@ async def test_the_end_can_be_waited_for(autojump_clock: trio.testing.MockClock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             nursery.start_soon(wait)
-            nursery.start_soon(stream.run, Client(leaves_after=3))
+            nursery.start_soon(stream.run, Client(leaves_after=3).send)
             await trio.sleep(1.5)
             nursery.start_soon(wait)
             with trio.move_on_after(0.1) as impatient:
@@ -271,7 +270,7 @@ async def test_the_end_can_be_waited_for(autojump_clock: trio.testing.MockClock)
 async def test_the_end_of_a_stream_that_is_over(autojump_clock: trio.testing.MockClock) -> None:
     """It is there at once, after a checkpoint."""
     stream = EventStream(Producer(count=1))
-    await stream.run(Client())
+    await stream.run(Client().send)
     with trio.testing.assert_checkpoints():
         await stream.wait_closed()
 
@@ -282,7 +281,7 @@ async def test_the_end_of_a_cancelled_stream(autojump_clock: trio.testing.MockCl
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(2.5):
             nursery.start_soon(stream.wait_closed)
-            await stream.run(Client())
+            await stream.run(Client().send)
     assert stream.close_reason is CloseReason.DISCONNECTED
 
 
@@ -292,7 +291,7 @@ async def test_seconds_may_be_any_number(autojump_clock: trio.testing.MockClock)
     stream = EventStream(tidies_up_for(0), max_lifetime=seconds[0], keep_alive=seconds[1])
     client = Client()
     start = trio.current_time()
-    assert await stream.run(client) is CloseReason.EXPIRED
+    assert await stream.run(client.send) is CloseReason.EXPIRED
     assert trio.current_time() == start + 4
     assert client.chunks == [(start + at, COMMENT) for at in (0, 1.5, 3)]
 
@@ -310,7 +309,7 @@ async def test_a_lifetime_that_is_over(
     client = Client()
     stream = EventStream(produce, max_lifetime=max_lifetime)
     async with nothing_left_behind():
-        assert await stream.run(client) is CloseReason.EXPIRED
+        assert await stream.run(client.send) is CloseReason.EXPIRED
     assert client.chunks == [(trio.current_time(), COMMENT)]
     assert stream.statistics().producer is ProducerState.CANCELLED
     assert not calls
@@ -324,7 +323,7 @@ async def test_a_lifetime_of_a_subscription_that_is_over(
         for max_lifetime in (0, -5, -math.inf):
             client = Client()
             stream = EventStream(hub.subscription(["a"]), max_lifetime=max_lifetime)
-            assert await stream.run(client) is CloseReason.EXPIRED
+            assert await stream.run(client.send) is CloseReason.EXPIRED
             assert len(client.chunks) == 1
         assert hub.statistics().subscriptions_open == 0
 
@@ -337,18 +336,13 @@ async def test_a_stream_that_cannot_begin(autojump_clock: trio.testing.MockClock
 
         def claim(self) -> None: ...
 
-        def running(self, name: str, deadline: float, set_close_reason: Any) -> Any:
-            return fail()
-
-    @contextlib.asynccontextmanager
-    async def fail() -> AsyncIterator[None]:
-        raise Broken
-        yield
+        async def start(self, name: str, deadline: float, set_close_reason: Any) -> None:
+            raise Broken
 
     stream = EventStream(cast(Any, SourceThatCannotBegin()))
     async with nothing_left_behind():
         with pytest.raises(Broken):
-            await stream.run(Client())
+            await stream.run(Client().send)
         await stream.wait_closed()
     assert stream.close_reason is CloseReason.FAILED
     assert not stream.statistics().open

@@ -37,7 +37,7 @@ async def test_a_producer_that_raises_fails_its_stream_and_nothing_else(
     client = Client()
     stream = EventStream(producer, name="/numbers")
     async with nothing_left_behind():
-        assert await stream.run(client) is CloseReason.FAILED
+        assert await stream.run(client.send) is CloseReason.FAILED
     assert client.data == ["a"]
     assert stream.statistics().producer is ProducerState.FAILED
     (record,) = caplog.records
@@ -61,7 +61,7 @@ async def test_an_error_while_being_cancelled_is_logged_and_changes_no_reason(
 
     stream = EventStream(producer)
     with trio.move_on_after(1) as scope:
-        await stream.run(Client())
+        await stream.run(Client().send)
     assert scope.cancelled_caught
     assert stream.close_reason is CloseReason.DISCONNECTED
     assert len(caplog.records) == 1
@@ -87,7 +87,7 @@ async def test_an_error_beside_a_cancellation_does_not_swallow_the_cancellation(
     stream = EventStream(producer)
     reached_the_end = False
     with trio.move_on_after(1):
-        await stream.run(Client())
+        await stream.run(Client().send)
         reached_the_end = True
     assert not reached_the_end
     assert len(caplog.records) == 1
@@ -100,7 +100,7 @@ async def test_a_base_exception_is_not_ours_to_keep() -> None:
         raise SystemExit(3)
 
     with pytest.RaisesGroup(SystemExit):
-        await EventStream(producer).run(Client())
+        await EventStream(producer).run(Client().send)
 
 
 async def test_a_producer_that_closes_its_channel_ends_the_stream(
@@ -115,7 +115,7 @@ async def test_a_producer_that_closes_its_channel_ends_the_stream(
             await events.send(ServerSentEvent("b"))
 
     client = Client()
-    assert await EventStream(producer).run(client) is CloseReason.FINISHED
+    assert await EventStream(producer).run(client.send) is CloseReason.FINISHED
     assert client.data == ["a"]
     assert not caplog.records
 
@@ -127,7 +127,7 @@ async def test_only_events_can_be_sent(caplog: pytest.LogCaptureFixture) -> None
         await events.send("data: forged\n\n")  # type: ignore[arg-type] # the mistake
 
     client = Client()
-    assert await EventStream(producer).run(client) is CloseReason.FAILED
+    assert await EventStream(producer).run(client.send) is CloseReason.FAILED
     assert "TypeError: a producer sends ServerSentEvent objects, not str" in caplog.text
     assert client.data == []
 
@@ -140,7 +140,7 @@ async def test_what_is_no_async_function_fails_its_stream(
     def produce(events: Events) -> None: ...
 
     stream = EventStream(produce)  # type: ignore[arg-type] # the mistake
-    assert await stream.run(Client()) is CloseReason.FAILED
+    assert await stream.run(Client().send) is CloseReason.FAILED
     assert len(caplog.records) == 1
     assert "returned NoneType and nothing to await: define it with `async def`" in caplog.text
 
@@ -149,7 +149,7 @@ async def test_a_function_that_returns_an_awaitable_is_a_producer() -> None:
     """A lambda that binds an argument is one, and so is a partial."""
     for producer in (lambda events: Producer(2)(events), partial(Producer.__call__, Producer(2))):
         client = Client()
-        assert await EventStream(producer).run(client) is CloseReason.FINISHED
+        assert await EventStream(producer).run(client.send) is CloseReason.FINISHED
         assert client.data == ["0", "1"]
 
 
@@ -162,7 +162,7 @@ async def test_all_errors_of_a_producer_are_logged(
     async def producer(events: Events) -> None:
         raise ExceptionGroup(message, [Broken("one"), LookupError("two")])
 
-    await EventStream(producer).run(Client())
+    await EventStream(producer).run(Client().send)
     assert len(caplog.records) == 1
     assert "Broken: one" in caplog.text
     assert "LookupError: two" in caplog.text
@@ -190,7 +190,7 @@ async def test_a_producer_may_tidy_up_after_it_closed_its_channel(
 
     stream, client = EventStream(producer), Client()
     with trio.move_on_after(gone_at):
-        await stream.run(client)
+        await stream.run(client.send)
     assert client.data == ["a"]
     assert tidied is done
     assert stream.close_reason is CloseReason.FINISHED

@@ -116,7 +116,7 @@ async def test_an_id_that_is_no_text_is_refused(last_event_id: Any) -> None:
     [
         ({"buffer": 0}, "must be at least 1"),
         ({"buffer_size": 0}, "must be at least 1"),
-        ({"when_slow": "never"}, "not a valid WhenSlow"),
+        ({"overflow": "never"}, "not a valid OverflowPolicy"),
         ({"retry": -1}, "retry must be"),
     ],
 )
@@ -158,7 +158,7 @@ async def test_who_begins_with_nothing_has_a_position(autojump_clock: Clock, oth
         server = Server()
         stream = EventStream(hub.subscription(["a"], last_event_id="earliest"))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.run, server)
+            nursery.start_soon(stream.run, server.send)
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
         assert server.wire.decode() == f":\nid: {begins}\n\n"

@@ -178,7 +178,7 @@ async def test_drop_oldest_receives_the_newest(autojump_clock: Clock) -> None:
     """As many as may wait, in their order, and how many were dropped is known."""
     async with (
         prompt_hub() as hub,
-        hub.subscribe(["a"], when_slow="drop_oldest", buffer=5) as subscription,
+        hub.subscribe(["a"], overflow="drop_oldest", buffer=5) as subscription,
     ):
         await numbers(hub, range(20))
         await trio.sleep(1)
@@ -193,7 +193,7 @@ async def test_latest_receives_the_newest_of_each_topic(autojump_clock: Clock) -
     """Of each topic one, in the order of their coming."""
     async with (
         prompt_hub() as hub,
-        hub.subscribe(EVERY_TOPIC, when_slow="latest", buffer=3) as subscription,
+        hub.subscribe(EVERY_TOPIC, overflow="latest", buffer=3) as subscription,
     ):
         for number, topic in enumerate("abcabadab"):
             await numbers(hub, range(number, number + 1), (topic,))

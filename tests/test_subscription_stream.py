@@ -104,16 +104,16 @@ async def test_a_stream_that_stalls_with_disconnect_ends(autojump_clock: Clock) 
 
 
 @pytest.mark.parametrize(
-    ("when_slow", "then"),
+    ("overflow", "then"),
     [("drop_oldest", [*strings(range(2)), *strings(range(15, 20))]), ("latest", ["0", "1", "19"])],
 )
 async def test_a_stream_that_stalls_has_what_its_policy_says(
-    when_slow: str, then: list[str], autojump_clock: Clock
+    overflow: str, then: list[str], autojump_clock: Clock
 ) -> None:
     """What the server had is read first, then what was kept for the client."""
     async with prompt_hub() as hub:
         server = Server()
-        async with streaming(hub, server, when_slow=when_slow, buffer=5) as (stream, subscription):
+        async with streaming(hub, server, overflow=overflow, buffer=5) as (stream, subscription):
             await trio.sleep(1)
             await numbers(hub, range(1))
             await trio.sleep(1)
@@ -142,7 +142,7 @@ async def test_what_waits_is_written_in_chunks_of_a_size(autojump_clock: Clock) 
 
         subscription = hub.subscription(["a"])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(EventStream(subscription).run, Sink())
+            nursery.start_soon(EventStream(subscription).run, Sink().send)
             await trio.sleep(1)
             await numbers(hub, range(20), size=20_000)
             await trio.sleep(1000)
@@ -185,7 +185,7 @@ async def test_a_stream_that_replays_is_written_page_by_page(autojump_clock: Clo
             server = through or Server()
             stream = EventStream(hub.subscription(["a"], last_event_id="0"))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(stream.run, server, through)
+                nursery.start_soon(stream.run, server.send, through)
                 await trio.sleep(0.25)
                 newest = hub.statistics().published
                 await numbers(hub, range(newest, newest + 9))

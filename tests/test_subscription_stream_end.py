@@ -33,9 +33,9 @@ async def test_the_greatest_lifetime(busy: bool, autojump_clock: Clock) -> None:
                 await trio.sleep(0.4)
 
         async def run() -> None:
-            subscription = hub.subscription(["a"], when_slow="drop_oldest", buffer=1)
+            subscription = hub.subscription(["a"], overflow="drop_oldest", buffer=1)
             stream = EventStream(subscription, max_lifetime=10)
-            assert await stream.run(SlowSink()) is CloseReason.EXPIRED
+            assert await stream.run(SlowSink().send) is CloseReason.EXPIRED
             ended.append(trio.current_time() - began)
 
         nursery.start_soon(run)
@@ -84,7 +84,7 @@ async def test_a_group_drains_streams_of_a_hub(autojump_clock: Clock) -> None:
             stream = EventStream(hub.subscription(["a"]))
             group.add(stream)
             try:
-                await stream.run(server, server)
+                await stream.run(server.send, server)
             finally:
                 group.remove(stream)
 
@@ -115,7 +115,7 @@ async def test_a_stream_ended_before_it_is_open_leaves_nothing(autojump_clock: C
         stream.end(CloseReason.KICKED, ServerSentEvent(retry=7))
         server = Server()
         with trio.fail_after(1):
-            await stream.run(server, server)
+            await stream.run(server.send, server)
         assert server.wire == COMMENT + b"retry: 7\n"
         assert stream.close_reason is CloseReason.KICKED
         figures = hub.statistics()
@@ -142,7 +142,7 @@ async def test_a_stream_of_a_hub_that_is_closed_is_finished(
         hub.close()
         await hub.wait_closed()
         server = Server()
-        assert await stream.run(server, server) is CloseReason.FINISHED
+        assert await stream.run(server.send, server) is CloseReason.FINISHED
         assert server.wire == COMMENT
         figures = hub.statistics()
         assert (figures.subscriptions_open, figures.audiences) == (0, 0)
@@ -156,7 +156,7 @@ async def test_the_hub_closed_streams_are_finished(autojump_clock: Clock) -> Non
         async with prompt_hub(SlowHistory(1)) as hub:
             for server in servers:
                 stream = EventStream(hub.subscription(["a"]))
-                nursery.start_soon(stream.run, server, server)
+                nursery.start_soon(stream.run, server.send, server)
             await trio.sleep(1)
             nursery.start_soon(publish, hub, "1")  # noqa: ASYNC111 - goes on while the hub closes
             await trio.sleep(0.1)
@@ -170,8 +170,8 @@ async def test_many_come_and_go(autojump_clock: Clock) -> None:
     make: list[Callable[[Hub], Any]] = [
         lambda hub: hold(hub.subscription(["a"])),
         lambda hub: hold(hub.subscription(EVERY_TOPIC, last_event_id="earliest")),
-        lambda hub: EventStream(hub.subscription(["a", "b"])).run(Server()),
-        lambda hub: EventStream(hub.subscription(["b"], last_event_id="x")).run(Server()),
+        lambda hub: EventStream(hub.subscription(["a", "b"])).run(Server().send),
+        lambda hub: EventStream(hub.subscription(["b"], last_event_id="x")).run(Server().send),
     ]
     async with prompt_hub(SlowHistory(0.01, reads=0.01)) as hub:
         tasks = trio.lowlevel.current_statistics().tasks_living
@@ -212,4 +212,4 @@ async def test_a_stream_needs_an_open_hub(autojump_clock: Clock) -> None:
     """It would not know where to begin."""
     hub = Hub()
     with pytest.RaisesGroup(trio.ClosedResourceError, allow_unwrapped=True, flatten_subgroups=True):
-        await EventStream(hub.subscription(["a"])).run(Server())
+        await EventStream(hub.subscription(["a"])).run(Server().send)

@@ -1,4 +1,4 @@
-"""ASGITransport: a stream over any ASGI server's send."""
+"""`asgi_sender`: a stream over any ASGI server's send."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from penstock import ASGITransport, CloseReason, EventStream, ServerSentEvent
+from penstock import CloseReason, EventStream, ServerSentEvent, asgi_sender
 
 
 async def once(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
@@ -23,7 +23,7 @@ async def test_sends_body_messages() -> None:
         await trio.lowlevel.checkpoint()
         messages.append(message)
 
-    assert await EventStream(once).run(ASGITransport(send)) is CloseReason.FINISHED
+    assert await EventStream(once).run(asgi_sender(send)) is CloseReason.FINISHED
     assert messages == [
         {"type": "http.response.body", "body": b":\n", "more_body": True},
         {"type": "http.response.body", "body": b"data: once\n\n", "more_body": True},
@@ -38,5 +38,5 @@ async def test_a_server_that_raises_oserror_has_lost_the_client(error: type[OSEr
         raise error
 
     with pytest.raises(trio.BrokenResourceError):
-        await ASGITransport(send).send(b"x")
-    assert await EventStream(once).run(ASGITransport(send)) is CloseReason.DISCONNECTED
+        await asgi_sender(send)(b"x")
+    assert await EventStream(once).run(asgi_sender(send)) is CloseReason.DISCONNECTED

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from penstock.event import ServerSentEvent
     from penstock.hub import Hub, HubStatistics, open_hub
-    from penstock.hub.backlog import WhenSlow
+    from penstock.hub.subscriber_queue import OverflowPolicy
     from penstock.hub.subscription import Subscription
     from penstock.logs.log import Log
     from penstock.publication import Publication
@@ -34,11 +34,10 @@ if TYPE_CHECKING:
     from penstock.stream.group import StreamGroup, StreamGroupStatistics
     from penstock.stream.producer import Producer
     from penstock.stream.ticker import Ticker
-    from penstock.stream.transport import ASGITransport, DirectWriter, Transport
+    from penstock.stream.transport import DirectWriter, asgi_sender
 
 __all__ = [
     "EVERY_TOPIC",
-    "ASGITransport",
     "CloseReason",
     "ConnectionFailed",
     "DecodeError",
@@ -54,6 +53,7 @@ __all__ = [
     "InvalidSubscription",
     "Log",
     "LogError",
+    "OverflowPolicy",
     "PenstockError",
     "Producer",
     "ProducerState",
@@ -66,14 +66,12 @@ __all__ = [
     "StreamingUnsupported",
     "Subscription",
     "Ticker",
-    "Transport",
-    "WhenSlow",
+    "asgi_sender",
     "open_hub",
 ]
 
 _HOMES = {
     "EVERY_TOPIC": "penstock.selection",
-    "ASGITransport": "penstock.stream.transport",
     "CloseReason": "penstock.close_reason",
     "ConnectionFailed": "penstock.errors",
     "DecodeError": "penstock.errors",
@@ -101,8 +99,8 @@ _HOMES = {
     "StreamingUnsupported": "penstock.errors",
     "Subscription": "penstock.hub.subscription",
     "Ticker": "penstock.stream.ticker",
-    "Transport": "penstock.stream.transport",
-    "WhenSlow": "penstock.hub.backlog",
+    "OverflowPolicy": "penstock.hub.subscriber_queue",
+    "asgi_sender": "penstock.stream.transport",
     "open_hub": "penstock.hub",
 }
 

@@ -33,7 +33,7 @@ async def subscribe() -> EventSourceResponse:
     subscription = hub.subscription(
         asked.getlist("topic"),
         last_event_id=last_event_id(),
-        when_slow=asked.get("when_slow", "disconnect"),
+        overflow=asked.get("overflow", "disconnect"),
         buffer=int(asked.get("buffer", "1000")),
         buffer_size=int(asked.get("buffer_size", str(2**20))),
     )

@@ -287,7 +287,7 @@ async def test_a_stalled_client_is_its_own_trouble(
     transport: str, policy: str, tmp_path: Path
 ) -> None:
     """No publisher and no other client feels it, and it then sees what its policy says."""
-    query = f"{topics()}&when_slow={policy}&buffer={BUFFER}&stalls"
+    query = f"{topics()}&overflow={policy}&buffer={BUFFER}&stalls"
     with (
         trio.fail_after(300),
         hub_served(transport, tmp_path / "beside") as hub,
@@ -399,7 +399,7 @@ async def test_many_stalled_clients(policy: str, tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, STALLED + 1000), hard))
     events, size = 8, 2**20 - 100
-    bounds = f"when_slow={policy}&buffer=4&buffer_size={4 * 2**20}&stalls"
+    bounds = f"overflow={policy}&buffer=4&buffer_size={4 * 2**20}&stalls"
     with trio.fail_after(300), hub_served("http", tmp_path / "hub") as hub:
         at_first = await hub.figures()
         async with (

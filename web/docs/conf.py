@@ -22,7 +22,7 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore = [
     # What a subscription is to a stream; nobody else makes one.
-    ("py:class", "penstock.stream.source.GivenSource"),
+    ("py:class", "penstock.stream.source.Source"),
     ("py:class", "penstock.stream.source.Tally"),
     # Of whatever class it is.
     ("py:class", "penstock.testing.applications.App"),

@@ -34,7 +34,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 
@@ -47,20 +47,17 @@ from penstock.publication import EARLIEST, GAP, Publication
 from penstock.stream.source import Tally
 
 if TYPE_CHECKING:
-    from penstock.hub.backlog import Backlog
-    from penstock.hub.dispatcher import Audience, Dispatcher
+    from penstock.hub.dispatcher import Dispatcher
+    from penstock.hub.subscriber_queue import SubscriberQueue
     from penstock.logs.log import Log, Page
     from penstock.selection import Selection
     from penstock.stream.transport import DirectWriter
 
-__all__ = ["Cursor", "CursorState", "Item"]
+__all__ = ["Cursor", "CursorState", "SubscriptionHub"]
 
 # What is read of a log at once, and so what a client that resumes is ahead of its socket.
 _PAGE: Final = 256
 _PAGE_SIZE: Final = 2**16
-
-# A gap is an event that is no publication.
-Item: TypeAlias = Publication | ServerSentEvent
 
 _logger = logging.getLogger(__name__)
 
@@ -90,17 +87,38 @@ _NEXT: Final = {
 }
 
 
-class _Log(Protocol):
-    """What a cursor needs of its hub."""
+class SubscriptionHub(Protocol):
+    """What a subscription and its cursor need of their hub."""
 
     @property
     def log(self) -> Log:
-        """Where publications are kept."""
+        """What it resumes from."""
+        ...
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What delivers to it while the hub is open."""
         ...
 
     @property
     def closed(self) -> bool:
-        """Whether the log is closed, so that its errors are no news."""
+        """Whether the hub was closed."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` unless the hub is open."""
+        ...
+
+    def check_run(self) -> None:
+        """Raise `RuntimeError` in another Trio run than the hub's."""
+        ...
+
+    def subscriber_added(self, subscription: Any) -> None:
+        """Count a subscription as open; in a hub that is closed, it ends at once."""
+        ...
+
+    def subscriber_removed(self, subscription: Any, reason: CloseReason) -> None:
+        """Count a subscription as ended."""
         ...
 
 
@@ -127,17 +145,17 @@ class Cursor:
     """
 
     __slots__ = (
-        *("_after", "_audience", "_dispatcher", "_hub", "_mark", "_missed_after", "_on_end"),
+        *("_after", "_dispatcher", "_hub", "_mark", "_missed_after", "_on_end"),
         *("_page", "_queue", "_reading", "_reported", "_requested", "_selection", "_waiting"),
         *("complete", "direct", "resume_id", "last_direct_write", "state", "written"),
     )
 
     def __init__(
         self,
-        hub: _Log,
+        hub: SubscriptionHub,
         selection: Selection,
         requested: str | None,
-        queue: Backlog,
+        queue: SubscriberQueue,
         on_end: Callable[[CloseReason], None],
     ) -> None:
         self.state: CursorState = CursorState.NEW
@@ -155,10 +173,9 @@ class Cursor:
         self._mark: Position = START  # after it, everything is queued; from CATCHING_UP on
         self._missed_after: str | None = None  # the id after which a failed read was reported
         self._reported: Position = START  # losses up to this position are known to the client
-        self._page: Sequence[Item] = ()
+        self._page: Sequence[Publication | ServerSentEvent] = ()
         self._reading = False
         self._dispatcher: Dispatcher | None = None  # while it has begun, and not ended
-        self._audience: Audience | None = None
         self._waiting: trio.Event | None = None
 
     def __repr__(self) -> str:
@@ -173,6 +190,10 @@ class Cursor:
     def position_id(self) -> str | None:
         """The id of the position at which it began, if the client is to be given that."""
         return self.resume_id if self._requested is None else None
+
+    @property
+    def _joined(self) -> bool:
+        return self.state in (CursorState.CATCHING_UP, CursorState.LIVE)
 
     # Locating
 
@@ -321,15 +342,18 @@ class Cursor:
         finally:
             self._waiting = self.direct = None
 
-    def take(self, size: int) -> Sequence[Item]:
-        """Take what comes next: a page, or of the queue up to so many bytes, one item at least."""
+    def take(self, size: int) -> Sequence[Publication | ServerSentEvent]:
+        """Take what comes next: a page, or up to this many bytes of the queue, at least one item.
+
+        An item is a publication, or a gap, which is an event that was not published.
+        """
         if self._page:
             page, self._page = self._page, ()
             self._go_live_at_mark()
             return page
         return list(self._queue.pop(size))
 
-    def take_one(self) -> Item:
+    def take_one(self) -> Publication | ServerSentEvent:
         """Take the one item that comes next."""
         if self._page:
             first, self._page = self._page[0], self._page[1:]
@@ -410,7 +434,7 @@ class Cursor:
     def _join(self) -> None:
         assert self._dispatcher is not None
         self._mark = self._dispatcher.head
-        self._audience = self._dispatcher.join(self, self._selection)
+        self._dispatcher.join(self, self._selection)
         self._move(CursorState.CATCHING_UP)
 
     def _go_live_at_mark(self) -> None:
@@ -426,7 +450,7 @@ class Cursor:
         log has it.
         """
         self.direct = None
-        if self._audience is None:
+        if not self._joined:
             return False
         for publication in publications:
             if not self._queue.add(publication):
@@ -455,18 +479,19 @@ class Cursor:
         """
         if self.state is CursorState.ENDED:
             return
-        joined = self.state in (CursorState.CATCHING_UP, CursorState.LIVE)
-        self.complete = joined and (self.state is CursorState.LIVE or self._after == self._mark)
+        self.complete = self.state is CursorState.LIVE or (
+            self.state is CursorState.CATCHING_UP and self._after == self._mark
+        )
         if not self.complete:
             self._queue.clear()
         if self._dispatcher is not None:
-            if self._audience is not None:
-                self._dispatcher.leave(self, self._audience)
+            if self._joined:
+                self._dispatcher.leave(self, self._selection)
             elif self.state is CursorState.AWAITING_HEAD:
                 self._dispatcher.forget(self._after, self)
         self._move(CursorState.ENDED)
         # What refers to each other here would wait for the cyclic collector.
-        self._dispatcher = self._audience = self.direct = self._on_end = None
+        self._dispatcher = self.direct = self._on_end = None
         self._wake()
 
     def clear(self) -> None:

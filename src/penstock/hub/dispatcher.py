@@ -31,7 +31,7 @@ from penstock.selection import EVERY_TOPIC, Selection
 from penstock.stream.source import Tally
 from penstock.stream.transport import Chunk, DirectWriter
 
-__all__ = ["DEFAULT_BATCH_DELAY", "Audience", "Dispatcher", "Member"]
+__all__ = ["DEFAULT_BATCH_DELAY", "Dispatcher", "Member"]
 
 # Seconds of delivering after which others get their turn: a tenth of what people notice. Shorter
 # turns would lengthen the way of an event to thousands while others connect: each turn of ours is
@@ -81,22 +81,6 @@ class Member(Protocol):
 
 
 @final
-class Audience:
-    """The subscriptions with one selection, which are matched once.
-
-    Attributes:
-      selection: which publications they receive.
-      members: the subscriptions, in the order of their joining.
-    """
-
-    __slots__ = ("members", "selection")
-
-    def __init__(self, selection: Selection) -> None:
-        self.selection: Selection = selection
-        self.members: dict[Member, None] = {}
-
-
-@final
 class Dispatcher:
     """A hub's dispatcher; its `run` is a task of the hub's.
 
@@ -114,8 +98,9 @@ class Dispatcher:
         self.head: Position = head
         self.delivered: int = 0
         self._queue = queue
-        self._audiences: dict[Selection, Audience] = {}
-        self._on_topic: dict[str, dict[Audience, None]] = {}
+        # The members with one selection are an audience, in the order of their joining.
+        self._audiences: dict[Selection, dict[Member, None]] = {}
+        self._on_topic: dict[str, dict[Selection, dict[Member, None]]] = {}
         self._expected: dict[Position, dict[Member, None]] = {}  # by the position that they await
         self._batch_delay = batch_delay
         self._hurries = False
@@ -174,25 +159,25 @@ class Dispatcher:
 
     # The audiences
 
-    def join(self, member: Member, selection: Selection) -> Audience:
-        """Add a member to the audience of its selection, and return that. Synchronous."""
+    def join(self, member: Member, selection: Selection) -> None:
+        """Add a member to the audience of its selection. Synchronous."""
         audience = self._audiences.get(selection)
         if audience is None:
-            audience = self._audiences[selection] = Audience(selection)
+            audience = self._audiences[selection] = {}
             for topic in selection.topics or ():
-                self._on_topic.setdefault(topic, {})[audience] = None
-        audience.members[member] = None
-        return audience
+                self._on_topic.setdefault(topic, {})[selection] = audience
+        audience[member] = None
 
-    def leave(self, member: Member, audience: Audience) -> None:
-        """Remove a member from its audience. Synchronous."""
-        del audience.members[member]
-        if audience.members:
+    def leave(self, member: Member, selection: Selection) -> None:
+        """Remove a member from the audience of its selection. Synchronous."""
+        audience = self._audiences[selection]
+        del audience[member]
+        if audience:
             return
-        del self._audiences[audience.selection]
-        for topic in audience.selection.topics or ():
+        del self._audiences[selection]
+        for topic in selection.topics or ():
             on_topic = self._on_topic[topic]
-            del on_topic[audience]
+            del on_topic[selection]
             if not on_topic:
                 del self._on_topic[topic]
 
@@ -204,16 +189,16 @@ class Dispatcher:
         It costs what the audiences that receive something cost, however many others there are, and
         whatever the number of their members.
         """
-        matched: dict[Audience, list[Publication]] = {}
+        matched: dict[int, tuple[dict[Member, None], list[Publication]]] = {}
         for publication in publications:
             for topic in publication.topics:
-                for audience in self._on_topic.get(topic, ()):
-                    received = matched.setdefault(audience, [])
+                for audience in self._on_topic.get(topic, {}).values():
+                    _, received = matched.setdefault(id(audience), (audience, []))
                     if not received or received[-1] is not publication:
                         received.append(publication)
-        found = [(list(audience.members), received) for audience, received in matched.items()]
+        found = [(list(audience), received) for audience, received in matched.values()]
         if (everything := self._audiences.get(EVERY_TOPIC)) is not None:
-            found.append((list(everything.members), list(publications)))
+            found.append((list(everything), list(publications)))
         return found
 
     def expect(self, position: Position, member: Member) -> None:

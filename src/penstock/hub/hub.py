@@ -22,7 +22,6 @@ import trio
 from penstock.close_reason import CloseReason
 from penstock.errors import InvalidPublication, PublicationTooLarge
 from penstock.event import ServerSentEvent
-from penstock.hub.backlog import WhenSlow
 from penstock.hub.committer import Committer, DeliveryQueue
 from penstock.hub.dispatcher import DEFAULT_BATCH_DELAY, Dispatcher
 from penstock.hub.follower import Follower
@@ -31,6 +30,7 @@ from penstock.hub.on_demand import (
     DEFAULT_RESTART_AFTER,
     ProducersOnDemand,
 )
+from penstock.hub.subscriber_queue import OverflowPolicy
 from penstock.hub.subscription import DEFAULT_BUFFER, DEFAULT_BUFFER_SIZE, Subscription
 from penstock.logs.log import Log, LogStatistics
 from penstock.logs.memory import MemoryLog
@@ -229,7 +229,7 @@ class Hub:
         topics: Iterable[str] | Selection,
         *,
         last_event_id: str | None = None,
-        when_slow: WhenSlow | str = WhenSlow.DISCONNECT,
+        overflow: OverflowPolicy | str = OverflowPolicy.DISCONNECT,
         buffer: int = DEFAULT_BUFFER,
         buffer_size: int = DEFAULT_BUFFER_SIZE,
         retry: int | None = None,
@@ -244,7 +244,7 @@ class Hub:
             self,
             topics,
             last_event_id=last_event_id,
-            when_slow=WhenSlow(when_slow),
+            overflow=OverflowPolicy(overflow),
             buffer=buffer,
             buffer_size=buffer_size,
             retry=retry,

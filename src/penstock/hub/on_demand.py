@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 import trio
 
@@ -29,8 +29,6 @@ DEFAULT_RESTART_AFTER: Final = 1.0
 # Seconds: the longest time between two starts of a producer that raises each time.
 _LONGEST_RESTART: Final = 60.0
 
-_Publish: TypeAlias = Callable[[ServerSentEvent, Iterable[str]], Awaitable[str]]
-
 
 @final
 class ProducersOnDemand:
@@ -40,7 +38,7 @@ class ProducersOnDemand:
       publish: what their events are published with.
     """
 
-    def __init__(self, publish: _Publish) -> None:
+    def __init__(self, publish: Callable[[ServerSentEvent, Iterable[str]], Awaitable[str]]) -> None:
         self._publish = publish
         self._producers: dict[str, _OnDemand] = {}
         self._nursery: trio.Nursery | None = None
@@ -134,8 +132,8 @@ class ProducersOnDemand:
 
 
 @final
-class _OnDemand:
-    """One topic's producer."""
+class _OnDemand(trio.abc.SendChannel[ServerSentEvent]):
+    """One topic's producer, and the channel that it is given: what it sends is published."""
 
     def __init__(
         self,
@@ -143,7 +141,7 @@ class _OnDemand:
         producer: Producer,
         keep_running_for: float,
         restart_after: float | None,
-        publish: _Publish,
+        publish: Callable[[ServerSentEvent, Iterable[str]], Awaitable[str]],
     ) -> None:
         self.topic = topic
         self.keep_running_for = keep_running_for
@@ -154,6 +152,7 @@ class _OnDemand:
         self._producer = producer
         self._restart_after = restart_after
         self._publish = publish
+        self._closed = False
 
     async def run(self) -> None:
         """Run the producer until it returns, or nobody needs it.
@@ -182,23 +181,15 @@ class _OnDemand:
             began = trio.current_time()
 
     async def _fails(self) -> bool:
-        failed = False
+        failed = self._closed = False
         try:
-            await start_producer(self._producer, _TopicSender(self.topic, self._publish))
+            await start_producer(self._producer, self)
         except* Exception as errors:
             failed = True
             log_failure(f"topic {self.topic}", errors)
         return failed
 
-
-@final
-class _TopicSender(trio.abc.SendChannel[ServerSentEvent]):
-    """What such a producer is given: what it sends is published on the topic."""
-
-    def __init__(self, topic: str, publish: _Publish) -> None:
-        self._topics = [topic]
-        self._publish = publish
-        self._closed = False
+    # The producer's end of the channel
 
     async def send(self, value: ServerSentEvent) -> None:
         """Publish an event; see `penstock.hub.Hub.publish`.
@@ -208,7 +199,7 @@ class _TopicSender(trio.abc.SendChannel[ServerSentEvent]):
         """
         if self._closed:
             raise trio.ClosedResourceError
-        await self._publish(value, self._topics)
+        await self._publish(value, [self.topic])
 
     async def aclose(self) -> None:
         """Send nothing more.

@@ -7,23 +7,21 @@ delivery is `penstock.hub.cursor`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from penstock.close_reason import CloseReason
 from penstock.event import ServerSentEvent
-from penstock.hub.backlog import Backlog, WhenSlow
-from penstock.hub.cursor import Cursor
+from penstock.hub.cursor import Cursor, SubscriptionHub
+from penstock.hub.subscriber_queue import OverflowPolicy, SubscriberQueue
 from penstock.publication import EARLIEST
 from penstock.selection import Selection, select
 from penstock.stream.source import COMMENT, SetCloseReason, Tally
 
 if TYPE_CHECKING:
-    from penstock.hub.dispatcher import Dispatcher
-    from penstock.logs.log import Log
     from penstock.stream.transport import DirectWriter
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_BUFFER_SIZE", "Subscription"]
@@ -37,41 +35,6 @@ DEFAULT_BUFFER_SIZE: Final = 2**20
 # Bytes that a stream takes at once, unless one event has more: what a socket's buffer takes, so
 # that no more than this is a client's own copy.
 _CHUNK: Final = 2**16
-
-
-class _Hub(Protocol):
-    """What a subscription needs of its hub."""
-
-    @property
-    def log(self) -> Log:
-        """What it resumes from."""
-        ...
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """What delivers to it while the hub is open."""
-        ...
-
-    @property
-    def closed(self) -> bool:
-        """Whether the hub was closed."""
-        ...
-
-    def check_open(self) -> None:
-        """Raise `trio.ClosedResourceError` unless the hub is open."""
-        ...
-
-    def check_run(self) -> None:
-        """Raise `RuntimeError` in another Trio run than the hub's."""
-        ...
-
-    def subscriber_added(self, subscription: Subscription) -> None:
-        """Count a subscription as open; in a hub that is closed, it ends at once."""
-        ...
-
-    def subscriber_removed(self, subscription: Subscription, reason: CloseReason) -> None:
-        """Count a subscription as ended."""
-        ...
 
 
 @final
@@ -94,7 +57,7 @@ class Subscription:
         log has. After an id that the log does not know, an event named ``gap`` comes first,
         whose data is ``{"last_event_id": …}``, and then what is published from now on. Ids of
         publications on other topics are unknown.
-      when_slow: what becomes of a subscriber that is too far behind: see `WhenSlow`.
+      overflow: what becomes of a subscriber that is too far behind: see `OverflowPolicy`.
       buffer: how many publications may wait in memory for a subscriber.
       buffer_size: how many bytes of them (`Publication.size`).
       retry: what a stream tells its client at the beginning: how long to wait before it
@@ -103,7 +66,7 @@ class Subscription:
     Raises:
       InvalidSubscription: there is no topic, or one that no publication can have.
       TypeError: ``last_event_id`` is not text.
-      ValueError: ``when_slow`` is no policy, a bound is below 1, or ``retry`` out of its range.
+      ValueError: ``overflow`` is no policy, a bound is below 1, or ``retry`` out of its range.
 
     Attributes:
       last_event_id: where another one can go on, when this one is iterated: the id of the last
@@ -119,11 +82,11 @@ class Subscription:
 
     def __init__(
         self,
-        hub: _Hub,
+        hub: SubscriptionHub,
         topics: Iterable[str] | Selection,
         *,
         last_event_id: str | None,
-        when_slow: WhenSlow,
+        overflow: OverflowPolicy,
         buffer: int,
         buffer_size: int,
         retry: int | None,
@@ -135,7 +98,7 @@ class Subscription:
         self.selection: Selection = select(topics)
         self.last_event_id: str | None = None
         self.preamble: bytes = COMMENT
-        self._queue = Backlog(count=buffer, size=buffer_size, when_slow=when_slow)
+        self._queue = SubscriberQueue(count=buffer, size=buffer_size, overflow=overflow)
         self._set_close_reason: SetCloseReason | None = None  # of the stream, while it runs
         self._position_told = False  # whether the client has the id of where it began
         self._cursor = Cursor(
@@ -157,7 +120,7 @@ class Subscription:
 
     @property
     def dropped(self) -> int:
-        """How many were dropped, as `WhenSlow.DROP_OLDEST` or `WhenSlow.LATEST` has it."""
+        """The number of events that the overflow policy has dropped."""
         return self._queue.dropped
 
     @property
@@ -275,10 +238,10 @@ class Subscription:
         self.last_event_id = item.id or self.last_event_id
         return item if isinstance(item, ServerSentEvent) else item.event
 
-    # As a `penstock.stream.source.GivenSource`
+    # As a `penstock.stream.source.Source`
 
     def claim(self) -> None:
-        """Belong to one stream, or one block of `open`; see `GivenSource.claim`."""
+        """Belong to one stream, or one block of `open`; see `Source.claim`."""
         if self._used:
             raise RuntimeError("a subscription is used once: make another one")
         self._used = True
@@ -308,11 +271,25 @@ class Subscription:
         """False: it does no work; its stream ends it."""
         return False
 
-    def running(
-        self, name: str, deadline: float, set_close_reason: SetCloseReason
-    ) -> AbstractAsyncContextManager[None]:
-        """Subscribe while the block runs; see `Source.running`."""
-        return _Streaming(self, set_close_reason)
+    async def start(self, name: str, deadline: float, set_close_reason: SetCloseReason) -> None:
+        """Subscribe; see `Source.start`."""
+        self._set_close_reason = set_close_reason
+        self._begin()
+        self.preamble += self._retry or b""
+        if self._position_is_news:
+            self.preamble += self._position_block()
+
+    async def stop(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Unsubscribe; see `Source.stop`."""
+        if self._set_close_reason is not None:
+            self.end(self._set_close_reason(CloseReason.DISCONNECTED))
+        # What refers to each other here would wait for the cyclic collector.
+        self._set_close_reason = None
 
     async def ready(self) -> bool:
         """Return whether `take` has something; see `Source.ready`."""
@@ -345,39 +322,3 @@ class Subscription:
         # last event id: whoever loses the connection before the first event misses none.
         self._position_told = True
         return ServerSentEvent(id=self._cursor.position_id).encode()
-
-    def _start_stream(self, set_close_reason: SetCloseReason) -> None:
-        self._set_close_reason = set_close_reason
-        self._begin()
-        self.preamble += self._retry or b""
-        if self._position_is_news:
-            self.preamble += self._position_block()
-
-    def _end_stream(self) -> None:
-        if self._set_close_reason is not None:
-            self.end(self._set_close_reason(CloseReason.DISCONNECTED))
-        # What refers to each other here would wait for the cyclic collector.
-        self._set_close_reason = None
-
-
-@final
-class _Streaming(AbstractAsyncContextManager[None]):
-    """The block in which a stream receives from a subscription; it runs no task."""
-
-    __slots__ = ("_set_close_reason", "_subscription")
-
-    def __init__(self, subscription: Subscription, set_close_reason: SetCloseReason) -> None:
-        self._subscription = subscription
-        self._set_close_reason = set_close_reason
-
-    async def __aenter__(self) -> None:
-        self._subscription._start_stream(self._set_close_reason)
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._subscription._end_stream()
-        del self._set_close_reason

@@ -33,7 +33,7 @@ from penstock.errors import PenstockError, StreamingUnsupported
 from penstock.quart.body import EventStreamBody, check_headers, check_status
 from penstock.stream.event_stream import DEFAULT_KEEP_ALIVE, EventStream
 from penstock.stream.producer import Producer
-from penstock.stream.source import GivenSource, is_source
+from penstock.stream.source import Source, is_source
 
 __all__ = [
     "EventSourceResponse",
@@ -109,7 +109,7 @@ class EventSourceResponse(TrioResponse):
 
     def __init__(
         self,
-        source: Producer | GivenSource,
+        source: Producer | Source,
         *,
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int | None = None,

@@ -20,7 +20,7 @@ Where the server offers it, events are written directly while the stream waits f
 from __future__ import annotations
 
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Never, final
@@ -30,10 +30,10 @@ import trio
 from penstock.close_reason import CloseReason, EventStreamStatistics
 from penstock.event import ServerSentEvent
 from penstock.stream.producer import Producer, ProducerSource, check_producer
-from penstock.stream.source import COMMENT, GivenSource, Source, Tally, is_source
+from penstock.stream.source import COMMENT, Source, Tally, is_source
 
 if TYPE_CHECKING:
-    from penstock.stream.transport import DirectWriter, Transport
+    from penstock.stream.transport import DirectWriter
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
 
@@ -53,7 +53,7 @@ class EventStream:
             async for chunk in stream:
                 await write(chunk)
 
-    or, in one call, ``await stream.run(transport)``. A stream is opened once. The first chunk is a
+    or, in one call, ``await stream.run(send)``. A stream is opened once. The first chunk is a
     comment and comes at once; then come the events, all that wait in one chunk, and a comment after
     each ``keep_alive`` seconds of silence. The iteration ends when the producer has ended and the
     channel is empty: what it sent before it returned is sent.
@@ -92,7 +92,7 @@ class EventStream:
 
     def __init__(
         self,
-        source: Producer | GivenSource,
+        source: Producer | Source,
         *,
         keep_alive: float | None = DEFAULT_KEEP_ALIVE,
         buffer: int | None = None,
@@ -106,7 +106,6 @@ class EventStream:
         if buffer is not None and (type(buffer) is not int or buffer < 0):
             raise ValueError(f"buffer must be a whole number of events, 0 or more: {buffer}")
         self.name: str = name
-        self._source: Source
         if is_source(source):
             if buffer is not None:
                 raise ValueError(
@@ -114,7 +113,7 @@ class EventStream:
                     "where it is made, as hub.subscription(…, buffer=…)"
                 )
             source.claim()
-            self._source = source
+            self._source: Source = source
         else:
             producer = check_producer(source)
             self._source = ProducerSource(producer, DEFAULT_BUFFER if buffer is None else buffer)
@@ -199,7 +198,9 @@ class EventStream:
         Raises:
           RuntimeError: the stream was opened before.
         """
-        return _Block(self, direct)
+        if self._opened_at is None:  # it refuses to be entered otherwise
+            self._direct = direct
+        return self
 
     async def wait_closed(self) -> None:
         """Wait until the block of `open` has been left; `close_reason` is final then.
@@ -216,11 +217,17 @@ class EventStream:
             self._left = trio.Event()
         await self._left.wait()
 
-    async def run(self, transport: Transport, direct: DirectWriter | None = None) -> CloseReason:
-        """Open the stream, write it to a transport until it ends, and return why it ended.
+    async def run(
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        direct: DirectWriter | None = None,
+    ) -> CloseReason:
+        """Open the stream, write it until it ends, and return why it ended.
 
         Args:
-          transport: where the bytes go.
+          send: called with each chunk, by one task. It writes all of it, waiting while the peer
+            takes none, and raises `trio.BrokenResourceError` when the peer is gone. See
+            `asgi_sender`.
           direct: as in `open`.
 
         Cancellation:
@@ -228,13 +235,13 @@ class EventStream:
           so the connection can only be closed then. The producer is cancelled with it.
 
         Error handling:
-          `trio.BrokenResourceError` and `trio.ClosedResourceError` of the transport end the stream;
+          `trio.BrokenResourceError` and `trio.ClosedResourceError` of ``send`` end the stream;
           any other error of it propagates, in an exception group, after the producer is cancelled.
         """
         async with self.open(direct):
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 async for chunk in self:
-                    await transport.send(chunk)
+                    await send(chunk)
         assert self._close_reason is not None
         return self._close_reason
 
@@ -356,44 +363,17 @@ class EventStream:
             self._close_reason = reason
         return self._close_reason
 
-    def _begin(self, direct: DirectWriter | None) -> AbstractAsyncContextManager[None]:
+    async def __aenter__(self) -> EventStream:
         if self._opened_at is not None:
             raise RuntimeError("a stream is opened once: make another for another client")
-        self._direct = direct
         self._opened_at = trio.current_time()
         self._deadline = self._opened_at + self._max_lifetime
-        return self._source.running(self.name, self._deadline, self._set_close_reason)
-
-    def _leave(self) -> None:
-        if self._close_reason is None:  # it could not begin
-            self._close_reason = CloseReason.FAILED
-        self._closed_at = trio.current_time()
-        if self._left is not None:
-            self._left.set()
-
-
-@final
-class _Block(AbstractAsyncContextManager[EventStream]):
-    """The block of a stream: left only when all that ran in it is over.
-
-    It is a class, since a generator for each stream would weigh.
-    """
-
-    __slots__ = ("_direct", "_running", "_stream")
-
-    def __init__(self, stream: EventStream, direct: DirectWriter | None) -> None:
-        self._stream = stream
-        self._direct = direct
-        self._running: AbstractAsyncContextManager[None]
-
-    async def __aenter__(self) -> EventStream:
-        self._running = self._stream._begin(self._direct)
         try:
-            await self._running.__aenter__()
+            await self._source.start(self.name, self._deadline, self._set_close_reason)
         except BaseException:
-            self._stream._leave()
+            self._leave()
             raise
-        return self._stream
+        return self
 
     async def __aexit__(
         self,
@@ -402,9 +382,14 @@ class _Block(AbstractAsyncContextManager[EventStream]):
         traceback: TracebackType | None,
     ) -> bool | None:
         try:
-            # ASYNC102: the block's own exit, which waits for tasks it has cancelled.
-            return await self._running.__aexit__(  # noqa: ASYNC102 - see above
-                exc_type, exc_value, traceback
-            )
+            # ASYNC102: it waits for tasks that it has cancelled.
+            return await self._source.stop(exc_type, exc_value, traceback)  # noqa: ASYNC102
         finally:
-            self._stream._leave()
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._close_reason is None:  # it could not begin
+            self._close_reason = CloseReason.FAILED
+        self._closed_at = trio.current_time()
+        if self._left is not None:
+            self._left.set()

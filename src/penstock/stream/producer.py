@@ -28,7 +28,6 @@ from penstock.stream.source import COMMENT, SetCloseReason, Tally
 from penstock.stream.transport import Chunk, DirectWriter
 
 __all__ = [
-    "EventSender",
     "Producer",
     "ProducerSource",
     "check_producer",
@@ -40,10 +39,6 @@ __all__ = [
 # Direct writes of one producer before other tasks get their turn: a turn of the scheduler costs as
 # much as making an event. A producer that waits for other things gives way there.
 _WRITES_PER_TURN: Final = 8
-
-_Memory: TypeAlias = tuple[
-    trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
-]
 
 _logger = logging.getLogger(__name__)
 
@@ -100,8 +95,10 @@ def log_failure(name: str, errors: BaseExceptionGroup[Exception]) -> None:
 
 
 @final
-class ProducerSource:
+class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
     """A `penstock.stream.source.Source`: a producer's task, and the channel that it sends into.
+
+    The producer is given this, as the channel's end that is its own.
 
     Args:
       producer: what runs.
@@ -109,8 +106,9 @@ class ProducerSource:
     """
 
     __slots__ = (
-        *("_buffer", "_closed", "_direct", "_direct_writes", "_memory", "_producer", "_scope"),
-        *("_wakeup", "last_direct_write", "producer_state", "written"),
+        *("_buffer", "_closed", "_direct", "_direct_writes", "_memory", "_nursery_scope"),
+        *("_producer", "_running", "_scope", "_set_close_reason", "_wakeup", "last_direct_write"),
+        *("producer_state", "written"),
     )
 
     preamble: Final = COMMENT
@@ -121,8 +119,17 @@ class ProducerSource:
         self.producer_state: ProducerState = ProducerState.WAITING
         self._producer = producer
         self._buffer = buffer
-        self._scope = trio.CancelScope()
-        self._memory: _Memory | None = None  # opened when something has to wait
+        self._scope = trio.CancelScope()  # the producer's
+        # From `start` to `stop`:
+        self._running: AbstractAsyncContextManager[trio.Nursery]
+        self._nursery_scope: trio.CancelScope
+        self._set_close_reason: SetCloseReason
+        self._memory: (
+            tuple[
+                trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
+            ]
+            | None
+        ) = None  # opened when something has to wait
         self._closed = False
         self._direct: DirectWriter | None = None  # while the stream waits, with nothing before it
         self._direct_writes = 0
@@ -143,14 +150,41 @@ class ProducerSource:
         """Whether the producer was cancelled at its deadline, or by `end`."""
         return self._scope.cancel_called
 
-    def running(
-        self, name: str, deadline: float, set_close_reason: SetCloseReason
-    ) -> AbstractAsyncContextManager[None]:
-        """Run the producer in a task of its own; see `Source.running`."""
+    async def start(self, name: str, deadline: float, set_close_reason: SetCloseReason) -> None:
+        """Run the producer in a task of its own; see `Source.start`."""
         self._scope.deadline = deadline
-        return _Running(self, name, set_close_reason)
+        self._set_close_reason = set_close_reason
+        self._running = trio.open_nursery()
+        nursery = await self._running.__aenter__()
+        self._nursery_scope = nursery.cancel_scope
+        nursery.start_soon(self._produce, name, name=f"producer of {name}")
 
-    async def produce(self, name: str, set_close_reason: SetCloseReason) -> None:
+    async def stop(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Cancel the producer, unless it has finished, and wait for its end; see `Source.stop`."""
+        # Stopped before the end: cancelled, or by a writer that could not write.
+        if self._set_close_reason(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
+            self._nursery_scope.cancel()
+        try:
+            # ASYNC102: the nursery's own exit, which waits for the producer; nothing to shield.
+            return await self._running.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
+        finally:
+            if self._memory is not None:
+                self._memory[1].close()  # nobody takes anything any more
+            # What refers to each other here would wait for the cyclic collector.
+            del self._running, self._nursery_scope, self._set_close_reason
+
+    def claim(self) -> None:
+        """Do nothing: its stream makes it for itself."""
+
+    async def locate(self) -> None:
+        """Return None: a producer has no position. Not a checkpoint."""
+
+    async def _produce(self, name: str) -> None:
         """Run the producer in its scope; close its channel, and note what ended it."""
         self.producer_state = ProducerState.RUNNING
         try:
@@ -158,7 +192,7 @@ class ProducerSource:
                 # One that is to end before it began, because the server drains or its lifetime is
                 # over, is not called at all.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                await start_producer(self._producer, EventSender(self))
+                await start_producer(self._producer, self)
                 self.producer_state = ProducerState.RETURNED
         except* Exception as errors:
             self.producer_state = ProducerState.FAILED
@@ -169,13 +203,8 @@ class ProducerSource:
             if self.producer_state is not ProducerState.RETURNED:
                 # Where all that is round it was cancelled, that is the cause: no client.
                 gone = trio.current_effective_deadline() == -math.inf
-                set_close_reason(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
-            self.close()
-
-    def discard(self) -> None:
-        """Close the stream's end: nobody takes anything any more. Synchronous, no checkpoint."""
-        if self._memory is not None:
-            self._memory[1].close()
+                self._set_close_reason(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
+            self._close()
 
     def end(self, reason: CloseReason) -> None:
         """Cancel the producer, for whatever reason."""
@@ -183,22 +212,25 @@ class ProducerSource:
 
     # The producer's end
 
-    async def send(self, event: ServerSentEvent) -> None:
-        """Write an event directly, or put it into the channel, waiting while that is full.
+    async def send(self, value: ServerSentEvent) -> None:
+        """Send an event, waiting while the client is a buffer's length behind.
 
         Raises:
-          trio.ClosedResourceError: the producer's end was closed.
-          trio.BrokenResourceError: the stream's was.
+          TypeError: this is no `ServerSentEvent`.
+          trio.ClosedResourceError: the producer has closed its channel, or has returned.
+          trio.BrokenResourceError: the stream has been closed.
 
         Cancellation:
           A checkpoint. Atomic: when it is cancelled, the event was not sent. Where it is written
           directly, other tasks get their turn at every eighth event only.
         """
+        if not isinstance(value, ServerSentEvent):
+            raise not_an_event(value)
         if self._direct is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
-            chunk = Chunk(event.encode())
+            chunk = Chunk(value.encode())
             if self._direct.write_nowait(chunk):
-                self.written.events += event.data is not None
+                self.written.events += value.data is not None
                 self.written.bytes += len(chunk.data)
                 self.last_direct_write = trio.current_time()
                 self._direct_writes += 1
@@ -207,10 +239,22 @@ class ProducerSource:
                 return
         memory = self._open()
         self._wake()  # before it waits in the channel; the stream's task runs after that
-        await memory[0].send(event)
+        await memory[0].send(value)
 
-    def close(self) -> None:
-        """Close the producer's end: what waits can still be taken."""
+    async def aclose(self) -> None:
+        """Close the channel: the stream is finished when what was sent is written.
+
+        The producer may go on, to tidy up briefly: the response ends when it has returned, and
+        nothing is written until then, not even to keep it alive. What ends a stream, a disconnect
+        say, cancels it still.
+
+        Cancellation:
+          A checkpoint; the channel is closed even when it is cancelled.
+        """
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
         self._closed = True
         if self._memory is not None:
             self._memory[0].close()
@@ -251,82 +295,12 @@ class ProducerSource:
         if self._wakeup is not None:
             self._wakeup.set()
 
-    def _open(self) -> _Memory:
+    def _open(
+        self,
+    ) -> tuple[trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]]:
         """Return the memory channel: a client that keeps up never needs it."""
         if self._memory is None:
             self._memory = trio.open_memory_channel[ServerSentEvent](self._buffer)
             if self._closed:
                 self._memory[0].close()
         return self._memory
-
-
-@final
-class _Running(AbstractAsyncContextManager[None]):
-    """The block in which a producer runs. It is a class, since each stream would keep a frame."""
-
-    __slots__ = ("_name", "_nursery", "_scope", "_set_close_reason", "_source")
-
-    def __init__(self, source: ProducerSource, name: str, set_close_reason: SetCloseReason) -> None:
-        self._source = source
-        self._name = name
-        self._set_close_reason = set_close_reason
-        self._nursery = trio.open_nursery()
-        self._scope: trio.CancelScope  # the nursery's, once it is open
-
-    async def __aenter__(self) -> None:
-        nursery = await self._nursery.__aenter__()
-        self._scope = nursery.cancel_scope
-        produce, name = self._source.produce, f"producer of {self._name}"
-        nursery.start_soon(produce, self._name, self._set_close_reason, name=name)
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        # Left before the end: cancelled, or by a writer that could not write.
-        if self._set_close_reason(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
-            self._scope.cancel()
-        try:
-            # ASYNC102: the nursery's own exit, which waits for the producer; nothing to shield.
-            return await self._nursery.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
-        finally:
-            self._source.discard()
-
-
-@final
-class EventSender(trio.abc.SendChannel[ServerSentEvent]):
-    """A producer's end of the channel: refuses, in the producer's own task, what is no event."""
-
-    __slots__ = ("_source",)
-
-    def __init__(self, source: ProducerSource) -> None:
-        self._source = source
-
-    async def send(self, value: ServerSentEvent) -> None:
-        """Send an event, waiting while the client is a buffer's length behind.
-
-        Raises:
-          TypeError: this is no `ServerSentEvent`.
-          trio.ClosedResourceError: the producer has closed its channel, or has returned.
-
-        Cancellation:
-          A checkpoint. Atomic: when it is cancelled, the event was not sent.
-        """
-        if not isinstance(value, ServerSentEvent):
-            raise not_an_event(value)
-        await self._source.send(value)
-
-    async def aclose(self) -> None:
-        """Close the channel: the stream is finished when what was sent is written.
-
-        The producer may go on, to tidy up briefly: the response ends when it has returned, and
-        nothing is written until then, not even to keep it alive. What ends a stream, a disconnect
-        say, cancels it still.
-
-        Cancellation:
-          A checkpoint; the channel is closed even when it is cancelled.
-        """
-        self._source.close()
-        await trio.lowlevel.checkpoint()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final, Protocol, TypeAlias, TypeGuard
 
 from penstock.close_reason import CloseReason, ProducerState
 from penstock.stream.transport import DirectWriter
 
-__all__ = ["COMMENT", "GivenSource", "SetCloseReason", "Source", "Tally", "is_source"]
+__all__ = ["COMMENT", "SetCloseReason", "Source", "Tally", "is_source"]
 
 # As first bytes it makes proxies pass the response's head on; later it keeps them from closing. No
 # blank line follows: a comment needs none, and some clients dispatch an empty event for one.
@@ -79,16 +79,32 @@ class Source(Protocol):
         """Whether work of its own was cut off at the deadline."""
         ...
 
-    def running(
-        self, name: str, deadline: float, set_close_reason: SetCloseReason
-    ) -> AbstractAsyncContextManager[None]:
-        """Run the source while the block runs; entering is no checkpoint.
+    async def start(self, name: str, deadline: float, set_close_reason: SetCloseReason) -> None:
+        """Begin to work for a stream, which calls `stop` from the same task.
 
         Args:
           name: the stream's.
           deadline: the Trio time at which the stream's lifetime ends; work of the source's own is
             cancelled then.
           set_close_reason: to be called when the source ends the stream.
+
+        Cancellation:
+          Not a checkpoint.
+        """
+        ...
+
+    async def stop(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Cancel what is left of that work, and wait for its end; returns what `__aexit__` does.
+
+        Args:
+          exc_type: what leaves the stream's block, with the two others, as `__aexit__` is given it.
+          exc_value: see there.
+          traceback: see there.
         """
         ...
 
@@ -127,10 +143,6 @@ class Source(Protocol):
         """Stop working: what is ready can still be taken. Synchronous, no checkpoint."""
         ...
 
-
-class GivenSource(Source, Protocol):
-    """A source that an application makes for a stream: a subscription, say."""
-
     def claim(self) -> None:
         """Belong to one stream. Synchronous.
 
@@ -148,6 +160,6 @@ class GivenSource(Source, Protocol):
         ...
 
 
-def is_source(value: object) -> TypeGuard[GivenSource]:
-    """Return whether a value is a source, rather than a producer or neither."""
+def is_source(value: object) -> TypeGuard[Source]:
+    """Return whether a value is a source, such as a subscription, and not a producer."""
     return not callable(value) and hasattr(value, "claim")

@@ -1,17 +1,15 @@
 """Where a stream's bytes go.
 
-A transport has one duty, `Transport.send`, and one way to say that the peer is gone. What a head, a
-frame or a socket is stays on its side; what an event is stays on the stream's.
-
-`ASGITransport` serves any ASGI application on Trio. A Quart response needs no transport: Quart
-pulls its body itself (see `penstock.quart`).
+A stream is written to an async function that takes a chunk, or a host iterates it (see
+`penstock.stream.event_stream`). What a head, a frame or a socket is stays on that side; what an
+event is stays on the stream's.
 
 A server may offer a `DirectWriter` beside either, which saves a healthy client's events the way
 through the channel, the writer's task, the framework and the server's own layers. Penstock's server
-does (`penstock.hypercorn`). It never replaces the transport: the first bytes of each stream always
-take the ordinary way, and later ones are written directly only where the callable that sends the
-response is the server's own. Anything between the two, such as an ASGI middleware, is handed every
-byte: it may change, count or sign them.
+does (`penstock.hypercorn`). The first bytes of each stream always take the ordinary way, and later
+ones are written directly only where the callable that sends the response is the server's own.
+Anything between the two, such as an ASGI middleware, is handed every byte: it may change, count or
+sign them.
 """
 
 from __future__ import annotations
@@ -24,10 +22,9 @@ import trio
 __all__ = [
     "DIRECT_WRITER",
     "DISCONNECT_SCOPE",
-    "ASGITransport",
     "Chunk",
     "DirectWriter",
-    "Transport",
+    "asgi_sender",
 ]
 
 # The entry of an ASGI scope's "extensions" in which a server offers a function without arguments,
@@ -66,22 +63,6 @@ class Chunk:
         if len(data) < _SMALL:
             return [Chunk(data).framed]
         return [b"%x\r\n" % len(data), data, b"\r\n"]
-
-
-class Transport(Protocol):
-    """What a stream is written to; called by one task, one chunk at a time."""
-
-    async def send(self, chunk: bytes) -> None:
-        """Write all of a chunk, waiting while the peer takes none.
-
-        Raises:
-          trio.BrokenResourceError: the peer is gone.
-          trio.ClosedResourceError: our side was closed.
-
-        Cancellation:
-          A checkpoint. Not atomic: a cancelled send may have written a part of the chunk.
-        """
-        ...
 
 
 class DirectWriter(Protocol):
@@ -134,25 +115,22 @@ class DirectWriter(Protocol):
         ...
 
 
-@final
-class ASGITransport:
-    """A transport over an ASGI server's ``send``, between its response's head and end.
+def asgi_sender(
+    send: Callable[[Mapping[str, Any]], Awaitable[None]],
+) -> Callable[[bytes], Awaitable[None]]:
+    """Return what `EventStream.run` writes to, over an ASGI server's ``send``.
 
-    The application sends ``http.response.start`` before and the last ``http.response.body`` after,
-    and cancels the stream when ``receive`` gives ``http.disconnect``: ASGI servers tell of a lost
-    client there, and need not raise in ``send``.
+    Each chunk is one body message. The application sends ``http.response.start`` before and the
+    last ``http.response.body`` after, and cancels the stream when ``receive`` gives
+    ``http.disconnect``: ASGI servers tell of a lost client there, and need not raise in ``send``.
 
     Spec: ASGI, "Disconnected Client - send Exception": a server that does raise raises `OSError`.
     """
 
-    __slots__ = ("_send",)
-
-    def __init__(self, send: Callable[[Mapping[str, Any]], Awaitable[None]]) -> None:
-        self._send = send
-
-    async def send(self, chunk: bytes) -> None:
-        """Hand a chunk to the server as one body message; see `Transport.send`."""
+    async def send_chunk(chunk: bytes) -> None:
         try:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except OSError as error:
             raise trio.BrokenResourceError("the ASGI server has lost the client") from error
+
+    return send_chunk

@@ -9,10 +9,10 @@ from typing import final
 
 from penstock.publication import Publication
 
-__all__ = ["Backlog", "WhenSlow"]
+__all__ = ["OverflowPolicy", "SubscriberQueue"]
 
 
-class WhenSlow(StrEnum):
+class OverflowPolicy(StrEnum):
     """What becomes of a subscription whose bounds would be passed."""
 
     DISCONNECT = "disconnect"
@@ -25,29 +25,29 @@ class WhenSlow(StrEnum):
 
 
 @final
-class Backlog:
+class SubscriberQueue:
     """Publications that wait for one subscriber, in their order.
 
     Args:
       count: the most publications.
       size: the most bytes (`Publication.size`); one publication may wait whatever its size.
-      when_slow: what becomes of what is too much.
+      overflow: what becomes of what is too much.
     """
 
-    __slots__ = ("_count", "_latest", "_next", "_size", "_waiting", "_when_slow", "dropped", "size")
+    __slots__ = ("_count", "_latest", "_next", "_overflow", "_size", "_waiting", "dropped", "size")
 
-    def __init__(self, *, count: int, size: int, when_slow: WhenSlow) -> None:
+    def __init__(self, *, count: int, size: int, overflow: OverflowPolicy) -> None:
         self.size: int = 0
         self.dropped: int = 0
         self._count = count
         self._size = size
-        self._when_slow = when_slow
+        self._overflow = overflow
         # In the order of their coming. In a plain dict, taking the first one is slow when many
         # before it were taken.
         self._waiting: OrderedDict[int, Publication] = OrderedDict()
         self._next = 0
         # By topic, the number of the newest that waits.
-        self._latest: dict[str, int] | None = {} if when_slow is WhenSlow.LATEST else None
+        self._latest: dict[str, int] | None = {} if overflow is OverflowPolicy.LATEST else None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -55,7 +55,7 @@ class Backlog:
     def add(self, publication: Publication) -> bool:
         """Put a publication behind the others; False if it, and they, are too much.
 
-        Then, with `WhenSlow.DISCONNECT`, it was not taken.
+        Then, with `OverflowPolicy.DISCONNECT`, it was not taken.
         """
         self._next += 1
         if self._latest is not None:
@@ -63,7 +63,7 @@ class Backlog:
         while self._waiting and (
             len(self._waiting) >= self._count or self.size + publication.size > self._size
         ):
-            if self._when_slow is WhenSlow.DISCONNECT:
+            if self._overflow is OverflowPolicy.DISCONNECT:
                 return False
             self._remove(next(iter(self._waiting)))
             self.dropped += 1
