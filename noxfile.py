@@ -34,7 +34,7 @@ PARALLEL = ("-n", WORKERS, "--dist", "loadscope", "--no-loadscope-reorder")
 # Unit tests; and those with real servers, proxies and browsers, but for the torture. They are named
 # since it takes each worker seconds to collect what it does not run.
 UNIT = sorted(str(path) for path in Path("tests").glob("test_*.py"))
-INTEROP = [f"tests/{folder}" for folder in ("bench", "durability", "faults", "interop")]
+INTEROP = [f"tests/{folder}" for folder in ("bench", "durability", "faults", "interop", "prose")]
 
 # What measures the core's coverage: not what runs nothing of it that others do not, most of it in
 # other processes.
@@ -59,7 +59,7 @@ COMPATIBILITY = (
 )
 
 # Where the modules are that the sessions' programs share with the tests.
-SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
+SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop", "tests/prose"])}
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -80,6 +80,12 @@ def check_page(session: nox.Session) -> None:
         *("--lib", "es2022,dom,dom.iterable"),
         *sorted(str(path) for path in Path("web", "demo").glob("*.js")),
     )
+
+
+def check_prose(session: nox.Session) -> None:
+    """Check the English of pages, help and docstrings: spelling, grammar, and house style."""
+    at = Path(session.create_tmp(), "prose")  # npm would remove the other package from its folder
+    session.run("python", "tests/prose/prose.py", str(at), env=SHARED)
 
 
 @nox.session
@@ -225,6 +231,7 @@ def lint(session: nox.Session) -> None:
     startable = "--startable-in-context-manager=run,hold"
     session.run("flake8-async", "--disable=ASYNC124,ASYNC9", startable, *files)
     check_page(session)
+    check_prose(session)
 
 
 @nox.session
