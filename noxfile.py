@@ -10,7 +10,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "typing", "tests"]
-# A session for a Python that is not installed is skipped, and nox says so.
+# A session for a Python that is not installed is skipped, with a warning.
 nox.options.error_on_missing_interpreters = False
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -107,7 +107,7 @@ def tests(session: nox.Session) -> None:
     session.log("Part 2 of 3: real servers, proxies and browsers. They take five minutes or so.")
     session.run("pytest", *PARALLEL, *INTEROP)
     # Debian's Chromium has a higher priority than other processes: beside it, they may starve.
-    session.log("Part 3 of 3: a server and two hundred clients with bad fates, alone.")
+    session.log("Part 3 of 3: a server and two hundred misbehaving clients, alone.")
     session.run("pytest", "tests/torture")
 
 
@@ -171,14 +171,14 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def attacks(session: nox.Session) -> None:
-    """Attack a server beside good clients, and print what each attack bought."""
+    """Attack a server beside good clients, and print what each attack achieved."""
     install(session, "test")
     session.run("python", "tests/attacks/attacks.py", *session.posargs, env=SHARED)
 
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """Serve 2,000 clients with bad fates beside 50 good ones, for a minute."""
+    """Serve 2,000 misbehaving clients beside 50 good ones, for a minute."""
     install(session, "test")
     session.run("python", "tests/torture/torture.py", *session.posargs, env=SHARED)
 
@@ -264,7 +264,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation, warnings being errors, and follow its links and the README's."""
     install(session, "docs")
     html = Path(session.create_tmp()) / "html"
-    shutil.rmtree(html, ignore_errors=True)  # of the last time, with pages that are no more
+    shutil.rmtree(html, ignore_errors=True)  # it may have pages that were removed since
     session.run("sphinx-build", "-qEanW", "--keep-going", "-b", "html", "web/docs", str(html))
     session.run("python", "tests/interop/docs_fetched.py", str(html))
     session.run("python", "tests/interop/docs_go.py", session.create_tmp())

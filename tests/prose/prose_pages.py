@@ -1,6 +1,6 @@
 """Finds the prose in pages: Markdown, HTML, and the JavaScript that writes into them.
 
-Code blocks, directives and the targets of links are left out.
+Code blocks, but for the comments in them, directives and the targets of links are left out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from html.parser import HTMLParser
 from typing import Final
 
-from prose_paragraphs import CODE, Builder, Paragraph
+from prose_paragraphs import CODE, Builder, Paragraph, mark_code, remark_in
 
 _FENCE: Final = re.compile(r"\s*(`{3,}|~{3,})")
 _ITEM: Final = re.compile(r"\s*([-*+]|\d+[.)])\s+")
@@ -18,7 +18,7 @@ _ALT: Final = re.compile(r'alt="([^"]*)"')
 _DELIMITER: Final = re.compile(r"[|\s:-]+")
 _CELL_END: Final = re.compile(r"(?<!\\)\|(?=(?:[^`]*`[^`]*`)*[^`]*$)")
 
-# Elements within a paragraph; those whose text is code; and attributes that a user hears or sees.
+# Elements within a paragraph; those whose text is code; and attributes that users read.
 _INLINE: Final = {"a", "abbr", "b", "br", "code", "em", "i", "strong", "wbr"}
 _CODE_TAGS: Final = {"code", "pre", "script", "style"}
 _SHOWN: Final = {"alt", "title", "aria-label", "placeholder"}
@@ -42,6 +42,8 @@ def of_markdown(path: str, text: str) -> list[Paragraph]:
         if fence:
             if mark and mark[1].startswith(fence):
                 fence = ""
+            else:
+                made.alone(number, mark_code(remark_in(line)))
             continue
         if mark:
             made.end()
@@ -51,7 +53,7 @@ def of_markdown(path: str, text: str) -> list[Paragraph]:
         if stripped.startswith("#"):
             made.alone(number, stripped.lstrip("#"))
         elif stripped.startswith("|"):
-            if not re.fullmatch(r"[|\s:-]+", stripped):
+            if not _DELIMITER.fullmatch(stripped):
                 for cell in _CELL_END.split(stripped.strip("|")):
                     made.alone(number, cell)
         elif stripped.startswith("<") and _TAG.match(stripped):
@@ -68,7 +70,7 @@ def of_markdown(path: str, text: str) -> list[Paragraph]:
 
 
 class _Page(HTMLParser):
-    """Reads the text that a page shows, and what it says to those who hear it."""
+    """Reads the text that a page shows, and its labels for screen readers."""
 
     def __init__(self, made: Builder) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-# In the place of code that is not in backticks: an expression in a text, the code of a page.
+# Stands for code that is not in backticks: an expression in a text, the code of a page.
 CODE: Final = "`code`"
 
 # What is code though it is not in backticks, as in a message: an option, a name, a call, a path.
@@ -24,6 +24,19 @@ _BARE_CODE: Final = re.compile(
     re.VERBOSE,
 )
 _IN_BACKTICKS: Final = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
+
+# Three words: what has fewer is a name, or a key.
+SENTENCE: Final = re.compile(r"(?:.*?\b[A-Za-z]?[a-z]+\b[ ,;:]){2}.*[a-z]{2}", re.DOTALL)
+
+# The end of a line of code or of a table without rules.
+_COMMENT: Final = re.compile(r"(?:.*\s)?(?:#|//)\s+(.*)")
+_LAST_COLUMN: Final = re.compile(r"(?:.*\S\s{2,}|\s{8,})(\S.*)")
+
+
+def remark_in(line: str, *, columns: bool = False) -> str:
+    """Return the English in a line that is not English: a comment, or the last column; or ""."""
+    found = _COMMENT.match(line) or (_LAST_COLUMN.match(line) if columns else None)
+    return found[1] if found and SENTENCE.match(found[1]) else ""
 
 
 def mark_code(text: str) -> str:
@@ -74,7 +87,7 @@ class Builder:
         self._lines: list[tuple[int, str]] = []
 
     def add(self, number: int, text: str) -> None:
-        """Go on with the paragraph, or end it, where the line is blank."""
+        """Continue the paragraph, or end it, where the line is blank."""
         if text.strip():
             self._lines.append((number, text.strip()))
         else:

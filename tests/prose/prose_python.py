@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterator
 from typing import Final
 
-from prose_paragraphs import CODE, Builder, Paragraph
+from prose_paragraphs import CODE, SENTENCE, Builder, Paragraph, remark_in
 
 # A section of a docstring, and an entry of a section: a name, or several, before a colon.
 _SECTION: Final = re.compile(r"[A-Z][A-Za-z ]+:$")
@@ -25,11 +25,10 @@ _EXAMPLES: Final = ("Example:", "Examples:")
 # What tools read in a comment, up to the reason that may follow.
 _FOR_TOOLS: Final = re.compile(r"(?:noqa|type: ignore|pragma|pyright: ignore)[^-]*(?:-+ )?")
 
-# A literal is read as English from three words on, and not if it is of another language.
-_SENTENCE: Final = re.compile(r"(?:.*?\b[A-Za-z]?[a-z]+\b[ ,;:]){2}.*[a-z]{2}", re.DOTALL)
+# A literal is not read as English if it is of another language.
 _OTHER_LANGUAGE: Final = re.compile(
     r"\s*(?:(?:SELECT|INSERT|CREATE|DELETE|UPDATE|PRAGMA|WITH|DROP|ALTER|BEGIN)\b|<|\{|\()"
-    r"|.*(?:\(SELECT|HTTP/1\.1|default-src)\b"
+    r"|.*(?:\(SELECT|HTTP/1\.1|default-src)\b|import "
 )
 
 
@@ -48,6 +47,7 @@ def of_docstring(made: Builder, first: int, lines: list[str]) -> None:
             made.end()
             continue
         if code_from is not None and indent >= code_from:
+            made.alone(number, remark_in(text, columns=True))
             continue
         code_from = None
         if indent == 0:
@@ -56,6 +56,7 @@ def of_docstring(made: Builder, first: int, lines: list[str]) -> None:
             made.end()
         elif blank and indent >= 4 and not section:
             code_from = 4
+            made.alone(number, remark_in(text, columns=True))
         else:
             text = _SPEC.sub("", text)
             item = _ITEM.match(text)
@@ -126,10 +127,8 @@ def _read_literal(made: Builder, number: int, said: str) -> None:
     for part in re.split(r"\n\s*\n", said):
         if "\b" in part:  # Click leaves the lines as they are: a command, and what it does
             for line in part.splitlines():
-                column = re.split(r"\S\s{2,}|^\s{8,}", line)[-1]
-                if column != line and _SENTENCE.match(column):
-                    made.alone(number, column)
-        elif _SENTENCE.match(part):
+                made.alone(number, remark_in(line, columns=True))
+        elif SENTENCE.match(part):
             for line in part.splitlines():
                 made.add(number, re.sub(r"%(?:\(\w+\))?[sdrgx]|%\.\d[fg]", CODE, line))
             made.end()

@@ -24,7 +24,7 @@ Reconnecting clients can resume: the `hub` keeps events, and a *client* is sent 
 | `--send-timeout` | disconnect a client that accepts no data for this long |
 
 ```python
-teh = "who subscribes gets an eror"  # not prose
+teh = "who subscribes gets an eror"  # as code, this is not read
 ```
 """
 FAULTY = """\
@@ -32,6 +32,10 @@ FAULTY = """\
 
 Reconecting clients can resume, and the hub sends a event to the the
 [wrong](teh-target.md) place. Who subscribes gets a gap.
+
+```python
+teh = "farewell"  # with a comment in it that is mispelled
+```
 """
 FAULTY_MODULE = '''\
 """Run an other eror, by `asyncio.gather`."""
@@ -42,7 +46,7 @@ LIMIT = 3  # of one's own
 def run(times: int) -> None:
     """Run it::
 
-        teh = code
+        teh = code      and beside it a thing that lingers
 
     Args:
       teh: code, as it is an argument's name;
@@ -63,6 +67,31 @@ FAULTY_PAGE = """\
   is</em> told. <button aria-label="Clsoe">x</button>
 """
 
+
+# What the style guide has examples of.
+REPLACED = (
+    "What a hub remembers, so that who was away can go on where they were",
+    "Who begins behind what is kept, but not delivered yet, joins when it is",
+    "How long a client may not take what is sent",
+    "Nothing can be published: the disk is full",
+    "What is published is kept again",
+    "this may not have been published",
+    "an event named gap is not published by anybody",
+    "Whom the demonstration obeys",
+    "what is as it mostly is goes without saying",
+    "## The event's way",
+    "## [When a client leaves](leaving.md)",
+    "## Once for all",
+    "## A busy hub gathers",
+    "| Figures | Benchmarks |",
+    "## Names",
+    "At first a file, then otherwise than before",
+    "A client that is no more.",
+    "For streams of one's own",
+    "There is one gap for one loss, and none without.",
+    "Stop after so many events",
+    "The client is sent a farewell",
+)
 
 FILES = {
     "clean.md": CLEAN,
@@ -109,6 +138,7 @@ def test_faults_of_a_page_are_found(findings: list[Finding]) -> None:
         (3, "a", "AnA"),
         (3, "the the", "RepeatedWords"),
         (4, "Who", "phrases.txt"),
+        (7, "mispelled", "SplitWords"),
     }
 
 
@@ -118,6 +148,7 @@ def test_faults_of_a_module_are_found(findings: list[Finding]) -> None:
     assert {(line, part) for line, part, _ in lines} == {
         (1, "eror"),
         (3, "of one's own"),
+        (9, "lingers"),
         (13, "offen"),
         (16, "a"),
         (16, "eror"),
@@ -185,6 +216,14 @@ def test_the_lists_are_in_order() -> None:
     """Words are sorted, and each is there once; each phrase has what to write instead."""
     assert words() == sorted(set(words()), key=lambda word: (word.lower(), word))
     assert all(instead for _, instead in phrases())
+
+
+@pytest.mark.parametrize("line", REPLACED)
+def test_what_the_style_guide_replaces_is_found(tmp_path: Path, line: str) -> None:
+    """Each of its examples has a phrase that is not used."""
+    page = tmp_path / "page.md"
+    page.write_text(f"{line}\n")
+    assert unwanted(paragraphs_of([page]))
 
 
 def test_a_phrase_is_whole_words_in_any_case(tmp_path: Path) -> None:
