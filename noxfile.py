@@ -10,7 +10,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "typing", "tests"]
-# A session for a Python that is not installed is skipped, and nox says so.
+# A session for a Python that is not installed is skipped, with a warning.
 nox.options.error_on_missing_interpreters = False
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -34,7 +34,7 @@ PARALLEL = ("-n", WORKERS, "--dist", "loadscope", "--no-loadscope-reorder")
 # Unit tests; and those with real servers, proxies and browsers, but for the torture. They are named
 # since it takes each worker seconds to collect what it does not run.
 UNIT = sorted(str(path) for path in Path("tests").glob("test_*.py"))
-INTEROP = [f"tests/{folder}" for folder in ("bench", "durability", "faults", "interop")]
+INTEROP = [f"tests/{folder}" for folder in ("bench", "durability", "faults", "interop", "prose")]
 
 # What measures the core's coverage: not what runs nothing of it that others do not, most of it in
 # other processes.
@@ -59,7 +59,7 @@ COMPATIBILITY = (
 )
 
 # Where the modules are that the sessions' programs share with the tests.
-SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop"])}
+SHARED = {"PYTHONPATH": os.pathsep.join(["tests", "tests/interop", "tests/prose"])}
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -82,6 +82,12 @@ def check_page(session: nox.Session) -> None:
     )
 
 
+def check_prose(session: nox.Session) -> None:
+    """Check the English of pages, help and docstrings: spelling, grammar, and house style."""
+    at = Path(session.create_tmp(), "prose")  # npm would remove the other package from its folder
+    session.run("python", "tests/prose/prose.py", str(at), env=SHARED)
+
+
 @nox.session
 def serve(session: nox.Session) -> None:
     """Serve the demonstration on http://127.0.0.1:8080, until Ctrl-C."""
@@ -101,7 +107,7 @@ def tests(session: nox.Session) -> None:
     session.log("Part 2 of 3: real servers, proxies and browsers. They take five minutes or so.")
     session.run("pytest", *PARALLEL, *INTEROP)
     # Debian's Chromium has a higher priority than other processes: beside it, they may starve.
-    session.log("Part 3 of 3: a server and two hundred clients with bad fates, alone.")
+    session.log("Part 3 of 3: a server and two hundred misbehaving clients, alone.")
     session.run("pytest", "tests/torture")
 
 
@@ -165,14 +171,14 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def attacks(session: nox.Session) -> None:
-    """Attack a server beside good clients, and print what each attack bought."""
+    """Attack a server beside good clients, and print what each attack achieved."""
     install(session, "test")
     session.run("python", "tests/attacks/attacks.py", *session.posargs, env=SHARED)
 
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """Serve 2,000 clients with bad fates beside 50 good ones, for a minute."""
+    """Serve 2,000 misbehaving clients beside 50 good ones, for a minute."""
     install(session, "test")
     session.run("python", "tests/torture/torture.py", *session.posargs, env=SHARED)
 
@@ -225,6 +231,7 @@ def lint(session: nox.Session) -> None:
     startable = "--startable-in-context-manager=run,hold"
     session.run("flake8-async", "--disable=ASYNC124,ASYNC9", startable, *files)
     check_page(session)
+    check_prose(session)
 
 
 @nox.session
@@ -257,7 +264,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation, warnings being errors, and follow its links and the README's."""
     install(session, "docs")
     html = Path(session.create_tmp()) / "html"
-    shutil.rmtree(html, ignore_errors=True)  # of the last time, with pages that are no more
+    shutil.rmtree(html, ignore_errors=True)  # it may have pages that were removed since
     session.run("sphinx-build", "-qEanW", "--keep-going", "-b", "html", "web/docs", str(html))
     session.run("python", "tests/interop/docs_fetched.py", str(html))
     session.run("python", "tests/interop/docs_go.py", session.create_tmp())
