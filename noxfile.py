@@ -226,9 +226,10 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
-    files = [str(path) for folder in ("src", "tests") for path in Path(folder).rglob("*.py")]
+    # The tests have ruff's rules for async code alone: this takes a second for 250 lines.
+    files = map(str, sorted(Path("src").rglob("*.py")))
     # 124: a view is async whether it awaits or not; 9xx are optional, and off by default.
-    startable = "--startable-in-context-manager=run,hold"
+    startable = "--startable-in-context-manager=run"
     session.run("flake8-async", "--disable=ASYNC124,ASYNC9", startable, *files)
     check_page(session)
     check_prose(session)
