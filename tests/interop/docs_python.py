@@ -11,12 +11,17 @@ from docs_blocks import ANY, Block, local, write_modules
 from forked import run
 from processes import PENSTOCK, Curl, Server, serving
 
+from require import require_module
+
 # Blocks that no run here could show to be right, each with the test that does.
 ELSEWHERE = {
     "async def ping(events):\n": "test_readme.test_the_trio_program_is_the_demonstration",
     "# before.py\n": "test_from_sse_starlette.test_the_stream_says_the_same",
     "# before_news.py\n": "test_from_sse_starlette.test_the_news_are_the_same",
 }
+
+# Libraries that a page shows beside Penstock, which depends on none of them.
+OPTIONAL = ["trio_asyncio"]
 
 # An application, and lines that are to be put behind one of the reader's.
 _HAS_APP = re.compile(r"(?m)^app = |^from \w+ import app$")
@@ -35,6 +40,9 @@ def run_python(block: Block, folder: Path) -> None:
     """Run a block as what it is; fail if it fails, or has nothing to run."""
     if any(block.source.startswith(start) for start in ELSEWHERE):
         return
+    for name in OPTIONAL:
+        if f"import {name}\n" in block.source:
+            require_module(name)
     write_modules(block.page, folder)
     path = folder / f"{block.module}.py"
     source = local(block.source)

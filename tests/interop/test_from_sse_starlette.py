@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from docs_blocks import DOCS, write_modules
 from processes import PENSTOCK, Server, serving, wait_until
 
 from penstock import EventStreamDecoder, ServerSentEvent
+from require import require_module
 
 PAGE = DOCS / "from-sse-starlette.md"
 
@@ -25,18 +24,10 @@ def served(name: str, folder: Path) -> Iterator[Server]:
     write_modules(PAGE, folder)
     command = [PENSTOCK, "serve", f"{name}:app", "--bind", "127.0.0.1:0"]
     if name.startswith("before"):
-        _require_sse_starlette()
+        require_module("sse_starlette")
         command = [sys.executable, "-m", "uvicorn", f"{name}:app", "--port", "0"]
     with serving(*command, folder=folder, cwd=folder) as server:
         yield server
-
-
-def _require_sse_starlette() -> None:
-    if importlib.util.find_spec("sse_starlette") is None:
-        said = "sse-starlette is not installed: python -m pip install sse-starlette"
-        if os.environ.get("PENSTOCK_TEST_REQUIRE") == "all":
-            pytest.fail(said)
-        pytest.skip(said)
 
 
 def events_of(chunks: Iterator[bytes]) -> Iterator[ServerSentEvent]:

@@ -154,12 +154,13 @@ def test_the_commands_are_sessions() -> None:
         f"#{line.lower().replace(' ', '-')}" for line in re.findall("(?m)^## (.*)$", readme)
     }
     for target in ("".join(link) for link in links):
-        assert target in headings or (ROOT / target).exists(), target
+        # `nox -s docs` follows what is behind the `#` of another page.
+        assert target in headings or (ROOT / target.partition("#")[0]).is_file(), target
 
 
 def test_the_settings_are_settings() -> None:
     """Those that are named exist, with the defaults that are given; the TOML is taken."""
-    page = (DOCS / "serving.md").read_text()
+    page = " ".join((DOCS / "serving.md").read_text().split())
     (table,) = blocks("toml", DOCS / "serving.md")
     config: Any = Config.from_mapping(tomllib.loads(table))
     assert Settings.of(config) == Settings(send_timeout=30, drain_window=10)
@@ -167,13 +168,16 @@ def test_the_settings_are_settings() -> None:
     names = re.findall(r"`(\w+)`", listed)
     assert len(names) > 8
     assert set(names) <= {field.name for field in fields(Settings)}
-    for name, seconds in re.findall(r"`(\w+)` \((\d+) s\)", README.read_text()):
+    guarantee = (DOCS / "cancellation.md").read_text()
+    stated = re.findall(r"`(\w+)` \((\d+) s\)", guarantee)
+    assert {name for name, _ in stated} >= {"send_timeout", "tcp_user_timeout"}
+    for name, seconds in stated:
         assert getattr(Settings(), name) == int(seconds)
 
 
 def test_the_guarantees_commands_name_rows() -> None:
     """Each line of the table names rows of the faults that exist."""
-    named = re.findall(r"`--only ([\w,]+)`", README.read_text())
+    named = re.findall(r"`--only ([\w,]+)`", (DOCS / "cancellation.md").read_text())
     assert len(named) == 8
     for name in ",".join(named).split(","):
         assert any(row.number == name or name in row.what for row in ROWS), name

@@ -1,4 +1,4 @@
-"""How the documentation is built: `nox -s docs`, by Sphinx, from the pages beside this file."""
+"""Sphinx configuration: `nox -s docs` builds the documentation from the pages beside this file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docst
 exclude_patterns = ["proxies/*"]  # configurations, not pages
 myst_heading_anchors = 3
 
-# A name in single backticks is a name of Python's; one that leads nowhere is a warning.
+# A name in single backticks is a Python name; an unresolved one is a warning.
 default_role = "py:obj"
 nitpicky = True
 nitpick_ignore = [
-    # What a subscription is to a stream; nobody else makes one.
+    # The stream's view of a subscription, which users do not create.
     ("py:class", "penstock.stream.source.Source"),
     ("py:class", "penstock.stream.source.Tally"),
-    # Of whatever class it is.
+    # A type variable.
     ("py:class", "penstock.testing.applications.App"),
 ]
 

@@ -1,8 +1,8 @@
-"""How Sphinx reads the house's docstrings, and the pages beside them.
+"""A Sphinx extension: adapts Penstock's docstrings, and the pages beside them, to Sphinx.
 
-They are written to be read as they stand, by ``help()`` and in the source: an example is a block
-that is indented, and a name in backticks is as long as its reader needs it. Sphinx wants a
-directive before the one, and a full path for the other.
+The docstrings are written for ``help()`` and for readers of the source: an example is an indented
+block, and a name in backticks is as short as its reader allows. Sphinx needs a directive before an
+example, and the full path of a name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 # Sections beside Google's own: the text under a heading, as `Note:` is.
 SECTIONS: Final = ["Cancellation", "Error handling", "Resource handling"]
 
-# Where other projects tell of their names. Nothing is fetched: these become ordinary links.
+# The documentation of other projects, by package. Nothing is fetched: these become ordinary links.
 ELSEWHERE: Final = {
     "trio": "https://trio.readthedocs.io/en/stable/reference.html",
     "httpx2": "https://github.com/pydantic/httpx2",
@@ -31,12 +31,12 @@ ELSEWHERE: Final = {
 # Languages of configurations that Pygments does not know.
 PLAIN: Final = ["caddy", "caddyfile", "haproxy"]
 
-# Of the standard library, where an annotation that only type checkers resolve leaves a bare name.
+# Modules of standard library names that annotations for type checkers leave unqualified.
 BARE: Final = {"AbstractAsyncContextManager": "contextlib"}
 
 
 def mark_code(lines: list[str]) -> list[str]:
-    """Return a docstring's lines, with the directive that says so before each indented block."""
+    """Return a docstring's lines, with a code directive before each indented block."""
     marked: list[str] = []
     inside = False
     for number, line in enumerate(lines):
@@ -56,13 +56,13 @@ def mark_code(lines: list[str]) -> list[str]:
 
 def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     if what in ("attribute", "property"):
-        # An empty comment: napoleon would take what stands before the first colon for a type.
+        # An empty comment: napoleon would take the text before the first colon for a type.
         lines[:0] = ["..", ""]
     lines[:] = mark_code(lines)
 
 
 def _resolve(app: Sphinx, env: Any, node: Any, contnode: Any) -> nodes.Node | None:
-    """Find the one object of ours that a short or an inner name means, or another project's."""
+    """Find the object that a short or an inner name refers to, in Penstock or another project."""
     target: str = node.get("reftarget", "")
     if node.get("refdomain") != "py":
         return None
@@ -85,7 +85,7 @@ def _resolve(app: Sphinx, env: Any, node: Any, contnode: Any) -> nodes.Node | No
 
 
 def _leave_out_missing(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Leave a page out of the table of contents while it is not there."""
+    """Omit pages that do not exist from the table of contents."""
     if docname == "index":
         lines = source[0].splitlines(keepends=True)
         pages = re.compile(r"^[a-z-]+\n$")
