@@ -13,8 +13,8 @@ from quart_trio import QuartTrio
 from hurting_fakes import ELSEWHERE, HERE, PAGE, answer_to
 from penstock.demo.access import HURT
 from penstock.demo.fates.routes import add_fate_routes
+from penstock.demo.restart import Restart
 from penstock.hypercorn import Settings
-from penstock.hypercorn.server.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
 from penstock.testing import FakeClient
 
@@ -113,20 +113,23 @@ async def test_a_crowd_is_asked_for_in_json(body: bytes) -> None:
 # The drain.
 
 
-async def test_a_drain_is_the_servers_to_offer() -> None:
-    """Without an offer it is refused with the reason; with one it is asked for."""
-    app = QuartTrio(__name__)
-    add_fate_routes(app)
-    status, said = await answer_to(app, "POST", "/drain")
+async def test_a_drain_needs_a_command_that_restarts() -> None:
+    """Without one it is refused with the reason; with one it is requested."""
+
+    def demonstration(restart: Restart | None) -> QuartTrio:
+        app = QuartTrio(__name__)
+        add_fate_routes(app, restart)
+        return app
+
+    status, said = await answer_to(demonstration(None), "POST", "/drain")
     assert status == 409
     assert "penstock serve" in said["error"]
     port = Restart(why_not="its port is not its own")
-    status, said = await answer_to(app, "POST", "/drain", extensions={RESTART: port})
+    status, said = await answer_to(demonstration(port), "POST", "/drain")
     assert (status, said["error"]) == (409, "its port is not its own")
-    assert not port.asked.is_set()
+    assert not port.requested.is_set()
     restart = Restart()
-    assert not restart.due
-    offered = {RESTART: restart, SETTINGS: Settings(drain_window=2)}
+    app, offered = demonstration(restart), {SETTINGS: Settings(drain_window=2)}
     status, said = await answer_to(app, "GET", "/fates", extensions=offered)
     assert said["drain"]["why_not"] is None
     assert not restart.due
@@ -142,9 +145,9 @@ def test_a_restart_that_cannot_be_is_one_line(
     """A program that is no longer there ends the process with a line of the log and status 1."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     restart = Restart()
-    restart.ask()
+    restart.request()
     with pytest.raises(SystemExit) as caught:
-        restart.take_place()
+        restart.execute()
     assert caught.value.code == 1
     *_, record = caplog.records
     assert record.getMessage() == "Cannot start again: /nowhere/python: No such file or directory"
@@ -154,8 +157,8 @@ def test_a_restart_that_cannot_be_is_one_line(
 def test_a_restart_that_is_not_due_does_nothing() -> None:
     """Not asked for, or asked for at the moment at which a signal said that it is for good."""
     restart = Restart()
-    restart.take_place()
-    restart.ask()
+    restart.execute()
+    restart.request()
     restart.why_not = "the server was told to stop, for good"
     assert not restart.due
-    restart.take_place()
+    restart.execute()

@@ -22,7 +22,7 @@ from processes import HYPERCORN, PENSTOCK, Server, serving, wait_until
 from quart_trio import QuartTrio
 
 from figures import figure
-from penstock.demo import ping
+from penstock.demo.application import ping
 from penstock.demo.fates import crowd
 from penstock.demo.fates.fates import Fates
 from penstock.demo.fates.routes import add_fate_routes
@@ -185,7 +185,7 @@ def test_a_crowd_ends_with_who_started_it(server: Server) -> None:
 
 def test_another_server_promises_nothing(tmp_path: Path) -> None:
     """Under the stock Hypercorn one sees what happens, and is not offered a drain."""
-    arguments = ("-k", "trio", "-b", "127.0.0.1:0", "penstock.demo:app")
+    arguments = ("-k", "trio", "-b", "127.0.0.1:0", "penstock.demo.asgi:app")
     with serving(HYPERCORN, *arguments, folder=tmp_path) as server:
         port = server.port
         assert post(port, "/fates/healthy").status == 201

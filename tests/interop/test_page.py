@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
 from figures import figure
-from penstock import demo as demonstration
+from penstock.demo import application
 
 __all__ = ["quiet"]  # a fixture
 
@@ -92,13 +92,13 @@ def test_deadlines_count_down(shared_demo: Server, page: Page) -> None:
 def test_the_lesson_is_the_source(shared_demo: Server, page: Page) -> None:
     """The page shows `ping` and its view as they are, and Go's handler as the documentation."""
     live(page, shared_demo)
-    assert page.text_content("#ping") == inspect.getsource(demonstration.ping)
-    assert page.text_content("#view") == inspect.getsource(demonstration.sse)
+    assert page.text_content("#ping") == inspect.getsource(application.ping)
+    assert page.text_content("#view") == inspect.getsource(application.sse)
     go = re.search(r"```go\n(func .*?\n}\n)", GO.read_text(), re.DOTALL)
     assert go is not None
     assert page.text_content("#go") == go[1]
     loop = page.locator("#ping .line[data-loop]").all_text_contents()
-    source = inspect.getsource(demonstration.ping)
+    source = inspect.getsource(application.ping)
     assert "".join(loop) == source[source.index("    while True:") :]
 
 

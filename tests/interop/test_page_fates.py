@@ -32,7 +32,7 @@ import sys
 import trio
 from functools import partial
 from hypercorn.config import Config
-from penstock.demo import app
+from penstock.demo.asgi import app
 from penstock.hypercorn import Server, Settings
 
 async def main():

@@ -247,8 +247,8 @@ def test_http_2_on_a_plain_port_is_refused_unless_asked_for(demo: Server) -> Non
 
 
 def test_under_the_stock_hypercorn(tmp_path: Path, curl: CurlFixture) -> None:
-    """`hypercorn -k trio penstock.demo:app` serves the same, and logs the same line."""
-    arguments = (HYPERCORN, "-k", "trio", "penstock.demo:app", "--bind", "127.0.0.1:0")
+    """`hypercorn -k trio penstock.demo.asgi:app` serves the same, and logs the same line."""
+    arguments = (HYPERCORN, "-k", "trio", "penstock.demo.asgi:app", "--bind", "127.0.0.1:0")
     with serving(*arguments, folder=tmp_path) as server:
         client = curl(f"{server.url}/sse")
         assert client.lines.readline() == b":\n"

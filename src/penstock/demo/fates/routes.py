@@ -23,8 +23,8 @@ from penstock.demo.fates.fates import LIMIT, Fates, TooMany
 from penstock.demo.fates.silence import why_not_silent
 from penstock.demo.fates.table import FATES, promise_of
 from penstock.demo.hub_routes import HISTORY
+from penstock.demo.restart import Restart
 from penstock.hypercorn import Settings
-from penstock.hypercorn.server.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
 from penstock.quart import EventSourceResponse
 
@@ -46,8 +46,13 @@ class Hurting(NamedTuple):
         return {"fates": self.fates.rows(), "crowd": self.crowds.state()}
 
 
-def add_fate_routes(app: QuartTrio) -> Hurting:
-    """Give an application ``/fates``, ``/crowd`` and ``/drain``; return what they start."""
+def add_fate_routes(app: QuartTrio, restart: Restart | None = None) -> Hurting:
+    """Give an application ``/fates``, ``/crowd`` and ``/drain``; return what they start.
+
+    Args:
+      app: the application.
+      restart: what ``/drain`` requests; None: nobody would restart this server.
+    """
     switch = os.environ.get(HURT, "").strip()
 
     def nursery() -> trio.Nursery:
@@ -85,7 +90,7 @@ def add_fate_routes(app: QuartTrio) -> Hurting:
             ],
             rows=fates.rows(),
             crowd=crowds.state(),
-            drain={"why_not": short or _why_no_drain(), "text": _about_drain(settings)},
+            drain={"why_not": short or _why_no_drain(restart), "text": _about_drain(settings)},
         )
 
     @app.post("/fates/<name>")
@@ -136,10 +141,10 @@ def add_fate_routes(app: QuartTrio) -> Hurting:
     async def drain() -> Response:
         if (refused := refusal()) is not None:
             return refused
-        restart, why = _restart(), _why_no_drain()
+        why = _why_no_drain(restart)
         if restart is None or why is not None:
             return answer(409, error=why)
-        restart.ask()
+        restart.request()
         return answer(202, text=_about_drain(_settings()))
 
     @app.after_serving
@@ -150,16 +155,9 @@ def add_fate_routes(app: QuartTrio) -> Hurting:
     return hurting
 
 
-def _offers() -> Mapping[str, Any]:
-    return request.scope.get("extensions") or {}
-
-
 def _settings() -> Settings | None:
-    return _offers().get(SETTINGS)
-
-
-def _restart() -> Restart | None:
-    return _offers().get(RESTART)
+    extensions: Mapping[str, Any] = request.scope.get("extensions") or {}
+    return extensions.get(SETTINGS)
 
 
 def _why_not(name: str) -> str | None:
@@ -168,8 +166,7 @@ def _why_not(name: str) -> str | None:
     return why_not_silent() if name == "vanishes" else None
 
 
-def _why_no_drain() -> str | None:
-    restart = _restart()
+def _why_no_drain(restart: Restart | None) -> str | None:
     return _NO_RESTART if restart is None else restart.why_not
 
 
