@@ -172,7 +172,7 @@ def test_a_task_that_moves_to_another_nursery(shared_demo: Server, page: Page) -
 def test_the_live_region_is_polite_and_can_be_switched_off(demo: Server, page: Page) -> None:
     """By its switch, and from the keyboard."""
     opened(page, demo)
-    words, switch = page.locator("#words"), page.get_by_role("switch", name="tell screen readers")
+    words, switch = page.locator("#words"), page.get_by_role("switch", name="announce changes")
     expect(words).to_have_attribute("aria-live", "polite")
     switch.focus()
     page.keyboard.press("Space")
@@ -203,11 +203,11 @@ async (cases) => {
 
 SENTENCES = {
     ("connection a",): "Opened: connection a.",
-    ("connection a", "connection b"): "Opened: 2 connections, such as the connection a.",
-    ("healthy client 1", "healthy client 2"): "Opened: 2 tasks, such as the healthy client 1.",
-    ("client a", "fate of b"): "Opened: 2 tasks, such as the client a.",
+    ("connection a", "connection b"): "Opened: 2 connections, such as connection a.",
+    ("healthy client 1", "healthy client 2"): "Opened: 2 tasks, such as healthy client 1.",
+    ("client a", "behaviour of b"): "Opened: 2 tasks, such as client a.",
     ("connection a", "producer p of a"): "Opened: producer p of a.",
-    ("what waits", "request GET /fates"): "",
+    ("what waits", "request GET /scenarios"): "",
 }
 
 
@@ -285,7 +285,7 @@ def test_it_can_be_paused(demo: Server, page: Page) -> None:
     demo.wait_for_log("/tree .* disconnected after")
     expect(page.locator("#live .state-text")).to_have_text("paused")
     assert connections(page)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     expect(page.locator("#live .state-text")).to_have_text("live")
 
 

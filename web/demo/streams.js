@@ -1,9 +1,31 @@
-// The two streams: an event source each, and what of it reaches which handler.
-
-import { note } from "./log.js";
+// The two streams: an EventSource each, counts of which handler is called, and a log of the calls.
 
 const SIX =
-  "still connecting: over HTTP/1.1 a browser holds six connections to a host, in all its tabs";
+  "still connecting: over HTTP/1.1 a browser opens at most six connections to a host, in all tabs";
+
+const MOST_LINES = 200;
+const log = /** @type {HTMLOListElement} */ (document.querySelector("#log"));
+
+/**
+ * Add a line on top of the log, and limit its length.
+ * @param {string} stream
+ * @param {string} text
+ */
+function note(stream, text) {
+  const line = document.createElement("li");
+  const time = document.createElement("time");
+  const now = new Date();
+  time.dateTime = now.toISOString();
+  const milliseconds = String(now.getMilliseconds()).padStart(3, "0");
+  time.textContent = `${now.toTimeString().slice(0, 8)}.${milliseconds}`;
+  const name = document.createElement("span");
+  name.textContent = `/${stream}`;
+  const what = document.createElement("span");
+  what.textContent = text;
+  line.append(time, name, what);
+  log.prepend(line);
+  while (log.children.length > MOST_LINES) log.lastElementChild?.remove();
+}
 
 /**
  * Count a call of a handler in the table.
@@ -120,4 +142,21 @@ export function wire(card) {
 
   showState();
   open();
+}
+
+/** Make the button copy the three lines. */
+export function offerCopy() {
+  const copy = /** @type {HTMLButtonElement} */ (document.querySelector("#copy"));
+  const code = /** @type {HTMLElement} */ (document.querySelector("#code"));
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(code.textContent ?? "");
+      copy.textContent = "Copied";
+    } catch {
+      // Without permission, or over plain HTTP from another machine: select the lines instead.
+      getSelection()?.selectAllChildren(code);
+      copy.textContent = "Selected: press Ctrl-C";
+    }
+    setTimeout(() => (copy.textContent = "Copy"), 2000);
+  });
 }

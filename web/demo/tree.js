@@ -24,7 +24,7 @@ const SAID = {
   paused: "paused",
   hidden: "not watching while hidden",
   closed: "closed for good",
-  waiting: "waiting: a browser holds six connections to a host, in all its tabs",
+  waiting: "waiting: a browser opens at most six connections to a host, in all tabs",
 };
 
 /** @type {Record<State, string>} */
@@ -32,8 +32,8 @@ const BUTTON = {
   connecting: "Pause",
   open: "Pause",
   reconnecting: "Pause",
-  paused: "Go on",
-  hidden: "Go on",
+  paused: "Resume",
+  hidden: "Resume",
   closed: "Reconnect",
   waiting: "Pause",
 };

@@ -10,7 +10,7 @@ const BREATH = 2000;
 // What names begin with that make a plural.
 const KINDS = new Set(["connection", "producer", "client"]);
 // What names begin with of those who work for a client, or are one.
-const WORTHY = /^(connection|producer|client|healthy client|fate|crowd) /;
+const WORTHY = /^(connection|producer|client|healthy client|behaviour|crowd) /;
 
 /**
  * Return one name, or how many there are and one of them.
@@ -20,7 +20,7 @@ function some(names) {
   if (names.length === 1) return names[0];
   const [first] = names[0].split(" ");
   const alike = KINDS.has(first) && names.every((name) => name.startsWith(`${first} `));
-  return `${names.length} ${alike ? first : "task"}s, such as the ${names[0]}`;
+  return `${names.length} ${alike ? first : "task"}s, such as ${names[0]}`;
 }
 
 /**

@@ -11,10 +11,10 @@ import trio
 from quart import Blueprint, Response, current_app
 from quart_trio import QuartTrio
 
-from penstock.demo.fates.routes import add_fate_routes
 from penstock.demo.hub_routes import add_hub_routes
 from penstock.demo.restart import Restart
-from penstock.demo.tree.routes import add_tree_route
+from penstock.demo.scenarios import add_scenario_routes
+from penstock.demo.tree import add_tree_route
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
 from penstock.stream.ticker import Ticker
@@ -93,7 +93,7 @@ def create_app(restart: Restart | None = None) -> QuartTrio:
     hub = add_hub_routes(app)
     # The same producer, shared by all subscribers to its topic: /subscribe?topic=ticks.
     hub.add_producer("ticks", send_data)
-    add_tree_route(app, ping, add_fate_routes(app, restart).facts)
+    add_tree_route(app, ping, add_scenario_routes(app, restart).facts)
     return app
 
 
