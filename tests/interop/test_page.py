@@ -330,6 +330,28 @@ def test_nothing_is_wider_than_the_window(shared_demo: Server, browser: Browser)
     page.close()
 
 
+def test_nothing_is_empty_beside_something_taller(shared_demo: Server, browser: Browser) -> None:
+    """Both halves of a pair reach its end where they are side by side, with outcomes or without."""
+    page = browser.new_page(reduced_motion="reduce")
+    opened(page, shared_demo)
+    for _ in range(2):
+        for width in (1024, 1280, 1920):
+            page.set_viewport_size(ViewportSize(width=width, height=800))
+            below: list[float] = page.evaluate(
+                """() => [...document.querySelectorAll(".pair")].flatMap((pair) =>
+                  [...pair.children].map((half) => {
+                    const last = half.matches(".column") ? half.lastElementChild : half;
+                    const [end, its] = [pair, last].map((each) => each.getBoundingClientRect());
+                    return end.bottom - its.bottom;
+                  }))"""
+            )
+            assert len(below) == 4
+            assert max(below) < 1
+        page.locator("button[data-scenario='closes']").click()
+        expect(page.locator("#outcomes li")).not_to_have_count(0)
+    page.close()
+
+
 def test_nothing_moves_for_those_who_ask(shared_demo: Server, browser: Browser) -> None:
     """With less motion asked for nothing is animated, while clients come and go; else it is."""
     for motion, moves in (("reduce", False), ("no-preference", True)):

@@ -25,8 +25,8 @@ export function highlightLine() {
       where.textContent = "No stream of /sse is open: connect one below.";
       return;
     }
-    const words = `The newest /sse producer waits at “${lit.textContent?.trim()}”.`;
-    if (where.textContent !== words) where.textContent = words;
+    const text = `The newest /sse producer waits at “${lit.textContent?.trim()}”.`;
+    if (where.textContent !== text) where.textContent = text;
     if (turns && current.turns > turns) {
       for (const line of loop) if (line !== lit) flash(line);
     }

@@ -33,8 +33,8 @@ import { capital, Outcomes } from "./outcomes.js";
 // that still waits in the browser would take effect when nobody expects it any more.
 const PATIENCE = 3000;
 const NO_ANSWER =
-  "No answer in 3 s. Over HTTP/1.1 a browser opens at most six connections to a host, in all tabs " +
-  "together: close a tab, and try again.";
+  "No answer in 3 s. Over HTTP/1.1 a browser opens at most six connections to a host, in all " +
+  "tabs together: close a tab, and try again.";
 const UNREACHABLE = "The server cannot be reached.";
 
 const section = /** @type {HTMLElement} */ (document.querySelector("#scenarios"));
@@ -164,8 +164,10 @@ export function offerScenarios() {
     /** @param {Crowd} state */
     crowd(state) {
       crowd.checked = state.wanted > 0;
-      const connected = `${state.open.toLocaleString("en")} of ${state.wanted.toLocaleString("en")} connected`;
-      one("#connected").textContent = state.wanted ? connected : (state.error ?? "");
+      const [open, wanted] = [state.open, state.wanted].map((count) => count.toLocaleString("en"));
+      one("#connected").textContent = state.wanted
+        ? `${open} of ${wanted} connected`
+        : (state.error ?? "");
     },
   };
 }

@@ -42,7 +42,7 @@ function count(stream, handler) {
 }
 
 /**
- * Wire one card to its event source.
+ * Connect one card to its EventSource.
  * @param {HTMLElement} card
  */
 export function wire(card) {
@@ -53,7 +53,7 @@ export function wire(card) {
   const lastData = /** @type {HTMLElement} */ (card.querySelector(".last-data"));
   /** @type {EventSource | null} */
   let source = null;
-  let giveUp = () => {}; // stops waiting for the first answer
+  let giveUp = () => {}; // stops waiting for the first response
 
   function showState() {
     const states = ["connecting", "open", "closed"];
@@ -65,7 +65,7 @@ export function wire(card) {
     const wasFocused = document.activeElement;
     connect.disabled = state !== "closed";
     disconnect.disabled = state === "closed";
-    // A button that is disabled under the keyboard hands the focus to the other one.
+    // A focused button that becomes disabled hands the focus to the other one.
     if (wasFocused === connect && connect.disabled) disconnect.focus();
     if (wasFocused === disconnect && disconnect.disabled) connect.focus();
   }
@@ -129,8 +129,8 @@ export function wire(card) {
     if (event.repeat && event.key === "Enter") event.preventDefault();
   });
 
-  // A page that is left may be kept for the way back, and its connections with it: close them, and
-  // open them again if it is shown again.
+  // The browser may keep a page in its back/forward cache, and its connections with it: close them,
+  // and open them again if the page is shown again.
   let wasOpen = false;
   addEventListener("pagehide", () => {
     wasOpen = source !== null;

@@ -4,8 +4,8 @@ Rules: it changes nothing, never blocks, and keeps no reference to a task beyond
 end. Its cost is bounded: of a large nursery only the oldest and newest tasks are drawn, and the
 others counted; what a task waits for is determined again only after the task has run.
 
-What a blocked task waits for is told by the functions that it is in. Of those in `PHRASES` the
-outermost decides: ``Ticker.tick`` says more than the ``sleep_forever`` in which it ends.
+What a blocked task waits for is derived from the functions that it is in. Of those in `PHRASES`
+the outermost decides: ``Ticker.tick`` says more than the ``sleep_forever`` in which it ends.
 """
 
 from __future__ import annotations
