@@ -21,7 +21,7 @@ PICTURES: list[tuple[str, int, int, Literal["light", "dark"]]] = [
 ]
 
 # Of a narrow window's picture, beside which the others stand.
-NARROW_HEIGHT = 1120
+NARROW_HEIGHT = 1480
 
 # Those whose outcomes the pictures show; the last is the newest, and so the first in the list.
 SCENARIOS = ("resets", "stops-reading", "closes")
@@ -45,8 +45,8 @@ def picture(page: Page, server: Server, file: Path) -> None:
             page.evaluate("() => scrollTo(0, 0)")
         expect(page.locator("li.gone.cancelled").first).to_be_visible()
         page.wait_for_timeout(300)  # what flashed has faded
-        # From the top to the last outcome, as if the window were as high as that.
-        end = page.locator("#scenarios").evaluate("(box) => box.getBoundingClientRect().bottom")
+        # From the top to the end of the code, as if the window were as high as that.
+        end = page.locator("#example").evaluate("(box) => box.getBoundingClientRect().bottom")
         assert page.viewport_size is not None
         width = page.viewport_size["width"]
         height = NARROW_HEIGHT if width < 400 else end + 20

@@ -13,14 +13,22 @@ const KINDS = new Set(["connection", "producer", "client"]);
 const MENTIONED = /^(connection|producer|client|healthy client|behaviour|crowd) /;
 
 /**
+ * Return a single name, or the number of names.
+ * @param {string[]} names
+ */
+function count(names) {
+  if (names.length === 1) return names[0];
+  const [first] = names[0].split(" ");
+  const alike = KINDS.has(first) && names.every((name) => name.startsWith(`${first} `));
+  return `${names.length} ${alike ? first : "task"}s`;
+}
+
+/**
  * Return a single name, or the number of names with an example.
  * @param {string[]} names
  */
 function some(names) {
-  if (names.length === 1) return names[0];
-  const [first] = names[0].split(" ");
-  const alike = KINDS.has(first) && names.every((name) => name.startsWith(`${first} `));
-  return `${names.length} ${alike ? first : "task"}s, such as ${names[0]}`;
+  return names.length === 1 ? names[0] : `${count(names)}, such as ${names[0]}`;
 }
 
 /**
@@ -97,7 +105,7 @@ export class Words {
     const parts = [
       opened.length ? `opened: ${some(producers(opened))}` : "",
       this.#cancelled.length ? `cancelled: ${some(producers(this.#cancelled))}` : "",
-      this.#gone.length ? `gone: ${some(this.#gone)}` : "",
+      this.#gone.length ? `gone: ${count(this.#gone)}` : "",
     ].filter(Boolean);
     if (parts.length) {
       const sentence = parts.join("; ");

@@ -2,3 +2,5 @@
 
 Run it with `penstock serve`, or with the stock `hypercorn -k trio penstock.demo.asgi:app`.
 """
+
+__all__: list[str] = []
