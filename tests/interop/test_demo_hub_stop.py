@@ -234,7 +234,7 @@ def test_a_browser_hears_of_a_gap(demo: Server, page: Page) -> None:
     assert data == '{"last_event_id":"long-gone"}'
     (new,) = publish(demo.port, {"topics": ["a"], "data": "new"})
     page.wait_for_function("heard.length === 1")
-    assert page.evaluate("received") == [[new, "new"]]
+    assert page.evaluate("heard") == [[new, "new"]]
     assert page.evaluate("counts") == {"open": 1, "error": 0}
 
 
@@ -256,7 +256,7 @@ def test_a_browser_misses_nothing_across_a_restart(kept: Path, page: Page, tmp_p
         page.wait_for_function("counts.open === 2", timeout=60_000)
         ids += publish(second.port, *({"topics": ["a"], "data": str(n)} for n in range(400, 420)))
         page.wait_for_function("heard.length >= 420", timeout=60_000)
-        assert page.evaluate("received") == [[id_, str(n)] for n, id_ in enumerate(ids)]
+        assert page.evaluate("heard") == [[id_, str(n)] for n, id_ in enumerate(ids)]
         assert page.evaluate("gaps") == []
         keep_away(page)
         errors = page.evaluate("counts.error")
@@ -268,7 +268,7 @@ def test_a_browser_misses_nothing_across_a_restart(kept: Path, page: Page, tmp_p
         ids += publish(third.port, *({"topics": ["a"], "data": str(n)} for n in range(420, 430)))
         let_back(page)
         page.wait_for_function("heard.length >= 430", timeout=60_000)
-        assert page.evaluate("received") == [[id_, str(n)] for n, id_ in enumerate(ids)]
+        assert page.evaluate("heard") == [[id_, str(n)] for n, id_ in enumerate(ids)]
         assert page.evaluate("gaps") == []
 
 
@@ -289,4 +289,4 @@ def test_a_browser_that_heard_nothing_yet_misses_nothing(
         publish(second.port, {"topics": ["a"], "data": "missed"})
         let_back(page)
         page.wait_for_function("heard.length >= 1", timeout=60_000)
-        assert [data for _, data in page.evaluate("received")] == ["missed"]
+        assert [data for _, data in page.evaluate("heard")] == ["missed"]
