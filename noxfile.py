@@ -44,7 +44,7 @@ COVERING = [
     if Path(path).stem.removeprefix("test_")
     not in (
         *("doctor_examination", "doctor_findings", "house", "left_behind", "no_leaks", "tree"),
-        *("tree_model", "server_log", "platforms", "demo", "demo_access", "fates"),
+        *("tree_model", "server_log", "platforms", "demo", "demo_access", "scenarios"),
     )
 ]
 

@@ -17,7 +17,7 @@ settings.load_profile(os.environ.get("PENSTOCK_TEST_PROFILE", "patient"))
 
 # The modules that take longest; no worker is to begin with one when the others have finished.
 LONGEST = (
-    *("test_proxies", "test_doctor", "test_stalled", "test_page_fates", "test_demo_fates"),
+    *("test_proxies", "test_doctor", "test_stalled", "test_page_scenarios", "test_demo_scenarios"),
     *("test_page_accessibility", "test_browser", "test_page", "test_readers", "test_faults"),
     *("test_event_source", "test_storm", "test_lifespan", "test_resume", "test_doctor_proxies"),
     *("test_durability", "test_demo_hub_stop", "test_listen_publish", "test_serve", "test_drain"),

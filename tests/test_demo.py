@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -10,7 +12,8 @@ import trio
 import trio.testing
 
 from penstock import ServerSentEvent
-from penstock.demo import app, ping, send_data
+from penstock.demo.application import ping, send_data
+from penstock.demo.asgi import app
 from penstock.stream.ticker import Ticker
 from penstock.testing import FakeClient
 
@@ -148,3 +151,9 @@ async def test_the_page_fetches_nothing_from_elsewhere() -> None:
         client = FakeClient(app, path)
         await client.run()
         assert b"//" not in client.body.replace(b"// ", b"")
+
+
+def test_a_restart_can_be_imported_without_the_application() -> None:
+    """Other applications than the demonstration do not load it, nor a framework for it."""
+    code = "import sys, penstock.demo.restart; sys.exit('quart' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""What hurts the demonstration: whom it answers, and what is the server's to offer."""
+"""Who may use the demonstration's destructive actions, and its restart."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 import trio
 from quart_trio import QuartTrio
 
-from hurting_fakes import ELSEWHERE, HERE, PAGE, answer_to
-from penstock.demo.access import HURT
-from penstock.demo.fates.routes import add_fate_routes
+from demo_requests import ELSEWHERE, HERE, PAGE, answer_to
+from penstock.demo.access import ACTIONS
+from penstock.demo.restart import Restart
+from penstock.demo.scenarios import add_scenario_routes
 from penstock.hypercorn import Settings
-from penstock.hypercorn.server.restart import RESTART, Restart
 from penstock.hypercorn.settings import SETTINGS
 from penstock.testing import FakeClient
 
-# Whom it answers. A fate that does not exist is asked for: who may is told so, with 404.
+# Access. A scenario that does not exist is started: clients with access get 404.
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ from penstock.testing import FakeClient
         (None, PAGE, 403, 404),
     ],
 )
-@pytest.mark.parametrize("path", ["/fates/none", "/crowd", "/drain"])
-async def test_who_may_hurt(
+@pytest.mark.parametrize("path", ["/scenarios/none", "/crowd", "/drain"])
+async def test_who_has_access(
     path: str,
     client: Any,
     headers: dict[str, str],
@@ -57,35 +57,35 @@ async def test_who_may_hurt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The page's own origin: on this machine, everywhere if it is switched on, else nowhere."""
-    allowed = {"/fates/none": 404, "/crowd": 400, "/drain": 409}[path]
+    allowed = {"/scenarios/none": 404, "/crowd": 400, "/drain": 409}[path]
     for switch, expected in (("", here), ("1", everywhere), ("0", 403), ("yes", 403)):
-        monkeypatch.setenv(HURT, switch)
+        monkeypatch.setenv(ACTIONS, switch)
         app = QuartTrio(__name__)
-        add_fate_routes(app)
+        add_scenario_routes(app)
         status, said = await answer_to(app, "POST", path, client=client, headers=headers)
         assert status == (403 if expected == 403 else allowed)
         assert said["error"]
-        status, said = await answer_to(app, "GET", "/fates", client=client, headers=headers)
+        status, said = await answer_to(app, "GET", "/scenarios", client=client, headers=headers)
         assert status == 200
         assert said["allowed"] == (said["why"] is None)
         if switch in ("0", "yes"):
-            assert HURT in said["why"]
-            buttons = [*said["fates"], said["drain"]]
+            assert ACTIONS in said["why"]
+            buttons = [*said["scenarios"], said["drain"]]
             assert {each["why_not"] for each in buttons} == {"switched off"}
         if expected == 404:
             assert said["allowed"]
 
 
-@pytest.mark.parametrize("path", ["/fates/healthy", "/crowd", "/drain"])
-async def test_nothing_hurts_by_being_looked_at(path: str) -> None:
+@pytest.mark.parametrize("path", ["/scenarios/healthy", "/crowd", "/drain"])
+async def test_only_post_starts_anything(path: str) -> None:
     """Other methods than POST start nothing."""
     app = QuartTrio(__name__)
-    fates, _ = add_fate_routes(app)
+    runs, _ = add_scenario_routes(app)
     for method in ("GET", "PUT", "DELETE"):
         client = FakeClient(app, path, method=method, client=HERE, headers=PAGE)
         await client.run()
         assert client.status in (404, 405)
-    assert fates.rows() == []
+    assert runs.rows() == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_nothing_hurts_by_being_looked_at(path: str) -> None:
 async def test_a_crowd_is_asked_for_in_json(body: bytes) -> None:
     """Anything else than on and off is 400, and says what is right."""
     app = QuartTrio(__name__)
-    _, crowds = add_fate_routes(app)
+    _, crowd = add_scenario_routes(app)
     client = FakeClient(app, "/crowd", method="POST", client=HERE, headers=PAGE)
     told = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -107,32 +107,35 @@ async def test_a_crowd_is_asked_for_in_json(body: bytes) -> None:
     await client.run()
     assert client.status == 400
     assert '{"on": true}' in json.loads(client.body)["error"]
-    assert crowds.state() == {"count": 1000, "wanted": 0, "open": 0, "error": None}
+    assert crowd.state() == {"count": 1000, "wanted": 0, "open": 0, "error": None}
 
 
 # The drain.
 
 
-async def test_a_drain_is_the_servers_to_offer() -> None:
-    """Without an offer it is refused with the reason; with one it is asked for."""
-    app = QuartTrio(__name__)
-    add_fate_routes(app)
-    status, said = await answer_to(app, "POST", "/drain")
+async def test_a_drain_needs_a_command_that_restarts() -> None:
+    """Without one it is refused with the reason; with one it is requested."""
+
+    def demonstration(restart: Restart | None) -> QuartTrio:
+        app = QuartTrio(__name__)
+        add_scenario_routes(app, restart)
+        return app
+
+    status, said = await answer_to(demonstration(None), "POST", "/drain")
     assert status == 409
     assert "penstock serve" in said["error"]
     port = Restart(why_not="its port is not its own")
-    status, said = await answer_to(app, "POST", "/drain", extensions={RESTART: port})
+    status, said = await answer_to(demonstration(port), "POST", "/drain")
     assert (status, said["error"]) == (409, "its port is not its own")
-    assert not port.asked.is_set()
+    assert not port.requested.is_set()
     restart = Restart()
-    assert not restart.due
-    offered = {RESTART: restart, SETTINGS: Settings(drain_window=2)}
-    status, said = await answer_to(app, "GET", "/fates", extensions=offered)
+    app, offered = demonstration(restart), {SETTINGS: Settings(drain_window=2)}
+    status, said = await answer_to(app, "GET", "/scenarios", extensions=offered)
     assert said["drain"]["why_not"] is None
     assert not restart.due
     status, said = await answer_to(app, "POST", "/drain", extensions=offered)
     assert status == 202
-    assert "over 2 s at most" in said["text"]
+    assert "within 2 s" in said["text"]
     assert restart.due
 
 
@@ -142,9 +145,9 @@ def test_a_restart_that_cannot_be_is_one_line(
     """A program that is no longer there ends the process with a line of the log and status 1."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     restart = Restart()
-    restart.ask()
+    restart.request()
     with pytest.raises(SystemExit) as caught:
-        restart.take_place()
+        restart.execute()
     assert caught.value.code == 1
     *_, record = caplog.records
     assert record.getMessage() == "Cannot start again: /nowhere/python: No such file or directory"
@@ -154,8 +157,8 @@ def test_a_restart_that_cannot_be_is_one_line(
 def test_a_restart_that_is_not_due_does_nothing() -> None:
     """Not asked for, or asked for at the moment at which a signal said that it is for good."""
     restart = Restart()
-    restart.take_place()
-    restart.ask()
+    restart.execute()
+    restart.request()
     restart.why_not = "the server was told to stop, for good"
     assert not restart.due
-    restart.take_place()
+    restart.execute()

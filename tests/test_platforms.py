@@ -20,7 +20,7 @@ del select.epoll
 MODULES = (
     *("penstock", "penstock.client", "penstock.cli.listen", "penstock.cli.publish"),
     *("penstock.cli.doctor", "penstock.quart", "penstock.testing", "penstock.hypercorn"),
-    *("penstock.cli.serve", "penstock.demo"),
+    *("penstock.cli.serve", "penstock.demo.asgi"),
 )
 
 

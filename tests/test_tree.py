@@ -17,14 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
 
-from penstock.demo.tree import internals, walk, watch
+from penstock.demo.tree import CurrentLine, Figures, add_tree_route, internals, walk, watch
 from penstock.demo.tree.internals import age, scoped, scoped_nursery
-from penstock.demo.tree.names import fit, masked
-from penstock.demo.tree.record import Kind, Moment, Node, Record, applied, differences
-from penstock.demo.tree.routes import Figures, Lesson, add_tree_route
-from penstock.demo.tree.waits import PHRASES, words_for
-from penstock.demo.tree.walk import Walker
-from penstock.demo.tree.watch import FRAME, Watch, _Seen
+from penstock.demo.tree.record import (
+    Kind,
+    Moment,
+    Node,
+    Record,
+    applied,
+    differences,
+    masked,
+    printable_name,
+)
+from penstock.demo.tree.walk import PHRASES, Walker, phrase_for
+from penstock.demo.tree.watch import FRAME, Watch, _Activity
 from penstock.event import ServerSentEvent
 from penstock.testing import FakeClient
 
@@ -100,7 +106,7 @@ def test_who_comes_back_is_told_the_difference() -> None:
 )
 def test_an_id_that_is_not_known_is_answered_with_everything(event_id: str) -> None:
     """Of another process, of a moment long past or to come, or no id at all: a snapshot."""
-    record = Record(kept=2)
+    record = Record(remembered=2)
     for number in range(4):
         record.add(moment(number))
     last = record.event_since(None, now=5)
@@ -311,8 +317,8 @@ async def test_a_deadline_that_is_long_past_is_none(autojump_clock: trio.testing
 
 async def test_what_is_noted_while_nobody_asks_is_bounded() -> None:
     """A watcher whose client reads nothing does not have who comes and goes remembered."""
-    seen = _Seen(lambda task: False)
-    trio.lowlevel.add_instrument(seen)
+    activity = _Activity(lambda task: False)
+    trio.lowlevel.add_instrument(activity)
     try:
         for _ in range(100):
             async with trio.open_nursery() as nursery:
@@ -320,8 +326,8 @@ async def test_what_is_noted_while_nobody_asks_is_bounded() -> None:
                 nursery.start_soon(trio.sleep_forever)
                 nursery.cancel_scope.cancel()
     finally:
-        trio.lowlevel.remove_instrument(seen)
-    ran, exited = seen.taken()
+        trio.lowlevel.remove_instrument(activity)
+    ran, exited = activity.take()
     assert len(ran) < 10
     assert not exited
 
@@ -426,13 +432,13 @@ def test_what_is_no_address_stays(name: str) -> None:
 
 def test_a_name_is_short_and_printable() -> None:
     """Paths of megabytes are cut, with the address behind them, and cannot turn the text round."""
-    long = fit(f"producer of /{'x' * 2**21} 192.0.2.7:50001")
+    long = printable_name(f"producer of /{'x' * 2**21} 192.0.2.7:50001")
     assert len(long) == 200
     assert long.endswith("…" + " 192.0.2.7:50001")
-    assert len(fit("request /" + "x" * 2**21)) == 200
-    assert len(fit("request /" + "\u202e" * 300)) < 2000
-    assert fit("request /\u202ecod.exe\n\ud800") == r"request /\u202ecod.exe\n\ud800"
-    assert fit("producer of /é x") == "producer of /é x"
+    assert len(printable_name("request /" + "x" * 2**21)) == 200
+    assert len(printable_name("request /" + "\u202e" * 300)) < 2000
+    assert printable_name("request /\u202ecod.exe\n\ud800") == r"request /\u202ecod.exe\n\ud800"
+    assert printable_name("producer of /é x") == "producer of /é x"
 
 
 async def test_addresses_are_for_this_machine_only(autojump_clock: trio.testing.MockClock) -> None:
@@ -521,7 +527,7 @@ async def test_the_outermost_phrase_decides(autojump_clock: trio.testing.MockClo
             nursery.start_soon(function, name=words)
         await trio.testing.wait_all_tasks_blocked()
         for task in nursery.child_tasks:
-            assert words_for([frame for frame, _ in task.iter_await_frames()]) == task.name
+            assert phrase_for([frame for frame, _ in task.iter_await_frames()]) == task.name
         nursery.cancel_scope.cancel()
         await send.aclose()
         await receive.aclose()
@@ -530,19 +536,19 @@ async def test_the_outermost_phrase_decides(autojump_clock: trio.testing.MockClo
 async def test_figures_are_of_the_last_second(autojump_clock: trio.testing.MockClock) -> None:
     """Lateness and cost are those of one second; between two lines nothing changes."""
     figures = Figures()
-    assert "cost" not in figures.line(0, 0)
+    assert "cost" not in figures.take(0, 0)
     await trio.sleep(0.5)
-    said = figures.line(0.030, 0.004)
+    said = figures.take(0.030, 0.004)
     await trio.sleep(0.5)
-    later = figures.line(0.001, 0.006)
+    later = figures.take(0.001, 0.006)
     assert (said["late"], later["late"], later["cost"]) == (0, 30, 1)
     await trio.sleep(1)
-    assert figures.line(0.002, 0)["late"] == 2
+    assert figures.take(0.002, 0)["late"] == 2
     await trio.sleep(100)  # in which nobody watches
-    assert "cost" not in figures.line(0, 0)
+    assert "cost" not in figures.take(0, 0)
 
 
-async def test_the_lesson_follows_the_newest(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_current_line_is_the_newest_tasks(autojump_clock: trio.testing.MockClock) -> None:
     """Its line is the one at which the newest task waits, and its turns grow when that has run."""
 
     async def pupil() -> None:
@@ -550,20 +556,20 @@ async def test_the_lesson_follows_the_newest(autojump_clock: trio.testing.MockCl
         await trio.sleep(5)
         await trio.sleep_forever()
 
-    lesson = Lesson("pupil ", pupil)
-    assert lesson.line([], []) is None
+    current = CurrentLine("pupil ", pupil)
+    assert current.find([], []) is None
     async with trio.open_nursery() as nursery:
         for number in range(2):
             nursery.start_soon(pupil, name=f"pupil {number}")
             await trio.sleep(2)
         tasks = nursery.child_tasks
         old, new = sorted(tasks, key=age)
-        said = lesson.line(tasks, [old])
+        said = current.find(tasks, [old])
         assert said is not None
         assert said["line"] == 2
-        assert lesson.line(tasks, [old]) == said
+        assert current.find(tasks, [old]) == said
         await trio.sleep(5)
-        later = lesson.line(tasks, [new])
+        later = current.find(tasks, [new])
         assert later is not None
         assert (later["line"], later["turns"]) == (3, said["turns"] + 1)
         nursery.cancel_scope.cancel()

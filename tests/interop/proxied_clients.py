@@ -17,7 +17,7 @@ from proxied import Proxy
 from penstock import EventStreamDecoder, ServerSentEvent
 
 APP = ("proxied_app:app", Path(__file__).parent)
-DEMO = ("penstock.demo:app", None)
+DEMO = ("penstock.demo.asgi:app", None)
 
 
 @contextmanager

@@ -21,20 +21,20 @@ PICTURES: list[tuple[str, int, int, Literal["light", "dark"]]] = [
 ]
 
 # Of a narrow window's picture, beside which the others stand.
-NARROW_HEIGHT = 1120
+NARROW_HEIGHT = 1480
 
 # Those whose outcomes the pictures show; the last is the newest, and so the first in the list.
-FATES = ("resets", "stops-reading", "closes")
+SCENARIOS = ("resets", "stops-reading", "closes")
 
 
 def picture(page: Page, server: Server, file: Path) -> None:
     """Take one: clients, outcomes, and a branch that has just been cancelled."""
     opened(page, server)
-    for fate in FATES:
-        page.locator(f"button[data-fate='{fate}']").click()
-        expect(page.locator(f"#outcomes li[data-fate='{fate}']").first).to_be_visible()
-    for fate in FATES:
-        ended = page.locator(f"#outcomes li[data-fate='{fate}']").first
+    for scenario in SCENARIOS:
+        page.locator(f"button[data-scenario='{scenario}']").click()
+        expect(page.locator(f"#outcomes li[data-scenario='{scenario}']").first).to_be_visible()
+    for scenario in SCENARIOS:
+        ended = page.locator(f"#outcomes li[data-scenario='{scenario}']").first
         expect(ended).to_have_attribute("data-kept", "kept", timeout=10_000)
     with ExitStack() as clients:
         with client(server):
@@ -45,8 +45,8 @@ def picture(page: Page, server: Server, file: Path) -> None:
             page.evaluate("() => scrollTo(0, 0)")
         expect(page.locator("li.gone.cancelled").first).to_be_visible()
         page.wait_for_timeout(300)  # what flashed has faded
-        # From the top to the last outcome, as if the window were as high as that.
-        end = page.locator("#hurt").evaluate("(box) => box.getBoundingClientRect().bottom")
+        # From the top to the end of the code, as if the window were as high as that.
+        end = page.locator("#example").evaluate("(box) => box.getBoundingClientRect().bottom")
         assert page.viewport_size is not None
         width = page.viewport_size["width"]
         height = NARROW_HEIGHT if width < 400 else end + 20

@@ -157,7 +157,7 @@ def test_a_port_in_use(host: str, family: socket.AddressFamily, shown: str) -> N
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
     """Make port 1 one that this process may not have, as root or not."""
-    importlib.import_module("penstock.demo")  # which this user may not be able to read
+    importlib.import_module("penstock.demo.application")  # which this user may not be able to read
     if os.geteuid() != 0:
         yield
         return

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from demo_actions import post, told
 from hub_clients import ask, refused
-from hurting import post, told
 from processes import PENSTOCK, Server, free_port, serving, wait_until
 
 
@@ -31,7 +31,7 @@ def test_a_drain_and_the_same_command_again(module: bool, tmp_path: Path) -> Non
             listens(server, turn)
             assert server.url.endswith(f":{port}")
             clients = [opened(port) for _ in range(5)]
-            assert post(port, "/fates/raises").status == 201
+            assert post(port, "/scenarios/raises").status == 201
             answer = post(port, "/drain")
             assert answer.status == 202
             assert "PENSTOCK_HISTORY" in answer.said["text"]
@@ -75,15 +75,15 @@ def test_a_signal_during_a_drain_is_for_good(number: signal.Signals, tmp_path: P
     options = ("--bind", f"127.0.0.1:{port}", "--drain-window", "20")
     with serving(PENSTOCK, "serve", *options, folder=tmp_path) as server:
         assert server.url
-        assert post(port, "/fates/stops-reading").status == 201
+        assert post(port, "/scenarios/stops-reading").status == 201
         assert post(port, "/drain").status == 202
         server.wait_for_log("Stopping, to start again")
         assert server.stop(number) == -number
         assert "Starting again" not in server.log
 
 
-def test_an_application_of_ones_own_is_offered_no_drain(tmp_path: Path) -> None:
-    """It is the demonstration's: nobody else's server is started again by who finds the route."""
+def test_other_applications_cannot_be_restarted(tmp_path: Path) -> None:
+    """The restart is between the demonstration and its command: the server offers nobody any."""
     (tmp_path / "shop.py").write_text(
         """
 from quart import request
@@ -101,4 +101,4 @@ async def offers():
     with serving(*arguments, folder=tmp_path, cwd=tmp_path) as server:
         offers = ask(server.port, "GET", "/").said
     assert "penstock.settings" in offers
-    assert "penstock.hypercorn.server.restart" not in offers
+    assert [name for name in offers if "restart" in name] == []

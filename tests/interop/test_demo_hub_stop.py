@@ -168,7 +168,7 @@ def test_a_file_that_is_not_a_history_is_not_touched(kept: Path, tmp_path: Path)
     with serving(PENSTOCK, "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as server:
         assert server.process.wait(timeout=60) == 1
         (line,) = server.log.splitlines()
-        assert line.startswith("penstock: penstock.demo:app did not start: ")
+        assert line.startswith("penstock: penstock.demo.asgi:app did not start: ")
         assert str(kept) in line
     assert kept.read_text() == "precious\n" * 1000
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
 from figures import figure
-from penstock import demo as demonstration
+from penstock.demo import application
 
 __all__ = ["quiet"]  # a fixture
 
@@ -92,13 +92,13 @@ def test_deadlines_count_down(shared_demo: Server, page: Page) -> None:
 def test_the_lesson_is_the_source(shared_demo: Server, page: Page) -> None:
     """The page shows `ping` and its view as they are, and Go's handler as the documentation."""
     live(page, shared_demo)
-    assert page.text_content("#ping") == inspect.getsource(demonstration.ping)
-    assert page.text_content("#view") == inspect.getsource(demonstration.sse)
+    assert page.text_content("#ping") == inspect.getsource(application.ping)
+    assert page.text_content("#view") == inspect.getsource(application.sse)
     go = re.search(r"```go\n(func .*?\n}\n)", GO.read_text(), re.DOTALL)
     assert go is not None
     assert page.text_content("#go") == go[1]
     loop = page.locator("#ping .line[data-loop]").all_text_contents()
-    source = inspect.getsource(demonstration.ping)
+    source = inspect.getsource(application.ping)
     assert "".join(loop) == source[source.index("    while True:") :]
 
 
@@ -172,7 +172,7 @@ def test_a_task_that_moves_to_another_nursery(shared_demo: Server, page: Page) -
 def test_the_live_region_is_polite_and_can_be_switched_off(demo: Server, page: Page) -> None:
     """By its switch, and from the keyboard."""
     opened(page, demo)
-    words, switch = page.locator("#words"), page.get_by_role("switch", name="tell screen readers")
+    words, switch = page.locator("#words"), page.get_by_role("switch", name="announce changes")
     expect(words).to_have_attribute("aria-live", "polite")
     switch.focus()
     page.keyboard.press("Space")
@@ -203,11 +203,11 @@ async (cases) => {
 
 SENTENCES = {
     ("connection a",): "Opened: connection a.",
-    ("connection a", "connection b"): "Opened: 2 connections, such as the connection a.",
-    ("healthy client 1", "healthy client 2"): "Opened: 2 tasks, such as the healthy client 1.",
-    ("client a", "fate of b"): "Opened: 2 tasks, such as the client a.",
+    ("connection a", "connection b"): "Opened: 2 connections, such as connection a.",
+    ("healthy client 1", "healthy client 2"): "Opened: 2 tasks, such as healthy client 1.",
+    ("client a", "behaviour of b"): "Opened: 2 tasks, such as client a.",
     ("connection a", "producer p of a"): "Opened: producer p of a.",
-    ("what waits", "request GET /fates"): "",
+    ("what waits", "request GET /scenarios"): "",
 }
 
 
@@ -285,7 +285,7 @@ def test_it_can_be_paused(demo: Server, page: Page) -> None:
     demo.wait_for_log("/tree .* disconnected after")
     expect(page.locator("#live .state-text")).to_have_text("paused")
     assert connections(page)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     expect(page.locator("#live .state-text")).to_have_text("live")
 
 
@@ -327,6 +327,28 @@ def test_nothing_is_wider_than_the_window(shared_demo: Server, browser: Browser)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         box = page.locator(".scroll")
         assert box.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    page.close()
+
+
+def test_nothing_is_empty_beside_something_taller(shared_demo: Server, browser: Browser) -> None:
+    """Both halves of a pair reach its end where they are side by side, with outcomes or without."""
+    page = browser.new_page(reduced_motion="reduce")
+    opened(page, shared_demo)
+    for _ in range(2):
+        for width in (1024, 1280, 1920):
+            page.set_viewport_size(ViewportSize(width=width, height=800))
+            below: list[float] = page.evaluate(
+                """() => [...document.querySelectorAll(".pair")].flatMap((pair) =>
+                  [...pair.children].map((half) => {
+                    const last = half.matches(".column") ? half.lastElementChild : half;
+                    const [end, its] = [pair, last].map((each) => each.getBoundingClientRect());
+                    return end.bottom - its.bottom;
+                  }))"""
+            )
+            assert len(below) == 4
+            assert max(below) < 1
+        page.locator("button[data-scenario='closes']").click()
+        expect(page.locator("#outcomes li")).not_to_have_count(0)
     page.close()
 
 

@@ -53,7 +53,7 @@ def violations(page: Page) -> list[str]:
 def test_axe_finds_nothing(
     tmp_path: Path, browser: Browser, axe: str, scheme: Literal["light", "dark"], width: int
 ) -> None:
-    """Nothing at rest, nor while fates run and the tree moves, nor in the dialog."""
+    """Nothing at rest, nor while runs run and the tree moves, nor in the dialog."""
     arguments = ("serve", "--bind", "127.0.0.1:0", "--send-timeout", "2")
     with (
         serving(PENSTOCK, *arguments, folder=tmp_path) as server,
@@ -67,10 +67,10 @@ def test_axe_finds_nothing(
     ):
         page = opened(context.new_page(), server)
         page.add_script_tag(content=axe)
-        expect(page.locator("button.fate")).to_have_count(7)
+        expect(page.locator("button.scenario")).to_have_count(7)
         assert violations(page) == []
-        for fate in ("closes", "raises", "stops-reading"):
-            page.locator(f"button[data-fate='{fate}']").click()
+        for scenario in ("closes", "raises", "stops-reading"):
+            page.locator(f"button[data-scenario='{scenario}']").click()
         with client(server), client(server):
             expect(page.locator("[data-kept='running']").first).to_be_visible()
             assert violations(page) == []

@@ -20,7 +20,8 @@ from faults_rows import ROWS
 from hypercorn.config import Config
 from processes import PENSTOCK, CurlFixture, Server, serving
 
-from penstock import ServerSentEvent, demo
+from penstock import ServerSentEvent
+from penstock.demo import application
 from penstock.hypercorn import Settings
 from penstock.quart import EventSourceResponse
 
@@ -101,7 +102,7 @@ def bare(source: str) -> dict[str, str]:
 def test_the_trio_program_is_the_demonstration() -> None:
     """The functions shown are the demonstration's, but for what a column has no room for."""
     (source,) = (each for each in blocks("python", DOCS / "go.md") if "async def send_data" in each)
-    shown, real = bare(source), bare(inspect.getsource(demo))
+    shown, real = bare(source), bare(inspect.getsource(application))
     assert set(shown) == {"ping", "send_data", "sse", "ticks"}
     for name, function in shown.items():
         assert function == real[name], name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hurting import post, told
+from demo_actions import post, told
 from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_until
 
 from figures import figure
@@ -66,8 +66,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals)
     options = ("--bind", "127.0.0.1:0", "--drain-window", "600", "--send-timeout", "600")
     with serving(PENSTOCK, "serve", *options, folder=tmp_path) as server:
         port = server.port
-        assert post(port, "/fates/stops-reading").status == 201
-        wait_until(lambda: told(port)["rows"][0]["hurt"])
+        assert post(port, "/scenarios/stops-reading").status == 201
+        wait_until(lambda: told(port)["rows"][0]["triggered"])
         server.process.send_signal(signal.SIGTERM)
         server.wait_for_log(r"Stopping: \d streams? to end; a second signal stops at once")
         assert server.stop(number) == -number
@@ -247,8 +247,8 @@ def test_http_2_on_a_plain_port_is_refused_unless_asked_for(demo: Server) -> Non
 
 
 def test_under_the_stock_hypercorn(tmp_path: Path, curl: CurlFixture) -> None:
-    """`hypercorn -k trio penstock.demo:app` serves the same, and logs the same line."""
-    arguments = (HYPERCORN, "-k", "trio", "penstock.demo:app", "--bind", "127.0.0.1:0")
+    """`hypercorn -k trio penstock.demo.asgi:app` serves the same, and logs the same line."""
+    arguments = (HYPERCORN, "-k", "trio", "penstock.demo.asgi:app", "--bind", "127.0.0.1:0")
     with serving(*arguments, folder=tmp_path) as server:
         client = curl(f"{server.url}/sse")
         assert client.lines.readline() == b":\n"

@@ -21,7 +21,7 @@ def ask(port: int) -> bytes:
 
 def test_uvicorn_does_not_start(tmp_path: Path) -> None:
     """Uvicorn is told at start-up, and says so itself."""
-    with serving(UVICORN, "penstock.demo:app", "--port", "0", folder=tmp_path) as server:
+    with serving(UVICORN, "penstock.demo.asgi:app", "--port", "0", folder=tmp_path) as server:
         assert server.process.wait(timeout=60) != 0
         assert server.log.count(SAYS) == 1
         assert "Traceback" not in server.log
@@ -29,7 +29,7 @@ def test_uvicorn_does_not_start(tmp_path: Path) -> None:
 
 def test_uvicorn_without_lifespan_answers_500(tmp_path: Path) -> None:
     """Where nobody asks at start-up, each request is told."""
-    arguments = (UVICORN, "penstock.demo:app", "--lifespan", "off", "--port", "0")
+    arguments = (UVICORN, "penstock.demo.asgi:app", "--lifespan", "off", "--port", "0")
     with serving(*arguments, folder=tmp_path) as server:
         server.wait_for_log("Uvicorn running on")
         received = ask(server.port)
@@ -42,7 +42,7 @@ def test_uvicorn_without_lifespan_answers_500(tmp_path: Path) -> None:
 
 def test_hypercorn_on_asyncio_does_not_start(tmp_path: Path) -> None:
     """Hypercorn's default worker is told at start-up; its own way to say so is an exception."""
-    arguments = (HYPERCORN, "penstock.demo:app", "--bind", f"127.0.0.1:{free_port()}")
+    arguments = (HYPERCORN, "penstock.demo.asgi:app", "--bind", f"127.0.0.1:{free_port()}")
     with serving(*arguments, folder=tmp_path) as server:
         server.process.wait(timeout=60)
         assert SAYS in server.log

@@ -1,4 +1,4 @@
-// The tree on the page: a list in a list, as nurseries are in tasks and tasks in nurseries.
+// The tree on the page: nested lists, as tasks open nurseries and nurseries hold tasks.
 
 import { enter, flash, leave } from "./motion.js";
 import { Row } from "./row.js";
@@ -7,10 +7,10 @@ import { Row } from "./row.js";
 /** @typedef {import("./picture.js").Difference} Difference */
 /** @typedef {{element: HTMLElement, row?: Row, parent: number | null}} Branch */
 
-// Milliseconds for which the cancelled are seen after they have gone.
+// Milliseconds for which cancelled branches stay visible after they have gone.
 const SEEN = 1000;
 
-// More that come or go at once are not animated, and more that have gone are not kept to be seen.
+// Beyond these numbers, branches that open or go at once are not animated, or not kept visible.
 const MOST_ANIMATED = 12;
 const MOST_SEEN = 40;
 
@@ -19,7 +19,7 @@ export class Branches {
   /** @type {Map<number, Branch>} */
   #branches = new Map();
   #dying = 0;
-  /** What this page's own connection is known by. */
+  /** The address of this page's own connection. */
   you = "";
 
   /** @param {HTMLElement} root */
@@ -27,16 +27,16 @@ export class Branches {
     this.root = root;
   }
 
-  /** Forget everything: another process has other tasks with the same numbers. */
+  /** Remove everything: another process has other tasks with the same numbers. */
   clear() {
     this.#branches.clear();
     this.root.replaceChildren();
   }
 
   /**
-   * Show what is otherwise.
+   * Show changes.
    * @param {Difference} difference
-   * @param {boolean} moving whether what comes and goes is to be seen doing so
+   * @param {boolean} moving whether to animate them
    */
   show({ put, gone, cancelled }, moving) {
     /** @type {HTMLElement[]} */
@@ -62,7 +62,7 @@ export class Branches {
       }
     }
     if (moving && grown.length <= MOST_ANIMATED) grown.forEach(enter);
-    // Last: `nursery.start` has its task in a nursery of its own first, and then moves it.
+    // Last, because `nursery.start` moves its task out of a nursery that goes at the same time.
     this.#part(gone, cancelled, moving);
   }
 
@@ -75,7 +75,7 @@ export class Branches {
   }
 
   /**
-   * Mark nodes by what they are to those who read.
+   * Mark each node with its role on the page.
    * @param {(id: number) => string} role
    */
   sort(role) {
@@ -104,7 +104,7 @@ export class Branches {
     let branch;
     if (node.kind === "nursery") {
       const element = document.createElement("ul");
-      element.setAttribute("role", "list"); // which Safari forgets for lists without bullets
+      element.setAttribute("role", "list"); // Safari drops it from lists without bullets
       branch = { element, parent: null };
     } else {
       const row = new Row();
@@ -119,7 +119,7 @@ export class Branches {
   }
 
   /**
-   * Put an element where its node belongs: under its parent, the oldest first.
+   * Insert an element under its node's parent, the oldest first.
    * @param {HTMLElement} element
    * @param {TreeNode} node
    */
@@ -133,7 +133,7 @@ export class Branches {
   }
 
   /**
-   * Let branches go, as wholes; those that were cancelled after a second in which that is seen.
+   * Remove branches as wholes; cancelled ones stay visible for a second.
    * @param {TreeNode[]} gone
    * @param {Set<number>} cancelled
    * @param {boolean} moving
@@ -142,7 +142,7 @@ export class Branches {
     const ids = new Set(gone.map((node) => node.id));
     const tops = gone.filter((node) => node.parent == null || !ids.has(node.parent));
     const dead = new Set(cancelled);
-    // A branch is one: who was in what was cancelled was, too.
+    // A parent that goes with a cancelled node is part of the same cancelled branch.
     for (const node of [...gone].sort((a, b) => b.id - a.id)) {
       if (dead.has(node.id) && node.parent != null && ids.has(node.parent)) dead.add(node.parent);
     }
@@ -155,14 +155,14 @@ export class Branches {
       branch.element.classList.toggle("cancelled", cancelled.has(node.id));
       branch.row?.die(cancelled.has(node.id));
       if (!tops.includes(node)) continue;
-      if (dead.has(node.id) && moving && this.#dying < MOST_SEEN) this.#mourn(branch.element);
+      if (dead.has(node.id) && moving && this.#dying < MOST_SEEN) this.#removeLater(branch.element);
       else if (moving && tops.length <= MOST_ANIMATED) leave(branch.element);
       else branch.element.remove();
     }
   }
 
   /** @param {HTMLElement} element */
-  #mourn(element) {
+  #removeLater(element) {
     this.#dying += 1;
     setTimeout(() => {
       this.#dying -= 1;

@@ -1,14 +1,14 @@
-// The stream of the tree: open while the page is seen, and told what state it is in.
+// The stream of the tree: open while the page is visible, with its state.
 
 /** @typedef {import("./picture.js").Snapshot} Snapshot */
 /** @typedef {import("./picture.js").Change} Change */
 /** @typedef {"connecting" | "open" | "reconnecting" | "paused" | "hidden" | "closed" | "waiting"} State */
 
-// Milliseconds after which it is said why there is no answer.
+// Milliseconds without an answer after which the page explains why.
 const PATIENCE = 3000;
 
 /**
- * What is done with what the stream says.
+ * Receives what the stream says.
  * @typedef {object} Listener
  * @property {(state: State) => void} state
  * @property {(address: string) => void} you
@@ -16,7 +16,7 @@ const PATIENCE = 3000;
  * @property {(change: Change) => void} change
  */
 
-/** One event source at a time, none while the page is hidden: a browser has six for a host. */
+/** At most one EventSource, and none while the page is hidden: a browser opens six per host. */
 export class Feed {
   /** @type {EventSource | null} */
   #source = null;
@@ -31,13 +31,13 @@ export class Feed {
     this.url = url;
     this.listener = listener;
     document.addEventListener("visibilitychange", () => this.#seen());
-    // A page that is left may be kept for the way back.
+    // The browser may keep a page in its back/forward cache.
     addEventListener("pagehide", () => this.#close("hidden"));
     addEventListener("pageshow", (event) => event.persisted && this.#seen());
     this.#seen();
   }
 
-  /** Hold the picture as it is, or go on; opens a new stream where one was closed for good. */
+  /** Pause or resume; open a new stream if the old one was closed for good. */
   toggle() {
     this.#paused = this.#source !== null && this.#source.readyState !== EventSource.CLOSED;
     this.#seen();
@@ -75,7 +75,7 @@ export class Feed {
     };
     source.addEventListener("you", (event) => listener.you(event.data));
     source.addEventListener("snapshot", (event) => {
-      // The id begins with what is another one for each process that served it.
+      // The id begins with a prefix of its own for each server process.
       const run = event.lastEventId.slice(0, event.lastEventId.lastIndexOf("-"));
       listener.snapshot(JSON.parse(event.data), run);
     });

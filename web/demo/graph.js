@@ -11,18 +11,18 @@
 
 /** @typedef {{at: number, value: number}} Sample */
 
-// Milliseconds that are shown, and after how many without a figure the line has a gap.
+// Milliseconds that are shown, and without a figure after which the line has a gap.
 const SPAN = 120_000;
 const GAP = 5_000;
 
-// Of the drawing's own units, which are stretched to the room that there is.
+// In units of the drawing, which is stretched to the available space.
 const WIDTH = 240;
 const HEIGHT = 60;
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Return the round number at or above a value, at which an axis ends.
+ * Return the end of the axis: the next round number at or above a value.
  * @param {number} value
  */
 export function roundUp(value) {
@@ -30,7 +30,7 @@ export function roundUp(value) {
   return ([1, 2, 5, 10].find((times) => times * power >= value) ?? 10) * power;
 }
 
-/** One quantity: its last value in words, and its line. */
+/** One quantity: its last value as text, and its line. */
 class Graph {
   /** @type {Sample[]} */
   #samples = [];
@@ -45,7 +45,7 @@ class Graph {
     const drawing = document.createElementNS(SVG, "svg");
     drawing.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     drawing.setAttribute("preserveAspectRatio", "none");
-    drawing.setAttribute("aria-hidden", "true"); // the words say it
+    drawing.setAttribute("aria-hidden", "true"); // the text says it
     this.#line.setAttribute("class", "line");
     this.#area.setAttribute("class", "area");
     drawing.append(this.#area, this.#line);
@@ -93,7 +93,7 @@ class Graph {
   }
 }
 
-/** Return what draws a line of figures when there is a new one. */
+/** Return the reader of the fact `figures`, which draws them. */
 export function drawGraphs() {
   /** @param {string} name */
   const graph = (name) =>

@@ -1,9 +1,9 @@
-// Rows that come and go without a jump. Heights move, and nothing fades, so that text stays legible.
+// Rows that open and close smoothly. Heights change and nothing fades, so that text stays legible.
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /**
- * Let an element grow to its height.
+ * Animate an element from no height to its own.
  * @param {HTMLElement} element
  */
 export function enter(element) {
@@ -17,7 +17,7 @@ export function enter(element) {
 }
 
 /**
- * Let an element shrink to nothing, then remove it.
+ * Animate an element to no height, then remove it.
  * @param {HTMLElement} element
  */
 export function leave(element) {
@@ -31,7 +31,7 @@ export function leave(element) {
 }
 
 /**
- * Let an element flash.
+ * Make an element flash.
  * @param {Element} element
  */
 export function flash(element) {
@@ -39,10 +39,10 @@ export function flash(element) {
 }
 
 /**
- * Keep a box scrolled to its end, where what is new appears, until somebody scrolls elsewhere.
+ * Keep a box scrolled to its end, where new rows appear, until the user scrolls elsewhere.
  * @param {HTMLElement} box
  * @param {HTMLElement} content
- * @returns {() => void} what goes to its beginning, and stays there
+ * @returns {() => void} scrolls to its beginning, and stays there
  */
 export function follow(box, content) {
   let following = true;
@@ -52,7 +52,7 @@ export function follow(box, content) {
   };
   box.addEventListener("scroll", () => {
     const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
-    // What grows meanwhile moves the end away, and nobody has scrolled.
+    // Growth moves the end away, too; that is no scrolling.
     if (atEnd || box.scrollTop < before) following = atEnd;
     before = box.scrollTop;
   });

@@ -1,28 +1,28 @@
-// What has become of those who were hurt: what was promised, what happened, after how long.
+// The outcomes of scenarios: what was promised, what happened, and after how long.
 
 import { enter } from "./motion.js";
 import { span } from "./row.js";
 
 /**
- * One client that was hurt; times in milliseconds.
+ * One run of a scenario; times in milliseconds.
  * @typedef {object} Row
  * @property {number} id
- * @property {string} fate
+ * @property {string} scenario
  * @property {string} title
  * @property {"running" | "ended"} state
- * @property {number} since
- * @property {number | null} hurt
+ * @property {number} started
+ * @property {number | null} triggered
  * @property {string | null} reason
  * @property {number | null} took
  * @property {number} sent
- * @property {number | null} [heard] how many events the client heard, once it listens no more
- * @property {string | null} [error] what came between
+ * @property {number | null} [received] how many events the client received, if it read to the end
+ * @property {string | null} [error] what interfered
  * @property {{reasons: string[], within: number, text: string}} promise
  * @property {boolean | null} kept
  */
 
 /**
- * Return milliseconds as one says them.
+ * Return a duration in a readable unit.
  * @param {number} milliseconds
  */
 export function duration(milliseconds) {
@@ -32,7 +32,7 @@ export function duration(milliseconds) {
 }
 
 /**
- * Return a sentence's beginning as one writes it.
+ * Return a text with a capital first letter.
  * @param {string} text
  */
 export function capital(text) {
@@ -41,7 +41,7 @@ export function capital(text) {
 
 /**
  * @param {Row} row
- * @returns {"running" | "kept" | "not kept" | "ended"} the last: of what nothing was promised
+ * @returns {"running" | "kept" | "not kept" | "ended"} the last if nothing was promised
  */
 function verdictOf(row) {
   if (row.state === "running") return "running";
@@ -49,7 +49,7 @@ function verdictOf(row) {
 }
 
 /**
- * Return what has become of one, for those who hear the page.
+ * Return an outcome in a sentence, for screen readers.
  * @param {Row} row
  */
 function sentence(row) {
@@ -79,54 +79,54 @@ class Outcome {
     this.row = row;
     const verdict = verdictOf(row);
     this.element.dataset.kept = verdict;
-    this.element.dataset.fate = row.fate;
+    this.element.dataset.scenario = row.scenario;
     this.#verdict.textContent = verdict;
     this.#title.textContent = capital(row.title);
     this.#promise.textContent = `Promised: ${row.promise.text}.`;
     const events = row.sent === 1 ? "1 event" : `${row.sent} events`;
-    const sent = row.sent ? `${events} sent` : "not one event got through";
-    const heard = typeof row.heard === "number" ? `, ${row.heard} heard` : "";
+    const sent = row.sent ? `${events} sent` : "no event was sent";
+    const received = typeof row.received === "number" ? `, ${row.received} received` : "";
     const happened = row.error ?? row.reason;
-    this.#happened.textContent = happened ? `Happened: ${happened}; ${sent}${heard}.` : "";
+    this.#happened.textContent = happened ? `Happened: ${happened}; ${sent}${received}.` : "";
   }
 
   /** @param {number} now */
   tick(now) {
     const { row } = this;
     if (!row) return;
-    let said = "";
-    if (typeof row.took === "number") said = `after ${duration(row.took)}`;
+    let text = "";
+    if (typeof row.took === "number") text = `after ${duration(row.took)}`;
     else if (row.state === "running") {
-      said =
-        row.hurt === null
-          ? "not hurt yet"
-          : `for ${(Math.max(0, now - row.hurt) / 1000).toFixed(1)} s`;
+      text =
+        row.triggered === null
+          ? "about to start"
+          : `for ${(Math.max(0, now - row.triggered) / 1000).toFixed(1)} s`;
     }
-    if (this.#took.textContent !== said) this.#took.textContent = said;
+    if (this.#took.textContent !== text) this.#took.textContent = text;
   }
 }
 
-/** The list of them, the newest first. */
+/** The list of outcomes, the newest first. */
 export class Outcomes {
   /** @type {Map<number, Outcome>} */
   #outcomes = new Map();
   #now = Date.now;
 
-  // Those that were seen running: their verdicts are news.
+  // Runs that were seen running: their verdicts are to be announced.
   #pending = new Set();
   #first = true;
 
   /**
    * @param {HTMLElement} list
-   * @param {HTMLElement} said the live region that says each verdict
+   * @param {HTMLElement} announced the live region that announces each verdict
    */
-  constructor(list, said) {
+  constructor(list, announced) {
     this.list = list;
-    this.said = said;
+    this.announced = announced;
     setInterval(() => this.#tick(), 200);
   }
 
-  /** Forget all rows: they are of another process, and so is what their numbers mean. */
+  /** Forget all rows: another process has other runs with the same numbers. */
   forget() {
     for (const outcome of this.#outcomes.values()) outcome.element.remove();
     this.#outcomes.clear();
@@ -140,7 +140,7 @@ export class Outcomes {
    */
   show(rows, now) {
     this.#now = now;
-    this.#say(rows);
+    this.#announce(rows);
     const ids = new Set(rows.map((row) => row.id));
     for (const [id, outcome] of this.#outcomes) {
       if (ids.has(id)) continue;
@@ -162,20 +162,20 @@ export class Outcomes {
   }
 
   /**
-   * Say the verdicts that have come in since the last call, in one sentence each.
+   * Announce the verdicts that are new since the last call, in one sentence each.
    * @param {Row[]} rows
    */
-  #say(rows) {
+  #announce(rows) {
     const news = [];
     for (const row of rows) {
       if (row.state === "running") this.#pending.add(row.id);
-      // One that was not seen running may have begun and ended between two looks.
+      // One that was never seen running may have started and ended between two calls.
       else if (this.#pending.delete(row.id) || !(this.#first || this.#outcomes.has(row.id))) {
         news.push(sentence(row));
       }
     }
     this.#first = false;
-    if (news.length) this.said.textContent = news.join(" ");
+    if (news.length) this.announced.textContent = news.join(" ");
   }
 
   #tick() {

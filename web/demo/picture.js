@@ -1,13 +1,13 @@
-// The tree as the server tells it: what there is, and what of it has changed. No page in here.
+// The tree as the server describes it: its nodes, and their changes. Nothing here touches the page.
 
 /**
- * A task, a nursery, or tasks that are not drawn (whose name is how many they are).
+ * A task, a nursery, or the tasks of a nursery that are not drawn (the name is their number).
  * @typedef {object} TreeNode
- * @property {number} id its own for as long as it lives
+ * @property {number} id unique and constant
  * @property {number | null} [parent]
  * @property {"task" | "nursery" | "more"} kind
  * @property {string} name
- * @property {string} [waits_for] empty while it runs
+ * @property {string} [waits_for] empty while it is running
  * @property {number} [deadline] milliseconds of the server's Unix time
  * @property {boolean} [cancelled]
  * @property {boolean} [shielded]
@@ -30,21 +30,21 @@
  */
 
 /**
- * What is otherwise than before.
+ * What has changed.
  * @typedef {object} Difference
- * @property {TreeNode[]} put those that are new or look otherwise, or are elsewhere
- * @property {TreeNode[]} fresh those of them that are new
+ * @property {TreeNode[]} put those that are new, changed or moved
+ * @property {TreeNode[]} fresh the new ones among them
  * @property {TreeNode[]} gone
- * @property {Set<number>} cancelled the numbers of those gone whom a cancellation had reached
+ * @property {Set<number>} cancelled the numbers of those gone that a cancellation had reached
  */
 
-/** The nodes that there are, by their numbers. */
+/** The present nodes, by their numbers. */
 export class Picture {
   /** @type {Map<number, TreeNode>} */
   nodes = new Map();
 
   /**
-   * Take a snapshot for what there is now, and return what that changes.
+   * Replace all nodes by a snapshot, and return the changes.
    * @param {TreeNode[]} nodes
    * @returns {Difference}
    */
@@ -54,7 +54,7 @@ export class Picture {
   }
 
   /**
-   * Take a change, and return it with all that it says nothing of.
+   * Apply a change, and return it with the nodes that it refers to.
    * @param {TreeNode[]} put
    * @param {number[]} gone
    * @param {number[]} cancelled

@@ -1,4 +1,4 @@
-// What one row of the tree says of its node.
+// One row of the tree.
 
 /** @typedef {import("./picture.js").TreeNode} TreeNode */
 
@@ -14,7 +14,7 @@ export function span(className, text = "") {
 }
 
 /**
- * Return the words for the time until a deadline.
+ * Return the time until a deadline as text.
  * @param {number} milliseconds
  */
 export function left(milliseconds) {
@@ -23,7 +23,7 @@ export function left(milliseconds) {
   return seconds < 120 ? `${seconds} s left` : `${Math.floor(seconds / 60)} min left`;
 }
 
-/** A row: a dot, the name, words that mark it, what it waits for, and its deadline. */
+/** A dot, the name, badges, what the task waits for, and its deadline. */
 export class Row {
   element = document.createElement("div");
   #name = span("name");
@@ -40,14 +40,14 @@ export class Row {
     const dot = span("dot");
     dot.setAttribute("aria-hidden", "true");
     for (const hidden of [this.#you, this.#shielded, this.#cancelled]) hidden.hidden = true;
-    const said = [dot, this.#name, this.#you, this.#shielded, this.#cancelled];
-    // Spaces, for those who copy or hear it.
-    this.element.append(...said.flatMap((each) => [each, " "]), this.#waits, " ", this.#deadline);
+    const parts = [dot, this.#name, this.#you, this.#shielded, this.#cancelled];
+    // With spaces, for copying and for screen readers.
+    this.element.append(...parts.flatMap((each) => [each, " "]), this.#waits, " ", this.#deadline);
   }
 
   /**
    * @param {TreeNode} node
-   * @param {boolean} you whether it is this page's own
+   * @param {boolean} you whether it is this page's own connection
    */
   show(node, you) {
     this.#showName(node);
@@ -69,7 +69,7 @@ export class Row {
       this.#name.textContent = `and ${node.name} more, not drawn`;
       return;
     }
-    // The address at the end, or what stands for it, says who; inside a connection it matters less.
+    // The address at the end, or its alias, is set apart: inside a connection it is repeated.
     const [, what, who] = /^(.*?)((?: \S+:\d+| #[0-9a-f]{8})?)$/.exec(node.name) ?? ["", node.name, ""];
     this.#name.replaceChildren(what, ...(who ? [span("who", who)] : []));
   }
@@ -78,7 +78,7 @@ export class Row {
   tick(now) {
     const said = this.deadline === undefined ? "" : left(Math.max(0, this.deadline - now));
     if (this.#deadline.textContent === said) return;
-    // The last word is for those who have room for it.
+    // A narrow window hides the last word.
     const [time] = said.split(/ (?=left$)/);
     this.#deadline.replaceChildren(...(said ? [time, span("left", " left")] : []));
   }

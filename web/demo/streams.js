@@ -1,9 +1,31 @@
-// The two streams: an event source each, and what of it reaches which handler.
-
-import { note } from "./log.js";
+// The two streams: an EventSource each, counts of which handler is called, and a log of the calls.
 
 const SIX =
-  "still connecting: over HTTP/1.1 a browser holds six connections to a host, in all its tabs";
+  "still connecting: over HTTP/1.1 a browser opens at most six connections to a host, in all tabs";
+
+const MOST_LINES = 200;
+const log = /** @type {HTMLOListElement} */ (document.querySelector("#log"));
+
+/**
+ * Add a line on top of the log, and limit its length.
+ * @param {string} stream
+ * @param {string} text
+ */
+function note(stream, text) {
+  const line = document.createElement("li");
+  const time = document.createElement("time");
+  const now = new Date();
+  time.dateTime = now.toISOString();
+  const milliseconds = String(now.getMilliseconds()).padStart(3, "0");
+  time.textContent = `${now.toTimeString().slice(0, 8)}.${milliseconds}`;
+  const name = document.createElement("span");
+  name.textContent = `/${stream}`;
+  const what = document.createElement("span");
+  what.textContent = text;
+  line.append(time, name, what);
+  log.prepend(line);
+  while (log.children.length > MOST_LINES) log.lastElementChild?.remove();
+}
 
 /**
  * Count a call of a handler in the table.
@@ -20,7 +42,7 @@ function count(stream, handler) {
 }
 
 /**
- * Wire one card to its event source.
+ * Connect one card to its EventSource.
  * @param {HTMLElement} card
  */
 export function wire(card) {
@@ -31,7 +53,7 @@ export function wire(card) {
   const lastData = /** @type {HTMLElement} */ (card.querySelector(".last-data"));
   /** @type {EventSource | null} */
   let source = null;
-  let giveUp = () => {}; // stops waiting for the first answer
+  let giveUp = () => {}; // stops waiting for the first response
 
   function showState() {
     const states = ["connecting", "open", "closed"];
@@ -43,7 +65,7 @@ export function wire(card) {
     const wasFocused = document.activeElement;
     connect.disabled = state !== "closed";
     disconnect.disabled = state === "closed";
-    // A button that is disabled under the keyboard hands the focus to the other one.
+    // A focused button that becomes disabled hands the focus to the other one.
     if (wasFocused === connect && connect.disabled) disconnect.focus();
     if (wasFocused === disconnect && disconnect.disabled) connect.focus();
   }
@@ -107,8 +129,8 @@ export function wire(card) {
     if (event.repeat && event.key === "Enter") event.preventDefault();
   });
 
-  // A page that is left may be kept for the way back, and its connections with it: close them, and
-  // open them again if it is shown again.
+  // The browser may keep a page in its back/forward cache, and its connections with it: close them,
+  // and open them again if the page is shown again.
   let wasOpen = false;
   addEventListener("pagehide", () => {
     wasOpen = source !== null;
@@ -120,4 +142,21 @@ export function wire(card) {
 
   showState();
   open();
+}
+
+/** Make the button copy the three lines. */
+export function offerCopy() {
+  const copy = /** @type {HTMLButtonElement} */ (document.querySelector("#copy"));
+  const code = /** @type {HTMLElement} */ (document.querySelector("#code"));
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(code.textContent ?? "");
+      copy.textContent = "Copied";
+    } catch {
+      // Without permission, or over plain HTTP from another machine: select the lines instead.
+      getSelection()?.selectAllChildren(code);
+      copy.textContent = "Selected: press Ctrl-C";
+    }
+    setTimeout(() => (copy.textContent = "Copy"), 2000);
+  });
 }

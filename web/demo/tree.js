@@ -11,8 +11,8 @@ import { Words } from "./words.js";
 /** @typedef {import("./picture.js").Difference} Difference */
 
 /**
- * Functions that take a fact, by its name; `now` is the server's clock. `run` takes what identifies
- * the server's process, when it is another one than before.
+ * Functions that read a fact, by its name; `now` is the server's clock. `run` is called when
+ * another server process answers.
  * @typedef {Record<string, (value: any, now: () => number) => void>} Readers
  */
 
@@ -24,7 +24,7 @@ const SAID = {
   paused: "paused",
   hidden: "not watching while hidden",
   closed: "closed for good",
-  waiting: "waiting: a browser holds six connections to a host, in all its tabs",
+  waiting: "waiting: a browser opens at most six connections to a host, in all tabs",
 };
 
 /** @type {Record<State, string>} */
@@ -32,20 +32,19 @@ const BUTTON = {
   connecting: "Pause",
   open: "Pause",
   reconnecting: "Pause",
-  paused: "Go on",
-  hidden: "Go on",
+  paused: "Resume",
+  hidden: "Resume",
   closed: "Reconnect",
   waiting: "Pause",
 };
 
-// What one wants to see, by what the tasks' names begin with: connections, and who is at their other
-// end in the same process.
+// Prefixes of the names of tasks to show: connections, and clients in the same process.
 const CONNECTION = "connection ";
 const CLIENTS = ["client ", "healthy client", "crowd "];
 
 /**
- * Return what each node is to those who read: "wanted"; what leads there from the tree's root to
- * where it branches ("spine"), and from there ("path"). All others are the process's own.
+ * Return each node's role: "wanted", or on the way to one that is, from the root to the first
+ * branching ("spine") or from there ("path"). All others belong to the process itself.
  * @param {Picture} picture
  */
 function roles(picture) {
@@ -77,7 +76,7 @@ function roles(picture) {
 }
 
 /**
- * Draw the tree, and tell others what else the stream says.
+ * Draw the tree, and pass the stream's other facts on.
  * @param {Readers} readers
  */
 export function drawTree(readers) {
@@ -93,7 +92,7 @@ export function drawTree(readers) {
   const branches = new Branches(root);
   let picture = new Picture();
   let run = "";
-  let ahead = 0; // milliseconds by which the server's clock is
+  let ahead = 0; // milliseconds by which the server's clock is ahead
   const now = () => Date.now() + ahead;
 
   /** @param {Difference} difference */
@@ -117,7 +116,7 @@ export function drawTree(readers) {
       section.dataset.state = state;
       stateText.textContent = SAID[state];
       pause.textContent = BUTTON[state];
-      // What was the server's last word is not its present state.
+      // The picture may be out of date.
       root.classList.toggle("stale", state !== "open");
     },
     you(address) {

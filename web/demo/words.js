@@ -1,36 +1,44 @@
-// What happens in the tree, in words: for those who hear the page, and for those who looked away.
+// Changes of the tree in words: for screen readers, and for everyone who looked away.
 
 /** @typedef {import("./picture.js").TreeNode} TreeNode */
 /** @typedef {import("./picture.js").Difference} Difference */
 /** @typedef {import("./picture.js").Picture} Picture */
 
-// Milliseconds from one sentence to the next, at least.
-const BREATH = 2000;
+// Milliseconds between two sentences, at least.
+const PAUSE = 2000;
 
-// What names begin with that make a plural.
+// First words of names that have a plural.
 const KINDS = new Set(["connection", "producer", "client"]);
-// What names begin with of those who work for a client, or are one.
-const WORTHY = /^(connection|producer|client|healthy client|fate|crowd) /;
+// First words of the names of clients, and of tasks that work for one.
+const MENTIONED = /^(connection|producer|client|healthy client|behaviour|crowd) /;
 
 /**
- * Return one name, or how many there are and one of them.
+ * Return a single name, or the number of names.
  * @param {string[]} names
  */
-function some(names) {
+function count(names) {
   if (names.length === 1) return names[0];
   const [first] = names[0].split(" ");
   const alike = KINDS.has(first) && names.every((name) => name.startsWith(`${first} `));
-  return `${names.length} ${alike ? first : "task"}s, such as the ${names[0]}`;
+  return `${names.length} ${alike ? first : "task"}s`;
 }
 
 /**
- * Whether a task is worth a word: one that works for a client or is one, but no request, since those
- * without a producer come and go too fast.
+ * Return a single name, or the number of names with an example.
+ * @param {string[]} names
+ */
+function some(names) {
+  return names.length === 1 ? names[0] : `${count(names)}, such as ${names[0]}`;
+}
+
+/**
+ * Whether to mention a task: clients and tasks that work for one, but no requests, as those
+ * without a producer are too short.
  * @param {TreeNode} node
  */
-const worthy = ({ kind, name }) => kind === "task" && WORTHY.test(`${name} `);
+const mentioned = ({ kind, name }) => kind === "task" && MENTIONED.test(`${name} `);
 
-/** Says what was opened, cancelled and gone: a sentence every two seconds at most. */
+/** Describes what has opened, was cancelled and has gone, in a sentence every two seconds at most. */
 export class Words {
   /** @type {Map<number, string>} */
   #opened = new Map();
@@ -41,24 +49,24 @@ export class Words {
   #due = false;
 
   /**
-   * @param {HTMLElement} said the live region
-   * @param {HTMLInputElement} spoken whether it is one
+   * @param {HTMLElement} region the live region
+   * @param {HTMLInputElement} spoken switches announcements
    */
-  constructor(said, spoken) {
-    this.said = said;
-    const obey = () => said.setAttribute("aria-live", spoken.checked ? "polite" : "off");
+  constructor(region, spoken) {
+    this.region = region;
+    const obey = () => region.setAttribute("aria-live", spoken.checked ? "polite" : "off");
     spoken.addEventListener("change", obey);
     obey();
   }
 
   /**
-   * Take note of what is otherwise.
+   * Take note of changes.
    * @param {Difference} difference
-   * @param {Picture} picture as it is now
+   * @param {Picture} picture after them
    */
   note({ fresh, gone, cancelled }, picture) {
     for (const node of fresh) {
-      if (worthy(node)) this.#opened.set(node.id, node.name);
+      if (mentioned(node)) this.#opened.set(node.id, node.name);
     }
     const crowded = new Set(
       [...picture.nodes.values()].filter(({ kind }) => kind === "more").map(({ parent }) => parent),
@@ -66,20 +74,20 @@ export class Words {
     const ids = new Set(gone.map((node) => node.id));
     for (const node of gone) {
       this.#opened.delete(node.id);
-      if (!worthy(node)) continue;
+      if (!mentioned(node)) continue;
       if (cancelled.has(node.id)) this.#cancelled.push(node.name);
-      // In a crowd, who has gone from the picture may only be drawn no more.
+      // In a crowd, a task that is no longer drawn may still exist.
       else if (!crowded.has(node.parent) && !ids.has(node.parent ?? 0)) this.#gone.push(node.name);
     }
     if (this.#due || !(this.#opened.size || this.#cancelled.length || this.#gone.length)) return;
     this.#due = true;
-    setTimeout(() => this.#say(), BREATH);
+    setTimeout(() => this.#describe(), PAUSE);
   }
 
-  /** Forget what was said and what is to be said: it was of another process. */
+  /** Forget all changes: they are of another process. */
   forget() {
     this.#forget();
-    this.said.textContent = "";
+    this.region.textContent = "";
   }
 
   #forget() {
@@ -88,7 +96,7 @@ export class Words {
     this.#gone = [];
   }
 
-  #say() {
+  #describe() {
     const opened = [...this.#opened.values()];
     const producers = (/** @type {string[]} */ names) => {
       const found = names.filter((name) => name.startsWith("producer "));
@@ -97,11 +105,11 @@ export class Words {
     const parts = [
       opened.length ? `opened: ${some(producers(opened))}` : "",
       this.#cancelled.length ? `cancelled: ${some(producers(this.#cancelled))}` : "",
-      this.#gone.length ? `gone: ${some(this.#gone)}` : "",
+      this.#gone.length ? `gone: ${count(this.#gone)}` : "",
     ].filter(Boolean);
     if (parts.length) {
       const sentence = parts.join("; ");
-      this.said.textContent = `${sentence[0].toUpperCase()}${sentence.slice(1)}.`;
+      this.region.textContent = `${sentence[0].toUpperCase()}${sentence.slice(1)}.`;
     }
     this.#forget();
     this.#due = false;

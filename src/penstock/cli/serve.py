@@ -28,17 +28,17 @@ from penstock.cli.binds import (
 )
 from penstock.cli.loading import FaultyApplication, NoApplication, load_application
 from penstock.cli.server_log import logging_to_standard_error
+from penstock.demo.restart import Restart
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.server.lifespan import LifespanFailed
-from penstock.hypercorn.server.restart import Restart
 from penstock.hypercorn.server.signals import first_of
 from penstock.printable import printable
 from penstock.process_signals import end_at_next, stopping_signals
 
 __all__ = ["serve"]
 
-DEMO: Final = "penstock.demo:app"
+DEMO: Final = "penstock.demo.asgi:app"
 DEFAULTS: Final = Settings()
 
 # Bytes; OpenSSL's PEM_BUFSIZE, which Python keeps to.
@@ -133,19 +133,17 @@ def serve(
     with logging_to_standard_error() as log:
         passed = activated()
         addresses = list(binds or passed) or [Bind().convert(DEFAULT_BIND, None, None)]
+        free_port = any(isinstance(each, TCP) and each.port == 0 for each in addresses)
+        restart = Restart(why_not=_NEW_PORT if free_port else None)
         try:
             settings = Settings(**options)
-            app = load_application(application)
+            app = _application(application, restart)
         except (NoApplication, InvalidSettings) as error:
             raise Misuse(str(error)) from error
         except FaultyApplication as error:
             raise click.ClickException(str(error)) from error
         config = _config(certfile, keyfile, keyfile_password_file, settings)
         inherited = [each for each in addresses if isinstance(each, Inherited)]
-        free_port = any(isinstance(each, TCP) and each.port == 0 for each in addresses)
-        restart = Restart(why_not=_NEW_PORT if free_port else None)
-        if application == DEMO:
-            app = restart.offered_to(app)
         failure = None
         try:
             server = Server(app, config, settings=settings, mode="asgi")
@@ -162,7 +160,16 @@ def serve(
         if restart.due:
             pass_on(inherited)
             log.close()  # from now on, records are written at once
-        restart.take_place()
+        restart.execute()
+
+
+def _application(application: str, restart: Restart) -> Any:
+    """Return the application of this name; the demonstration can request a restart."""
+    if application != DEMO:
+        return load_application(application)
+    from penstock.demo.application import create_app  # which no other application needs
+
+    return create_app(restart)
 
 
 class _NoPassphrase(Exception):
@@ -270,7 +277,7 @@ async def _stop_at_signal(
         await anext(signals)
         restart.why_not = "the server was told to stop, for good"
 
-    await first_of(signalled, restart.asked.wait)
+    await first_of(signalled, restart.requested.wait)
     end_at_next(numbers)
     streams = server.statistics().streams.streams_open
     waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""

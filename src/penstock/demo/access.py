@@ -1,9 +1,9 @@
 """Access control: loopback only; destructive actions only from the demonstration's own page.
 
-There is no authentication. A request that came through a proxy is not from this machine: behind a
-proxy on this machine every client has a loopback address, and any host it likes. A page of another
-origin in a browser on this machine can send a POST without a preflight, but not without an Origin;
-and if it reaches this server by another name (DNS rebinding), it sends that name as the host.
+There is no authentication. A request that came through a proxy counts as remote: behind a proxy on
+this machine every client has a loopback address, and sends any host it likes. A page of another
+origin, in a browser on this machine, can send a POST without a preflight, but not without an
+Origin; and if it reaches this server by another name (DNS rebinding), it sends that name as host.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, Final, NamedTuple
 
 from quart import request
 
-__all__ = ["HURT", "Refusal", "is_of_the_page", "is_of_this_machine", "why_not_hurt"]
+__all__ = ["ACTIONS", "Refusal", "is_from_own_page", "is_from_this_machine", "refusal_of_actions"]
 
-# The environment variable that decides who may hurt the demonstration: with 1 everybody who can
-# reach its page, with 0 nobody, and unless it is set, this machine.
-HURT: Final = "PENSTOCK_DEMO_HURT"
+# The environment variable that decides who may use destructive actions: 1 allows everybody who can
+# reach the page, 0 nobody; if it is not set, programs on this machine may.
+ACTIONS: Final = "PENSTOCK_DEMO_ACTIONS"
 
 
 class Refusal(NamedTuple):
-    """Why somebody may not hurt the demonstration."""
+    """Why a client may not use destructive actions."""
 
     short: str
     """In a few words, for a button."""
@@ -30,13 +30,13 @@ class Refusal(NamedTuple):
     """With the remedy."""
 
 
-# What proxies add to the requests of others. One that adds nothing cannot be recognised, and some
-# add nothing unless they are told to: nginx's bare `proxy_pass`, HAProxy without `forwardfor`.
-_OF_PROXIES: Final = frozenset({"forwarded", "via", "x-real-ip"})
+# Headers that proxies add. A proxy that adds none cannot be recognised, and some add none unless
+# configured to: nginx's bare `proxy_pass`, HAProxy without `forwardfor`.
+_PROXY_HEADERS: Final = frozenset({"forwarded", "via", "x-real-ip"})
 
 
-def is_of_this_machine() -> bool:
-    """Tell whether the request was made by a program on this machine, by a name of this machine."""
+def is_from_this_machine() -> bool:
+    """Return whether the request comes from this machine, and addresses it by a loopback name."""
     client: Any = request.scope.get("client")
     return (
         bool(client)
@@ -46,8 +46,8 @@ def is_of_this_machine() -> bool:
     )
 
 
-def is_of_the_page() -> bool:
-    """Tell whether a browser says that the request is of a page of the request's own origin."""
+def is_from_own_page() -> bool:
+    """Return whether the request comes from a page of its own origin, by what the browser says."""
     own = f"{request.scheme}://{request.host}"
     return (
         request.headers.getlist("Origin") == [own]
@@ -55,36 +55,37 @@ def is_of_the_page() -> bool:
     )
 
 
-def why_not_hurt(switch: str) -> Refusal | None:
-    """Return why the current request may not hurt the demonstration, or None.
+def refusal_of_actions(switch: str) -> Refusal | None:
+    """Return why the current request may not use destructive actions, or None.
 
     Args:
-      switch: the value of `HURT` that the demonstration was started with; empty: not set.
+      switch: the value of `ACTIONS` that the demonstration was started with; empty: not set.
     """
     match switch:
         case "1":
             return None
         case "0":
-            return Refusal("switched off", f"what hurts is switched off here, by {HURT}=0")
+            sentence = f"destructive actions are switched off, by {ACTIONS}=0"
+            return Refusal("switched off", sentence)
         case "":
-            if is_of_this_machine():
+            if is_from_this_machine():
                 return None
             return Refusal(
-                "open to this machine only",
-                "what hurts is open to this machine only, and not through a proxy; "
-                f"{HURT}=1 opens it to everyone who can reach the page",
+                "from this machine only",
+                "destructive actions are allowed from this machine only, and not through a proxy; "
+                f"{ACTIONS}=1 allows them to everyone who can reach the page",
             )
         case _:
             return Refusal(
                 "switched off",
-                f"what hurts is switched off here: {HURT} is neither 0 nor 1, "
+                f"destructive actions are switched off: {ACTIONS} is neither 0 nor 1, "
                 f"but {reprlib.repr(switch)}",
             )
 
 
 def _came_through_a_proxy() -> bool:
     names = {name.lower() for name in request.headers.keys()}  # noqa: SIM118 - pairs without it
-    return bool(names & _OF_PROXIES) or any(name.startswith("x-forwarded-") for name in names)
+    return bool(names & _PROXY_HEADERS) or any(name.startswith("x-forwarded-") for name in names)
 
 
 def _host_of(authority: str) -> str:

@@ -1,12 +1,12 @@
-"""What Trio knows of its tasks and does not publish; only read, never changed.
+"""Private attributes of Trio's tasks: cancel scopes and age. Read only.
 
-Trio publishes its tasks, their nurseries and the scopes of those. It does not publish the scopes
-that `trio.move_on_after` and its like open, which carry the deadlines that are worth drawing (they
-are a chain that begins at ``Task._cancel_status``), nor the order in which tasks were started
+Trio's tasks, their nurseries and the scopes of those are public. The scopes that
+`trio.move_on_after` and its like open, which have the interesting deadlines, are not (they are a
+chain that begins at ``Task._cancel_status``), nor is the order in which tasks were started
 (``Task._counter``).
 
-Rule: a detail that another version of Trio keeps elsewhere is left out of the picture, or made up
-for from what is public. It is never an error.
+Rule: where a version of Trio lacks an attribute, the detail is left out, or derived from what is
+public. That is never an error.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ __all__ = ["Scoped", "age", "exited_cancelled", "scoped", "scoped_nursery"]
 
 
 class Scoped(NamedTuple):
-    """What cancel scopes say of what is in them."""
+    """The effect of cancel scopes on what is in them."""
 
     deadline: float
-    """The nearest, on Trio's clock; infinity without one."""
+    """The nearest deadline, on Trio's clock; infinity if there is none."""
     cancelled: bool
-    """Whether a cancellation reaches it, from these or from outside."""
+    """Whether a cancellation reaches it, from these scopes or from outside."""
     shielded: bool
     """Whether one of them is a shield."""
 
 
 _NONE: Final = Scoped(math.inf, False, False)
 
-# The order in which tasks were first looked at, for a Trio that does not number them.
+# The order in which tasks were first seen, for a version of Trio that does not number them.
 _first_seen: WeakKeyDictionary[trio.lowlevel.Task, int] = WeakKeyDictionary()
 _order: Final = count()
 
 
 def scoped(task: trio.lowlevel.Task) -> Scoped:
-    """Return what the scopes say that a task opened itself, except for those of its nurseries."""
+    """Return the effect of the scopes that a task opened itself, without its nurseries' scopes."""
     try:
         return _own_scopes(task)
     except AttributeError:
@@ -68,13 +68,13 @@ def _own_scopes(task: trio.lowlevel.Task) -> Scoped:
 
 
 def scoped_nursery(nursery: trio.Nursery) -> Scoped:
-    """Return what a nursery's own scope says."""
+    """Return the effect of a nursery's own scope."""
     scope = nursery.cancel_scope
     return Scoped(scope.deadline, _is_cancelled(nursery), scope.shield)
 
 
 def age(task: trio.lowlevel.Task) -> int:
-    """Return a number that is smaller for tasks that were started, or at least seen, before."""
+    """Return a number that is smaller for tasks that were started, or at least seen, earlier."""
     inside: Any = task
     try:
         number: int = inside._counter
@@ -86,7 +86,7 @@ def age(task: trio.lowlevel.Task) -> int:
 
 
 def exited_cancelled(task: trio.lowlevel.Task) -> bool:
-    """Return whether a task that ends now was in a nursery that a cancellation had reached."""
+    """Return whether a cancellation has reached the nursery of a task that is ending."""
     return task.parent_nursery is not None and _is_cancelled(task.parent_nursery)
 
 
@@ -99,13 +99,13 @@ def _is_cancelled(nursery: trio.Nursery) -> bool:
 
 
 def _is_reached(nursery: trio.Nursery | None) -> bool:
-    """Tell whether a cancellation reaches a nursery, as far as nurseries are concerned.
+    """Return whether a cancellation of a nursery around it reaches a nursery.
 
-    A scope between two nurseries, as of `trio.move_on_after`, is not public, and not looked at.
+    Scopes between two nurseries, as of `trio.move_on_after`, are not public, and are ignored.
     """
     while nursery is not None:
         opener = nursery.parent_task
-        # Of one task's nurseries, which it opened one in the other, the outermost is the first.
+        # A task's nurseries are nested, the outermost first.
         inside = opener.child_nurseries
         inside = inside[: inside.index(nursery) + 1] if nursery in inside else [nursery]
         for each in reversed(inside):

@@ -1,4 +1,4 @@
-"""Requests of the demonstration's page for what hurts, without a socket."""
+"""Requests of the demonstration's page for destructive actions, without a socket."""
 
 from __future__ import annotations
 

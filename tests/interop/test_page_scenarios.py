@@ -1,4 +1,4 @@
-"""Hurting clients from the demonstration's page, in real Chromium, and what the page says of it."""
+"""The scenarios on the demonstration's page, in real Chromium, and what the page says of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hurting import post
+from demo_actions import post
 from live_page import opened, quiet, told, wait_until_same
 from playwright.sync_api import Browser, Locator, Page, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
 __all__ = ["quiet"]  # a fixture
 
-FATES = {
+SCENARIOS = {
     "healthy": "finished",
     "closes": "disconnected",
     "resets": "disconnected",
@@ -32,7 +32,7 @@ import sys
 import trio
 from functools import partial
 from hypercorn.config import Config
-from penstock.demo import app
+from penstock.demo.asgi import app
 from penstock.hypercorn import Server, Settings
 
 async def main():
@@ -73,26 +73,26 @@ def demo(shared_demo: Server) -> Server:
     return shared_demo
 
 
-def outcome(page: Page, fate: str) -> Locator:
-    """Return the newest row of a fate."""
-    return rows(page, fate).first
+def outcome(page: Page, scenario: str) -> Locator:
+    """Return the newest row of a scenario."""
+    return rows(page, scenario).first
 
 
-def rows(page: Page, fate: str) -> Locator:
-    """Return all rows of a fate; some may be of another test's clients."""
-    return page.locator(f"#outcomes li[data-fate='{fate}']")
+def rows(page: Page, scenario: str) -> Locator:
+    """Return all rows of a scenario; some may be of another test's clients."""
+    return page.locator(f"#outcomes li[data-scenario='{scenario}']")
 
 
-def click(page: Page, fate: str) -> None:
-    """Hurt a client, and wait for its row."""
-    before = rows(page, fate).count()
-    button(page, fate).click()
-    expect(rows(page, fate)).to_have_count(before + 1)
+def click(page: Page, scenario: str) -> None:
+    """Start a scenario, and wait for its row."""
+    before = rows(page, scenario).count()
+    button(page, scenario).click()
+    expect(rows(page, scenario)).to_have_count(before + 1)
 
 
-def button(page: Page, fate: str) -> Locator:
-    """Return the button of a fate."""
-    return page.locator(f"button[data-fate='{fate}']")
+def button(page: Page, scenario: str) -> Locator:
+    """Return the button of a scenario."""
+    return page.locator(f"button[data-scenario='{scenario}']")
 
 
 def tasks(page: Page) -> list[str] | None:
@@ -119,17 +119,17 @@ def tasks_alone(page: Page) -> list[str] | None:
     return names if sorted(producers) == ["/sse", "/ticks", "/tree"] else None
 
 
-def test_each_fate_by_its_button(impatient: Server, page: Page, browser: Browser) -> None:
+def test_each_scenario_by_its_button(impatient: Server, page: Page, browser: Browser) -> None:
     """The page says how each ended and that the promise was kept; the tree is what it was."""
     opened(page, impatient)
-    expect(page.locator("button.fate")).to_have_count(len(FATES))
+    expect(page.locator("button.scenario")).to_have_count(len(SCENARIOS))
     before = wait_until(lambda: tasks_alone(page))
-    for fate in FATES:
-        click(page, fate)
-        expect(outcome(page, fate)).to_be_visible()
+    for scenario in SCENARIOS:
+        click(page, scenario)
+        expect(outcome(page, scenario)).to_be_visible()
     # What is promised may come late on a machine that is busy; then the page says so.
-    for fate, reason in FATES.items():
-        row = outcome(page, fate)
+    for scenario, reason in SCENARIOS.items():
+        row = outcome(page, scenario)
         expect(row).to_have_attribute("data-kept", re.compile("kept"), timeout=60_000)
         happened = row.inner_text()
         print(re.sub(r"\s+", " ", happened))
@@ -152,7 +152,7 @@ def milliseconds(took: str) -> float:
 
 
 def test_while_it_runs_it_counts(impatient: Server, page: Page) -> None:
-    """A row says what was promised at once, and for how long it has been hurt."""
+    """A row shows the promise at once, and the time since the trigger."""
     opened(page, impatient)
     click(page, "stops-reading")
     row = outcome(page, "stops-reading")
@@ -179,14 +179,14 @@ def test_a_thousand_clients(impatient: Server, page: Page, browser: Browser) -> 
     before = wait_until(lambda: tasks_alone(page))
     switch = page.get_by_role("switch", name="a thousand clients")
     switch.click()
-    expect(page.locator("#there")).to_have_text("1,000 of 1,000 here", timeout=60_000)
+    expect(page.locator("#connected")).to_have_text("1,000 of 1,000 connected", timeout=60_000)
     expect(switch).to_be_checked()
     expect(page.locator("#tree li.more")).to_contain_text(re.compile(r"and 9\d\d more"))
     expect(page.locator("#tree li.more")).to_be_visible()
     with told(browser, impatient) as watcher:
         wait_until_same(page, watcher)
     switch.click()
-    expect(page.locator("#there")).to_have_text("", timeout=60_000)
+    expect(page.locator("#connected")).to_have_text("", timeout=60_000)
     expect(switch).not_to_be_checked()
     wait_until(lambda: tasks(page) == before)
 
@@ -194,13 +194,13 @@ def test_a_thousand_clients(impatient: Server, page: Page, browser: Browser) -> 
 def test_a_drain(restarting: Server, page: Page, browser: Browser) -> None:
     """Asked twice, the server drains and starts again; the page waits, and goes on by itself."""
     opened(page, restarting)
-    page.get_by_role("button", name="Drain the server…").click()
-    dialog = page.get_by_role("dialog", name="Drain the server?")
+    page.get_by_role("button", name="A server that restarts").click()
+    dialog = page.get_by_role("dialog", name="Restart the server?")
     expect(dialog).to_contain_text("starts again")
-    dialog.get_by_role("button", name="Leave it").click()
+    dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_be_hidden()
-    page.get_by_role("button", name="Drain the server…").click()
-    dialog.get_by_role("button", name="Drain it").click()
+    page.get_by_role("button", name="A server that restarts").click()
+    dialog.get_by_role("button", name="Restart").click()
     restarting.wait_for_log("Starting again")
     expect(page.locator("#live .state-text")).to_have_text("reconnecting")
     expect(page.locator("#live .state-text")).to_have_text("live", timeout=60_000)
@@ -214,19 +214,19 @@ def test_where_it_may_not_be_drained_the_page_says_why(impatient: Server, page: 
     """The button does nothing, and the reason stands beside it."""
     opened(page, impatient)
     expect(page.locator("#drain")).to_be_disabled()
-    expect(page.locator("#no-drain")).to_contain_text("No drain: only `penstock serve`")
+    expect(page.locator("#no-drain")).to_contain_text("No restart: only `penstock serve`")
 
 
 def test_where_it_is_switched_off_the_buttons_say_why(tmp_path: Path, page: Page) -> None:
-    """With PENSTOCK_DEMO_HURT=0 nobody hurts anything: each button is disabled, and says so."""
+    """With PENSTOCK_DEMO_ACTIONS=0 each button is disabled, and says so."""
     serve = (PENSTOCK, "serve", "--bind", "127.0.0.1:0")
-    with serving("env", "PENSTOCK_DEMO_HURT=0", *serve, folder=tmp_path) as server:
+    with serving("env", "PENSTOCK_DEMO_ACTIONS=0", *serve, folder=tmp_path) as server:
         opened(page, server)
         expect(page.locator("#refusal")).to_have_text(
-            "What hurts is switched off here, by PENSTOCK_DEMO_HURT=0."
+            "Destructive actions are switched off, by PENSTOCK_DEMO_ACTIONS=0."
         )
-        expect(page.locator("button.fate")).to_have_count(7)
-        for each in page.locator("button.fate").all():
+        expect(page.locator("button.scenario")).to_have_count(7)
+        for each in page.locator("button.scenario").all():
             expect(each).to_be_visible()
             expect(each).to_be_disabled()
             expect(each).to_contain_text("Switched off")
@@ -297,11 +297,11 @@ def test_a_server_with_other_settings_makes_another_offer(tmp_path: Path, page: 
 
 def test_what_goes_wrong_stands_beside_the_buttons(demo: Server, page: Page) -> None:
     """It is the server's sentence, and gone at the next try."""
-    refusal = {"error": "20 clients are running"}
-    page.route("**/fates/closes", lambda route: route.fulfill(status=429, json=refusal))
+    refusal = {"error": "20 scenarios are running"}
+    page.route("**/scenarios/closes", lambda route: route.fulfill(status=429, json=refusal))
     opened(page, demo)
     button(page, "closes").click()
-    expect(page.get_by_role("alert")).to_have_text("20 clients are running.")
+    expect(page.get_by_role("alert")).to_have_text("20 scenarios are running.")
     button(page, "resets").click()
     expect(page.get_by_role("alert")).to_have_text("")
     expect(outcome(page, "resets")).to_be_visible()
@@ -309,22 +309,22 @@ def test_what_goes_wrong_stands_beside_the_buttons(demo: Server, page: Page) -> 
 
 def test_a_button_that_gets_no_answer_gives_up(demo: Server, page: Page) -> None:
     """What still waited in the browser would be done when nobody thinks of it any more."""
-    page.route("**/fates/closes", lambda route: None)
+    page.route("**/scenarios/closes", lambda route: None)
     opened(page, demo)
     with page.expect_event("requestfailed", timeout=60_000) as failed:
         button(page, "closes").click()
-    assert failed.value.url.endswith("/fates/closes")
-    expect(page.get_by_role("alert")).to_have_text(re.compile("^Given up: .* six connections"))
+    assert failed.value.url.endswith("/scenarios/closes")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^No answer .* six connections"))
     expect(rows(page, "closes")).to_have_count(0)
 
 
 def test_a_server_that_is_back_is_not_said_to_be_away(demo: Server, page: Page) -> None:
     """The sentence goes when the stream tells of the clients again."""
-    page.route("**/fates/closes", lambda route: route.abort())
+    page.route("**/scenarios/closes", lambda route: route.abort())
     opened(page, demo)
     button(page, "closes").click()
     expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("alert")).to_have_text("")

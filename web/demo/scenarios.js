@@ -1,12 +1,12 @@
-// Hurting clients: which fates there are, and the buttons for them.
+// The buttons: scenarios, a crowd of clients, and the restart.
 
 import { capital, Outcomes } from "./outcomes.js";
 
 /** @typedef {import("./outcomes.js").Row} Row */
 
 /**
- * A fate that a client can be made to meet.
- * @typedef {object} Fate
+ * A scenario that can be started.
+ * @typedef {object} Scenario
  * @property {string} name
  * @property {string} title
  * @property {string | null} why_not
@@ -17,31 +17,31 @@ import { capital, Outcomes } from "./outcomes.js";
  * @typedef {object} Offer
  * @property {boolean} allowed
  * @property {string | null} why why not
- * @property {Fate[]} fates
+ * @property {Scenario[]} scenarios
  * @property {{why_not: string | null, text: string}} drain
  */
 
 /**
- * How many clients are wanted and are there, or why not.
+ * How many clients are wanted and open, or what went wrong.
  * @typedef {object} Crowd
  * @property {number} wanted
  * @property {number} open
  * @property {string | null} error
  */
 
-// Milliseconds after which a request that has had no answer is given up, and that is explained: what
-// still waits in the browser would be done at some time when nobody thinks of it.
+// Milliseconds after which a request without an answer is aborted, and that is explained: a request
+// that still waits in the browser would take effect when nobody expects it any more.
 const PATIENCE = 3000;
-const GIVEN_UP =
-  "Given up: no answer in 3 s. Over HTTP/1.1 a browser holds six connections to a host, in all its " +
-  "tabs: close one, and try again.";
+const NO_ANSWER =
+  "No answer in 3 s. Over HTTP/1.1 a browser opens at most six connections to a host, in all " +
+  "tabs together: close a tab, and try again.";
 const UNREACHABLE = "The server cannot be reached.";
 
-const section = /** @type {HTMLElement} */ (document.querySelector("#hurt"));
+const section = /** @type {HTMLElement} */ (document.querySelector("#scenarios"));
 const wrong = /** @type {HTMLElement} */ (section.querySelector("#wrong"));
 
 /**
- * Return the element that there is, surely.
+ * Return an element of the section.
  * @param {string} selector
  */
 function one(selector) {
@@ -49,10 +49,10 @@ function one(selector) {
 }
 
 /**
- * Ask the server to do something; what went wrong is shown beside the buttons.
+ * Ask the server for an action; an error is shown beside the buttons.
  * @param {string} path
  * @param {object} [body]
- * @returns {Promise<boolean>} whether it does
+ * @returns {Promise<boolean>} whether it succeeded
  */
 async function ask(path, body) {
   wrong.textContent = "";
@@ -67,10 +67,10 @@ async function ask(path, body) {
       }),
     });
     if (response.ok) return true;
-    const said = await response.json().catch(() => ({}));
-    wrong.textContent = `${capital(said.error ?? `the server answered ${response.status}`)}.`;
+    const answer = await response.json().catch(() => ({}));
+    wrong.textContent = `${capital(answer.error ?? `the server answered ${response.status}`)}.`;
   } catch {
-    wrong.textContent = patience.aborted ? GIVEN_UP : UNREACHABLE;
+    wrong.textContent = patience.aborted ? NO_ANSWER : UNREACHABLE;
   }
   return false;
 }
@@ -82,56 +82,56 @@ function small(text) {
   return element;
 }
 
-/** @param {Fate} fate */
-function button(fate) {
+/** @param {Scenario} scenario */
+function button(scenario) {
   const element = document.createElement("button");
   element.type = "button";
-  element.className = "fate";
-  element.dataset.fate = fate.name;
-  element.disabled = fate.why_not !== null; // and the text says why
-  // What comes after the colon is told when it has been put to the test.
-  const promise = fate.why_not ?? fate.promise.text.split(": ")[0];
-  const [, whose, what] = /^(.* that|an?) (.*)$/.exec(fate.title) ?? ["", "", fate.title];
+  element.className = "scenario";
+  element.dataset.scenario = scenario.name;
+  element.disabled = scenario.why_not !== null; // and the text says why
+  // What follows the colon is shown with the outcome.
+  const promise = scenario.why_not ?? scenario.promise.text.split(": ")[0];
+  const [, whose, what] = /^(.* that|an?) (.*)$/.exec(scenario.title) ?? ["", "", scenario.title];
   const title = document.createElement("strong");
   title.textContent = what;
   element.append(small(capital(whose)), " ", title, " ", small(capital(promise)));
-  element.addEventListener("click", () => ask(`fates/${fate.name}`));
+  element.addEventListener("click", () => ask(`scenarios/${scenario.name}`));
   return element;
 }
 
 let shown = 0; // calls of the following
 
 /**
- * Show what can be done, or why nothing can.
- * @returns {Promise<boolean>} whether the server said it
+ * Show the buttons, or why they are disabled.
+ * @returns {Promise<boolean>} whether the server answered
  */
 async function show() {
   const mine = (shown += 1);
   section.hidden = false;
   const refusal = one("#refusal");
   try {
-    const response = await fetch("fates");
+    const response = await fetch("scenarios");
     if (!response.ok) throw new Error(String(response.status));
     /** @type {Offer} */
     const offer = await response.json();
-    if (mine !== shown) return true; // a later call has asked again, another server perhaps
+    if (mine !== shown) return true; // a later call asks again, perhaps another server
     refusal.textContent = offer.allowed ? "" : `${capital(offer.why ?? "not here")}.`;
-    one(".acts").hidden = false;
-    one(".fates").replaceChildren(...offer.fates.map(button));
+    one(".actions").hidden = false;
+    one(".scenarios").replaceChildren(...offer.scenarios.map(button), one("#drain"));
     /** @type {HTMLInputElement} */ (one("#crowd")).disabled = !offer.allowed;
     const { why_not, text } = offer.drain;
     /** @type {HTMLButtonElement} */ (one("#drain")).disabled = why_not !== null;
-    one("#no-drain").textContent = why_not === null ? "" : `No drain: ${why_not}.`;
-    one("#drain-text").textContent = `${capital(text)}. This page waits, and goes on by itself.`;
+    one("#no-drain").textContent = why_not === null ? "" : `No restart: ${why_not}.`;
+    one("#drain-text").textContent = `${capital(text)}. This page reconnects by itself.`;
     return true;
   } catch {
-    refusal.textContent = "The server did not say which fates there are.";
+    refusal.textContent = "The list of scenarios could not be loaded.";
     return false;
   }
 }
 
-/** Set up the section, and return who is told of the facts `fates` and `crowd`. */
-export function offerFates() {
+/** Set up the section, and return the readers of the facts `scenarios` and `crowd`. */
+export function offerScenarios() {
   const outcomes = new Outcomes(one("#outcomes"), one("#verdict"));
   const crowd = /** @type {HTMLInputElement} */ (one("#crowd"));
   const sure = /** @type {HTMLDialogElement} */ (one("#sure"));
@@ -145,7 +145,7 @@ export function offerFates() {
   });
   let known = false;
   return {
-    /** Another process serves the page now: its settings, promises and clients are its own. */
+    /** Another process serves the page now, with other settings, promises and clients. */
     run() {
       known = false;
       outcomes.forget();
@@ -154,7 +154,7 @@ export function offerFates() {
      * @param {Row[]} rows
      * @param {() => number} now
      */
-    async fates(rows, now) {
+    async scenarios(rows, now) {
       outcomes.show(rows, now);
       if (wrong.textContent === UNREACHABLE) wrong.textContent = "";
       if (known) return;
@@ -164,8 +164,10 @@ export function offerFates() {
     /** @param {Crowd} state */
     crowd(state) {
       crowd.checked = state.wanted > 0;
-      const there = `${state.open.toLocaleString("en")} of ${state.wanted.toLocaleString("en")} here`;
-      one("#there").textContent = state.wanted ? there : (state.error ?? "");
+      const [open, wanted] = [state.open, state.wanted].map((count) => count.toLocaleString("en"));
+      one("#connected").textContent = state.wanted
+        ? `${open} of ${wanted} connected`
+        : (state.error ?? "");
     },
   };
 }

@@ -1,4 +1,4 @@
-"""What the buttons of the demonstration's page do, for tests without a browser."""
+"""The actions of the demonstration's page, for tests without a browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def post(port: int, path: str, said: Any = None, **headers: str) -> Answer:
 
 def told(port: int) -> Any:
     """Return what the page is told."""
-    answer = ask(port, "GET", "/fates")
+    answer = ask(port, "GET", "/scenarios")
     assert answer.status == 200
     return answer.said
 

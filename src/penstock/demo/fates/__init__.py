@@ -1,1 +1,0 @@
-"""Hurt a client: what can happen to one, with what the server promises beside what it did."""
