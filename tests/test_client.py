@@ -114,9 +114,9 @@ async def test_open_in_its_block_and_once(autojump_clock: Clock) -> None:
             await anext(source)
         async with source:
             assert await data_of(source) == []
-            with pytest.raises(RuntimeError, match="opened once"):
+            with pytest.raises(RuntimeError, match="opened only once"):
                 await source.__aenter__()
-        with pytest.raises(RuntimeError, match="opened once"):
+        with pytest.raises(RuntimeError, match="opened only once"):
             await source.__aenter__()
 
 

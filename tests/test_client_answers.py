@@ -9,7 +9,7 @@ import pytest
 
 from client_fakes import OVER, STREAM, URL, Answer, Clock, Network, data_of, redirect, source_on
 from penstock.client import SourceState
-from penstock.client.reconnection import retry_after
+from penstock.client.retries import retry_after
 from penstock.errors import ConnectionFailed
 
 
@@ -81,10 +81,10 @@ async def test_the_content_type_of_an_event_stream(autojump_clock: Clock, kind: 
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        ({"content-type": "text/html"}, "answered with 'text/html', not with text/event-stream"),
+        ({"content-type": "text/html"}, "answered with 'text/html' instead of text/event-stream"),
         ({"content-type": "text/event-streams"}, "'text/event-streams'"),
         ({}, "answered with no content type"),
-        ({**STREAM, "content-encoding": "gzip"}, "answered in the encoding 'gzip'"),
+        ({**STREAM, "content-encoding": "gzip"}, "answered with the encoding 'gzip'"),
     ],
 )
 async def test_what_is_no_event_stream_is_an_error(

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from client_fakes import HANGS, OVER, REFUSED, Answer, Clock, Network, data_of, redirect, source_on
-from penstock.client.reconnection import Reconnection
+from penstock.client.retries import Backoff
 from penstock.errors import ConnectionFailed
 
 
@@ -156,8 +156,8 @@ async def test_a_stream_that_breaks_is_opened_again(
     assert network.times == [0, 3, 6]
     records = [record for record in caplog.records if record.name == "penstock.client"]
     assert [record.getMessage() for record in records] == [
-        "https://example.org/e: reset by peer; connecting again in 3.0 s",
-        "https://example.org/e: Connection refused; connecting again in 3.0 s",
+        "https://example.org/e: reset by peer; reconnecting in 3.0 s",
+        "https://example.org/e: Connection refused; reconnecting in 3.0 s",
     ]
 
 
@@ -191,11 +191,11 @@ async def test_an_end_after_an_event_is_no_failed_attempt(autojump_clock: Clock)
 
 def test_delays_do_not_overflow() -> None:
     """A client that was away for a year is still bounded."""
-    reconnection = Reconnection(retry=3000, min_delay=0, max_delay=60, jitter=0, max_failures=None)
+    backoff = Backoff(retry=3000, min_delay=0, max_delay=60, jitter=0, max_failures=None)
     for _ in range(100_000):
-        reconnection.note(delivered=False)
-    assert reconnection.delay() == 60
-    assert not reconnection.exhausted
+        backoff.record_attempt(delivered=False)
+    assert backoff.delay() == 60
+    assert not backoff.exhausted
 
 
 async def test_an_impatient_caller_does_not_hammer(autojump_clock: Clock) -> None:

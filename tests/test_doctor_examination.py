@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import EventStreamDecoder
-from penstock.doctor.body import Examination, Fault
-from penstock.doctor.decompression import Unpacker, can_unpack, codings_of
+from penstock.doctor.body import Examination, Fault, Unpacker, can_unpack, codings_of
 from wire import DECODED, Stream
 
 FAULTS = {
@@ -43,8 +42,8 @@ FAULTS = {
         b"data: event: a\n\ndata: data: {}\n\ndata: \n\n" * 2,
         {Fault.ENCODED_TWICE: 4},
     ),
-    "without a line end": (rb"data: x\n\ndata: y\n\n", {Fault.WRITTEN_LINE_END: 1}),
-    "written out": ((rb"data: x\n\n" + b"\n\n") * 3, {Fault.WRITTEN_LINE_END: 3}),
+    "without a line end": (rb"data: x\n\ndata: y\n\n", {Fault.LITERAL_LINE_END: 1}),
+    "written out": ((rb"data: x\n\n" + b"\n\n") * 3, {Fault.LITERAL_LINE_END: 3}),
     # Payloads that only look like it.
     "images": (b"data: data:image/png;base64,AAAA\n\n" * 5, {}),
     "a data URL": (b"data: data:,hi\n\ndata: data:text/plain;charset=utf-8,x\n\n" * 3, {}),

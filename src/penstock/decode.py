@@ -6,7 +6,7 @@ Rule 2: memory is bounded. What is kept between two calls, once what came was it
 being read and the data of the event being read, never more than ``max_event_size`` bytes of them
 together, and one line each for the event's name and id.
 
-Theory of operation: bytes are cut into lines (a CR at the end of a chunk ends its line there and
+Theory of operation: bytes are split into lines (a CR at the end of a chunk ends its line there and
 then, and an LF at the start of the next chunk belongs to it); each line is a field, a comment or
 the blank line that dispatches. Text is decoded line by line, which is the same as decoding the
 whole stream: no byte of a multi-byte character is a line end.
@@ -17,20 +17,31 @@ Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-strea
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import Final, final
 
 from penstock.errors import DecodeError
 from penstock.event import MAX_RETRY, ServerSentEvent
 
-__all__ = ["EventStreamDecoder"]
+__all__ = ["BOM", "DIGITS", "EventStreamDecoder", "split_lines"]
 
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
-_BOM: Final = b"\xef\xbb\xbf"
-_DIGITS: Final = re.compile(rb"[0-9]+")
+BOM: Final = b"\xef\xbb\xbf"
+DIGITS: Final = re.compile(rb"[0-9]+")
 
 # What Mercure hubs accept as one publication, and well above what browsers are sent in practice.
 _MAX_EVENT_SIZE: Final = 1024 * 1024
+
+
+def split_lines(data: bytes, *, after_cr: bool) -> list[bytes]:
+    """Split a chunk at its line ends (CR LF, LF, CR); the last part has no line end yet.
+
+    Args:
+      data: the chunk.
+      after_cr: whether the previous chunk ended with a CR, to which an LF here belongs.
+    """
+    return _LINE_END.split(data.removeprefix(b"\n") if after_cr else data)
 
 
 @final
@@ -60,9 +71,9 @@ class EventStreamDecoder:
         self._max_event_size = max_event_size
         self._last_event_id = last_event_id
         self._retry: int | None = None
-        # Cutting into lines.
-        self._buffer = bytearray()
-        self._scanned = 0  # so many bytes of the buffer are known to hold no line end
+        # The lines that have ended and were not read yet, and the one that has not ended.
+        self._lines: deque[bytes] = deque()
+        self._line = bytearray()
         self._at_start = True
         self._after_cr = False
         self._error: str | None = None
@@ -102,46 +113,41 @@ class EventStreamDecoder:
         """
         if self._error is not None:
             raise DecodeError(self._error)
-        self._buffer += data
+        chunk = bytes(data)
+        if self._at_start:
+            # Spec: "strip one leading U+FEFF BYTE ORDER MARK (BOM) character, if any are present".
+            chunk = bytes(self._line) + chunk
+            self._line.clear()
+            if len(chunk) < len(BOM) and BOM.startswith(chunk):
+                self._line += chunk
+                return iter(())
+            self._at_start = False
+            chunk = chunk.removeprefix(BOM)
+        if chunk:
+            first, *others = split_lines(chunk, after_cr=self._after_cr)
+            self._after_cr = chunk.endswith(b"\r")
+            self._line += first
+            if others:
+                self._lines += [bytes(self._line), *others[:-1]]
+                self._line = bytearray(others[-1])
         return self._events()
 
     def _events(self) -> Iterator[ServerSentEvent]:
-        for line in self._lines():
+        while self._lines:
+            line = self._lines.popleft()
+            self._check_size(len(line))
             if line:
                 self._take_field(line)
             elif (event := self._end_block()) is not None:
                 yield event
-
-    def _lines(self) -> Iterator[bytes]:
-        buffer = self._buffer
-        if self._at_start:
-            # Spec: "strip one leading U+FEFF BYTE ORDER MARK (BOM) character, if any are present".
-            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-                return
-            self._at_start = False
-            if buffer.startswith(_BOM):
-                del buffer[: len(_BOM)]
-        while True:
-            if self._after_cr and buffer:
-                self._after_cr = False
-                if buffer.startswith(b"\n"):
-                    del buffer[:1]
-            end = _LINE_END.search(buffer, self._scanned)
-            self._check_size(end.start() if end else len(buffer))
-            if end is None:
-                self._scanned = len(buffer)
-                return
-            line = bytes(buffer[: end.start()])
-            self._after_cr = end.end() == len(buffer) and buffer.endswith(b"\r")
-            del buffer[: end.end()]
-            self._scanned = 0
-            yield line
+        self._check_size(len(self._line))
 
     def _check_size(self, line_size: int) -> None:
         if self._data_size + line_size <= self._max_event_size:
             return
         self._error = f"event larger than max_event_size ({self._max_event_size} bytes)"
-        self._buffer.clear()
+        self._lines.clear()
+        self._line.clear()
         self._data.clear()
         raise DecodeError(self._error)
 
@@ -157,7 +163,7 @@ class EventStreamDecoder:
                 self._event = value
             case b"id" if b"\0" not in value:
                 self._id = value.decode(errors="replace")
-            case b"retry" if _DIGITS.fullmatch(value):
+            case b"retry" if DIGITS.fullmatch(value):
                 # Ten digits decide; converting a million of them would be slow, or refused.
                 digits = value.lstrip(b"0")
                 self._retry = min(int(digits[:11] or b"0"), MAX_RETRY)

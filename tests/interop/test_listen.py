@@ -31,7 +31,7 @@ def test_a_signal_ends_listen(demo: Server, number: signal.Signals, status: int)
         assert listener.returncode == status
     with running("listen", "http://127.0.0.1:1/") as listener:
         assert listener.stderr is not None
-        assert "Connection refused; connecting again in" in listener.stderr.readline()
+        assert "Connection refused; reconnecting in" in listener.stderr.readline()
         assert end(listener, number) == ""
         assert listener.returncode == status
 
@@ -96,10 +96,10 @@ async def test_204_ends_listen() -> None:
     ("answer", "options", "says"),
     [
         ([b"HTTP/1.1 404 X\r\n\r\n"], [], "/events: answered 404 X, not 200"),
-        ([b"HTTP/1.1 200 X\r\n\r\n"], [], "answered with no content type, not with text/event"),
+        ([b"HTTP/1.1 200 X\r\n\r\n"], [], "answered with no content type instead of text/ev"),
         ([OPEN, b"data: " + b"x" * 99], ["--max-event-size", "50"], "larger than max_event_size"),
         ([b"HTTP/1.1 503 X\r\n\r\n"], ["--max-attempts", "1"], "503 X; gave up after 1 attempt"),
-        ([OPEN, 30.0], ["--max-attempts", "1", "--max-silence", "0.1"], "nothing came for 0.1 s"),
+        ([OPEN, 30.0], ["--max-attempts", "1", "--max-silence", "0.1"], "no data for 0.1 s"),
     ],
 )
 async def test_what_cannot_be_listened_to(
@@ -133,7 +133,7 @@ def test_a_server_that_is_restarted(tmp_path: Path) -> None:
     assert [before["data"], after["data"]] == ["before", "after"]
     assert gap["event"] == "gap"
     assert json.loads(gap["data"]) == {"last_event_id": before["id"]}
-    assert re.match(r"penstock: http://\S+/subscribe: .*; connecting again in \d+\.\d s\n", told)
+    assert re.match(r"penstock: http://\S+/subscribe: .*; reconnecting in \d+\.\d s\n", told)
 
 
 def test_a_terminal_shows_control_characters(demo: Server) -> None:

@@ -11,9 +11,8 @@ import click
 import httpx2
 
 from penstock.cli import Misuse
-from penstock.cli.request_arguments import DATA, HEADER, REQUEST, URL, with_content_type
-from penstock.cli.running import run
-from penstock.cli.standard_streams import Output
+from penstock.cli.request_options import DATA, HEADER, REQUEST, URL, with_content_type
+from penstock.cli.runtime import Output, run
 from penstock.client import EventSource
 from penstock.errors import ConnectionFailed, DecodeError
 from penstock.event import ServerSentEvent

@@ -11,7 +11,7 @@ from typing import Any, Final, final
 import click
 import httpx2
 
-from penstock.client.request import HEADER_NAME, url_of
+from penstock.client.request import HEADER_NAME, parse_url
 from penstock.printable import printable
 
 __all__ = ["DATA", "HEADER", "REQUEST", "URL", "with_content_type"]
@@ -26,7 +26,7 @@ class _Url(click.ParamType[httpx2.URL]):
     ) -> httpx2.URL:
         """Return the URL."""
         try:
-            return url_of(value)
+            return parse_url(value)
         except ValueError as error:
             self.fail(str(error))
 
