@@ -116,7 +116,7 @@ async def test_a_task_that_is_left_is_named(autojump_clock: Clock) -> None:
             await shop.get("/work/5.0")
     line = Shop.poll.__code__.co_firstlineno + 1
     assert str(raised.value) == (
-        f"the application has left:\n  - task '{__name__}.Shop.poll', waiting at "
+        f"left behind by the application:\n  - task '{__name__}.Shop.poll', waiting at "
         f"{__file__}:{line} in poll()"
     )
     assert set(shop.did[2:]) == SHUT_DOWN  # nevertheless
@@ -131,7 +131,7 @@ async def test_what_lingers_or_is_allowed_may_be_left(autojump_clock: Clock) -> 
     async with open_app(shop.app, allow=["*.poll"]):
         await shop.get("/work/5000.0")
     shop = Shop()
-    with pytest.raises(AssertionError, match="the application has left"):
+    with pytest.raises(AssertionError, match="left behind by the application"):
         async with open_app(shop.app, allow=["poll"]):
             await shop.get("/work/5000.0")
 

@@ -17,7 +17,7 @@ from quart_trio import QuartTrio
 from penstock import CloseReason, DecodeError, InvalidEvent, ServerSentEvent
 from penstock.quart import EventSourceResponse, last_event_id
 from penstock.testing import FakeClient, collect, no_leaks, open_app, open_client, waiting
-from penstock.testing.waiting import longest_wait
+from penstock.testing.waiting import default_limit
 
 Clock = trio.testing.MockClock
 Events = trio.abc.SendChannel[ServerSentEvent]
@@ -160,7 +160,7 @@ async def test_the_end_of_a_stream_ends_the_iteration(autojump_clock: Clock) -> 
         with pytest.raises(trio.EndOfChannel) as raised:
             await client.events(4)
         assert str(raised.value) == (
-            "GET /stream/three: there was to be 4 events: status 200, 3 events came, 3 not taken, "
+            "GET /stream/three: expected 4 events: status 200, 3 events received, 3 not returned, "
             "ended (finished)"
         )
         assert len(client.pending) == len(await client.events(3)) == 3
@@ -198,12 +198,12 @@ async def test_nothing_comes(autojump_clock: Clock, monkeypatch: pytest.MonkeyPa
         with pytest.raises(trio.TooSlowError) as raised:
             await client.event()
         assert str(raised.value) == (
-            "GET /stream/count: not an event within 172800 s: status 200, 3 events came, "
-            "0 not taken, open"
+            "GET /stream/count: did not get an event within 172800 s: status 200, 3 events "
+            "received, 0 not returned, open"
         )
         assert trio.current_time() == 172820
         monkeypatch.setattr(waiting, "_JUMPING", 600.0)
-        with pytest.raises(trio.TooSlowError, match="no end within 600 s"):
+        with pytest.raises(trio.TooSlowError, match="did not end within 600 s"):
             await client.end()
 
 
@@ -213,7 +213,7 @@ async def test_no_answer_comes(autojump_clock: Clock) -> None:
         async with open_client(app, "/slow"):
             pytest.fail("there was no answer")
     said = str(raised.value)
-    assert said.startswith("GET /slow: the application does not answer within 172800 s; ")
+    assert said.startswith("GET /slow: the application does not respond within 172800 s; ")
     assert f"waiting at {__file__}:{slow.__code__.co_firstlineno + 2} in slow()" in said
     with pytest.raises(AssertionError, match="GET /silent: the application returned without"):
         async with open_client(raw, "/silent"):
@@ -222,7 +222,7 @@ async def test_no_answer_comes(autojump_clock: Clock) -> None:
 
 async def test_a_wait_is_short_in_real_time() -> None:
     """Where the clock is real, a wait gives up while one looks on; the client is the same."""
-    assert longest_wait() == 10
+    assert default_limit() == 10
     async with open_client(app, "/stream/count") as client:
         with trio.fail_after(5):
             assert (await client.event()).data == "0"
@@ -261,7 +261,9 @@ async def test_the_application_raises(autojump_clock: Clock) -> None:
 async def test_no_event_stream_is_answered(autojump_clock: Clock) -> None:
     """Who waits for an event is told what the answer is, as a browser would be."""
     async with open_client(app, "/nothing") as client:
-        with pytest.raises(AssertionError, match=r"no event stream, but 404 text/html: .*Found"):
+        with pytest.raises(
+            AssertionError, match=r"not an event stream, but 404 text/html: .*Found"
+        ):
             await client.event()
 
 
@@ -280,7 +282,7 @@ async def test_a_body_that_only_looks_like_a_stream(
         return Response("data: x\n\n", status, content_type=asked.args["type"])
 
     async with open_client(own, f"/?type={kind}") as client:
-        with pytest.raises(AssertionError, match=f"no event stream, but {status} {kind}"):
+        with pytest.raises(AssertionError, match=f"not an event stream, but {status} {kind}"):
             await client.event()
     async with open_client(own, "/?type=Text/Event-Stream%20;a=b") as client:
         if status == 200:
@@ -303,7 +305,9 @@ async def test_a_client_leaves_within_its_block(autojump_clock: Clock) -> None:
         client.disconnect()
         assert await client.end() is CloseReason.DISCONNECTED
         assert (await client.event()).data == "0"
-        with pytest.raises(trio.ClosedResourceError, match=r"left by this client \(disconnected\)"):
+        with pytest.raises(
+            trio.ClosedResourceError, match=r"disconnected by this client \(disconnected\)"
+        ):
             await client.event()
     assert trio.current_time() == 0
 
@@ -326,7 +330,7 @@ async def test_a_stalled_client(autojump_clock: Clock) -> None:
         stalled = client.stream.statistics()
         await trio.sleep(1)
         assert client.stream.statistics().events_sent == stalled.events_sent
-        with pytest.raises(trio.TooSlowError, match="open, and this client does not read"):
+        with pytest.raises(trio.TooSlowError, match="open, and this client is not reading"):
             await client.events(100)
         client.read(2)  # what the writer had in its hand, and what waited behind
         assert len(await client.events(17)) == 17
@@ -340,14 +344,14 @@ async def test_the_application_does_not_let_go(autojump_clock: Clock) -> None:
             pass
     said = str(raised.value)
     assert said.startswith(
-        "GET /stream/lingers: 1 s after its client left, the application is not done with "
+        "GET /stream/lingers: 1 s after the client disconnected, the application has not finished "
     )
     assert "- task 'producer of /stream/lingers 192.0.2.1:50000', waiting at " in said
     assert f"{__file__}:{lingers.__code__.co_firstlineno + 5} in lingers()" in said
     assert trio.current_time() == 5
     async with open_client(app, "/stream/lingers", grace=6):
         pass
-    with pytest.raises(AssertionError, match=r"is not done with the request:\n.* in raw"):
+    with pytest.raises(AssertionError, match=r"has not finished the request:\n.* in raw"):
         async with open_client(raw, "/swallows"):
             pass
 
@@ -359,7 +363,7 @@ async def test_what_the_block_raises_comes_out_as_it_was(autojump_clock: Clock) 
         async with open_client(app, "/stream/lingers"):
             raise error
     assert raised.value is error
-    assert ["not done with the request" in note for note in error.__notes__] == [True]
+    assert ["has not finished the request" in note for note in error.__notes__] == [True]
     with pytest.raises(pytest.skip.Exception):
         async with open_client(app, "/stream/count"):
             pytest.skip("for a reason")
@@ -468,19 +472,19 @@ async def test_a_clock_that_stands_still(
     """On a clock that only the test moves, real time bounds each wait."""
     assert mock_clock.rate == 0
     monkeypatch.setattr(waiting, "_REAL", 0.2)
-    with pytest.raises(trio.TooSlowError, match=r"does not answer within 0\.2 s"):
+    with pytest.raises(trio.TooSlowError, match=r"does not respond within 0\.2 s"):
         async with open_client(app, "/slow"):
             pass
     async with open_client(app, "/stream/count") as client:
         assert (await client.event()).data == "0"
-        with pytest.raises(trio.TooSlowError, match=r"not an event within 0\.2 s"):
+        with pytest.raises(trio.TooSlowError, match=r"did not get an event within 0\.2 s"):
             await client.event()
         mock_clock.jump(10)
         assert (await client.event()).data == "1"
-    with pytest.raises(AssertionError, match=r"0\.3 s after its client left"):
+    with pytest.raises(AssertionError, match=r"0\.3 s after the client disconnected"):
         async with open_client(deaf, grace=0.3):
             pass
-    with pytest.raises(trio.TooSlowError, match=r"sent 2 events, and nothing more within 0\.2 s"):
+    with pytest.raises(trio.TooSlowError, match=r"sent 2 events and nothing more within 0\.2 s"):
         await collect(count)
     async with trio.open_nursery() as nursery:
         with pytest.raises(AssertionError, match="left behind"):

@@ -1,9 +1,9 @@
 """Bytes in, events out: the client's half of the event stream format.
 
-Rule 1: what comes out does not depend on how the bytes were cut into chunks.
+Rule 1: the events do not depend on how the bytes are divided into chunks.
 
-Rule 2: memory is bounded. What is kept between two calls, once what came was iterated, is the line
-being read and the data of the event being read, never more than ``max_event_size`` bytes of them
+Rule 2: memory is bounded. Between two calls, once the events of the first were iterated, the
+decoder keeps the current line and the data of the current event, at most ``max_event_size`` bytes
 together, and one line each for the event's name and id.
 
 Theory of operation: bytes are split into lines (a CR at the end of a chunk ends its line there and
@@ -30,7 +30,7 @@ _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 BOM: Final = b"\xef\xbb\xbf"
 DIGITS: Final = re.compile(rb"[0-9]+")
 
-# What Mercure hubs accept as one publication, and well above what browsers are sent in practice.
+# Mercure hubs accept as much as one publication; browsers are sent far less in practice.
 _MAX_EVENT_SIZE: Final = 1024 * 1024
 
 
@@ -48,16 +48,15 @@ def split_lines(data: bytes, *, after_cr: bool) -> list[bytes]:
 class EventStreamDecoder:
     """Decode an event stream, incrementally and within bounds, as a browser does.
 
-    Each event that comes out has the data and name it was sent with (``event`` is None where the
-    stream gave no name) and, as ``id``, the last event id in force, whether this event or an
-    earlier one brought it; None where there is none. What is not an event is kept aside, where a
-    client needs it: see `last_event_id` and `retry`. An event that the stream's end cuts short
-    never comes out.
+    Each event has the data and name it was sent with (``event`` is None if it had no name) and, as
+    ``id``, the last event id in force, whether this event or an earlier one set it, or None. See
+    `last_event_id` and `retry` for what else a client needs. An event that is cut off by the end of
+    the stream is discarded.
 
     Args:
-      max_event_size: the most bytes that the data of an event and the line being read (a comment's,
-        too) may have together.
-      last_event_id: the id in force before the first event: what a client that reconnects knows.
+      max_event_size: the maximum size in bytes of an event's data and the current line (a comment
+        included) together.
+      last_event_id: the id in force before the first event, for a client that reconnects.
 
     Raises:
       ValueError: ``max_event_size`` is below 1.
@@ -71,7 +70,7 @@ class EventStreamDecoder:
         self._max_event_size = max_event_size
         self._last_event_id = last_event_id
         self._retry: int | None = None
-        # The lines that have ended and were not read yet, and the one that has not ended.
+        # The complete lines that were not processed yet, and the current one.
         self._lines: deque[bytes] = deque()
         self._line = bytearray()
         self._at_start = True
@@ -96,20 +95,20 @@ class EventStreamDecoder:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time the stream asked for last, in milliseconds, or None.
+        """The last reconnection time that the stream set, in milliseconds, or None.
 
-        A number above 2147483647 counts as 2147483647.
+        Numbers above 2147483647 count as 2147483647.
         """
         return self._retry
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[ServerSentEvent]:
-        """Take the next bytes of the stream; iterate what is returned to get the events they end.
+        """Take the next bytes of the stream; return an iterator over the events they complete.
 
-        An iteration that is left early loses nothing: the next `feed` goes on where it stopped.
+        An iteration that is abandoned early loses nothing: the next `feed` continues it.
 
         Raises:
           DecodeError: an event or line is larger than ``max_event_size``. Raised after all events
-            before it have come out, and again at each further call: the stream is of no more use.
+            before it were returned, and again by each further call: the stream is unusable.
         """
         if self._error is not None:
             raise DecodeError(self._error)
@@ -164,10 +163,10 @@ class EventStreamDecoder:
             case b"id" if b"\0" not in value:
                 self._id = value.decode(errors="replace")
             case b"retry" if DIGITS.fullmatch(value):
-                # Ten digits decide; converting a million of them would be slow, or refused.
+                # Ten digits suffice; converting a million of them would be slow, or refused.
                 digits = value.lstrip(b"0")
                 self._retry = min(int(digits[:11] or b"0"), MAX_RETRY)
-            case _:  # A comment, whose name is empty, or a field that nobody knows.
+            case _:  # a comment, whose name is empty, or an unknown field
                 pass
 
     def _end_block(self) -> ServerSentEvent | None:

@@ -201,11 +201,11 @@ def test_nginx_that_cuts_what_is_silent(demo: Server, tmp_path: Path) -> None:
 
 
 def test_nginx_without_a_server(tmp_path: Path) -> None:
-    """It says that a proxy got no answer."""
+    """It says that a proxy got no response."""
     with proxied("nginx", tmp_path, free_port()) as url:
         said = doctor("--for", "2", f"{url}/events")
     assert said.status == 1
-    assert "502 Bad Gateway: a proxy got no answer" in said.line("answer")
+    assert "502 Bad Gateway: a proxy got no response" in said.line("answer")
 
 
 def test_caddy_that_compresses(plenty: Server, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ nitpick_ignore = [
     ("py:class", "penstock.stream.source.GivenSource"),
     ("py:class", "penstock.stream.source.Tally"),
     # Of whatever class it is.
-    ("py:class", "penstock.testing.applications.App"),
+    ("py:class", "penstock.testing.application.App"),
 ]
 
 autodoc_member_order = "bysource"

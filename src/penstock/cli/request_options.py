@@ -1,4 +1,4 @@
-"""The arguments that commands have in common which send a request: where to, and with what."""
+"""Options that the commands which send a request share: URL, method, body and headers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Header(click.ParamType[tuple[str, str]]):
         if not colon or not HEADER_NAME.fullmatch(name):
             self.fail(f"{value!r} is not a header, such as 'Authorization: Bearer …'")
         if not text.isprintable() or not text.isascii():
-            self.fail(f"{value!r}: a header's value is of printable ASCII characters")
+            self.fail(f"{value!r}: the value of a header can only have printable ASCII characters")
         return name, text
 
 
@@ -58,14 +58,14 @@ HEADER: Final = click.option(
     type=_Header(),
     multiple=True,
     metavar="'NAME: VALUE'",
-    help="A header to send; may be given several times.",
+    help="A header to send; repeatable.",
 )
 
 
-# What the APIs take that stream their answer to a request with a body.
+# What APIs accept that stream the response to a request with a body.
 _CONTENT_TYPE: Final = ("Content-Type", "application/json")
 
-# Spec: RFC 9110, 9.1: a method is a token. HEAD has no body to look at, and CONNECT no answer.
+# Spec: RFC 9110, 9.1: a method is a token. Responses to HEAD and CONNECT have no body.
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _BODILESS: Final = frozenset({"HEAD", "CONNECT"})
 
@@ -77,7 +77,7 @@ class _Method(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the method."""
         if not _METHOD.fullmatch(str(value)) or str(value).upper() in _BODILESS:
-            self.fail(f"{value!r} is not a method that a stream answers to, such as POST")
+            self.fail(f"{value!r} is not a method that can be answered with a stream, such as POST")
         return str(value).upper()
 
 
@@ -88,7 +88,7 @@ class _Data(click.ParamType[bytes]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> bytes:
-        """Return the body: as it stands, or what is in the file after an ``@``."""
+        """Return the body: the text itself, or the content of the file after an ``@``."""
         if isinstance(value, bytes):
             return value
         text = str(value)
@@ -100,7 +100,7 @@ class _Data(click.ParamType[bytes]):
             if sys.stdin is None:
                 self.fail("standard input is closed")
             return sys.stdin.buffer.read()
-        except (OSError, ValueError) as error:  # the latter where the name contains a NUL
+        except (OSError, ValueError) as error:  # the latter if the name contains a NUL
             reason = error.strerror if isinstance(error, OSError) else error
             self.fail(f"{printable(text[1:], limit=200)} cannot be read: {reason}")
 
@@ -111,7 +111,7 @@ REQUEST: Final = click.option(
     "-X",
     type=_Method(),
     metavar="METHOD",
-    help="Ask with this method. [default: GET; POST with --data]",
+    help="The method of the request. [default: GET; POST with --data]",
 )
 DATA: Final = click.option(
     "data",
@@ -127,7 +127,7 @@ DATA: Final = click.option(
 def with_content_type(
     headers: tuple[tuple[str, str], ...], data: bytes | None
 ) -> tuple[tuple[str, str], ...]:
-    """Return the headers of a request with this body: with a content type, if it needs one."""
+    """Return the headers of a request, with a content type if there is a body."""
     if data is None or any(name.lower() == "content-type" for name, _ in headers):
         return headers
     return (*headers, _CONTENT_TYPE)

@@ -14,8 +14,8 @@ from penstock.logs.log import START, Log, LogStatistics, Position
 from penstock.position_ids import KEY_SIZE
 from penstock.publication import Publication
 from penstock.selection import EVERY_TOPIC, Selection, select
-from penstock.testing.leaks import below, tell
-from penstock.testing.waiting import Patience
+from penstock.testing.leaks import describe, task_tree
+from penstock.testing.waiting import TimeLimit
 
 __all__ = [
     "HUGE",
@@ -361,10 +361,10 @@ async def check_log(maker: Callable[..., Log], *, patience: float = _PATIENCE) -
         *(_check_reopened, check_count, check_size, check_per_topic, check_age),
         *(check_shared_topics, check_quiet_topics, check_topics_that_went),
     ):
-        limit = Patience(patience, real=True, look=lambda: tell(below(checking)))
+        limit = TimeLimit(patience, real=True, describe=lambda: describe(task_tree(checking)))
         with limit:
             await check(partial(_checked, maker, limit))
-        if limit.exhausted:
+        if limit.exceeded:
             what = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
             raise AssertionError(
                 f"the log breaks this rule: every call returns; in the check of {what}, one "
@@ -372,7 +372,7 @@ async def check_log(maker: Callable[..., Log], *, patience: float = _PATIENCE) -
             )
 
 
-def _checked(maker: Callable[..., Log], limit: Patience, **bounds: Any) -> CheckedLog:
+def _checked(maker: Callable[..., Log], limit: TimeLimit, **bounds: Any) -> CheckedLog:
     return CheckedLog(maker(**bounds), limit.renew)
 
 
