@@ -536,5 +536,5 @@ async def test_iterating_another_response(autojump_clock: Clock) -> None:
         assert [event.data async for event in client] == ["a"]
         assert (client.last_event_id, client.close_reason, client.stream) == ("1", None, None)
         assert repr(client) == (
-            "<EventStreamClient GET /: status 200, 1 event came, 0 not taken, ended>"
+            "<EventStreamClient GET /: status 200, 1 event received, 0 not returned, ended>"
         )

@@ -421,7 +421,7 @@ async def test_a_page_of_the_same_origin_needs_no_cors(written: str) -> None:
         (["--origin", "https://[::1", "http://127.0.0.1/"], "is not an origin: Invalid IPv6 URL"),
         (["--origin", "https://a.example:99999", "http://127.0.0.1/"], "Port out of range"),
         (["--request", "P T", "http://127.0.0.1/"], "'P T' is not a method"),
-        (["--request", "HEAD", "http://127.0.0.1/"], "is not a method that a stream answers to"),
+        (["--request", "HEAD", "http://127.0.0.1/"], "is not a method that can be answered with"),
         (["--data", "@/nowhere", "http://127.0.0.1/"], "cannot be read: No such file"),
         (["--header", "a", "http://127.0.0.1/"], "'a' is not a header"),
     ],

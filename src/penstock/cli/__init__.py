@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
-from typing import Final
+from typing import Any, Final, TypeVar, final
 
 import click
 
 from penstock.process_signals import raise_at_interrupt
 
-__all__ = ["Misuse", "cli", "main"]
+__all__ = ["Misuse", "Parsed", "cli", "main"]
+
+T = TypeVar("T")
 
 _COMMANDS: Final = {
     "serve": "Serve an application, or the demonstration.",
@@ -40,6 +43,27 @@ class Misuse(click.ClickException):
     """Wrong usage of a command; the message says what to do instead."""
 
     exit_code = 2
+
+
+@final
+class Parsed(click.ParamType[T]):
+    """The type of an argument or option that a function parses.
+
+    Args:
+      name: what help calls the value.
+      parse: returns the value of a text; it raises `ValueError` with a message for the user.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """Return the value."""
+        try:
+            return self._parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, final
+from typing import Final, NoReturn, final
 
 import click
 from hypercorn.utils import repr_socket_addr
@@ -20,10 +20,10 @@ __all__ = [
     "DEFAULT_ADDRESS",
     "TCP",
     "Address",
-    "AddressType",
     "Inherited",
     "Unix",
     "listening",
+    "parse_address",
     "pass_on",
     "sockets_of_systemd",
 ]
@@ -66,37 +66,31 @@ class Inherited:
 Address = TCP | Unix | Inherited
 
 
-class AddressType(click.ParamType[Address]):
-    """An address to listen on: HOST:PORT (an IPv6 host in brackets), unix:PATH or fd://N."""
+def parse_address(text: str) -> Address:
+    """Return an address to listen on: HOST:PORT (an IPv6 host in brackets), unix:PATH or fd://N.
 
-    name = "HOST:PORT"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address:
-        """Return the address."""
-        if isinstance(value, Address):
-            return value
-        text = str(value)
-        if text.startswith("unix:"):
-            if not (path := text.removeprefix("unix:")):
-                self.fail(f"{value!r} has no path, such as unix:/run/penstock/penstock.sock")
-            return Unix(path)
-        if text.startswith("fd://"):
-            number = text.removeprefix("fd://")
-            if not (number.isascii() and number.isdigit() and len(number) <= 9):
-                self.fail(f"{value!r} has no descriptor number, such as fd://3")
-            return Inherited(int(number))
-        host, _, port = text.rpartition(":")
-        if host.startswith("[") and host.endswith("]") and ":" in host:
-            host = host[1:-1]
-        elif not host or set(host) & set("[]:") or not host.isascii() or not host.isprintable():
-            self.fail(
-                f"{value!r} is not HOST:PORT, such as {DEFAULT_ADDRESS} or [::1]:8080, or unix:PATH"
-            )
-        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-            self.fail(f"{value!r} has no port from 0 to 65535 after its last colon")
-        return TCP(host, int(port))
+    Raises:
+      ValueError: it is none; the message says what one looks like.
+    """
+    if text.startswith("unix:"):
+        if not (path := text.removeprefix("unix:")):
+            raise ValueError(f"{text!r} has no path, such as unix:/run/penstock/penstock.sock")
+        return Unix(path)
+    if text.startswith("fd://"):
+        number = text.removeprefix("fd://")
+        if not (number.isascii() and number.isdigit() and len(number) <= 9):
+            raise ValueError(f"{text!r} has no descriptor number, such as fd://3")
+        return Inherited(int(number))
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]") and ":" in host:
+        host = host[1:-1]
+    elif not host or set(host) & set("[]:") or not host.isascii() or not host.isprintable():
+        raise ValueError(
+            f"{text!r} is not HOST:PORT, such as {DEFAULT_ADDRESS} or [::1]:8080, or unix:PATH"
+        )
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"{text!r} has no port from 0 to 65535 after its last colon")
+    return TCP(host, int(port))
 
 
 def sockets_of_systemd() -> list[Inherited]:

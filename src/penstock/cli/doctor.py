@@ -6,13 +6,14 @@ import json
 import os
 import re
 from functools import partial
-from typing import Any, Final, final
+from typing import Final
 from urllib.parse import urlsplit
 
 import click
 import httpx2
 import trio
 
+from penstock.cli import Parsed
 from penstock.cli.request_options import DATA, HEADER, REQUEST, URL, with_content_type
 from penstock.cli.runtime import Output, run
 from penstock.client.request import redacted
@@ -39,40 +40,29 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
 
 
-@final
-class _Origin(click.ParamType[str]):
-    name = "ORIGIN"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the origin, as a browser writes it."""
-        text = str(value)
-        try:
-            parts = urlsplit(text)
-            bare = parts.path in ("", "/") and not parts.query and not parts.fragment
-            valid = bare and _SCHEME.fullmatch(parts.scheme) and _HOST.fullmatch(parts.netloc)
-            origin = origin_of(text) if valid else text
-        except ValueError as error:
-            self.fail(f"{text!r} is not an origin: {error}")
-        if not valid and text != "null":
-            self.fail(f"{text!r} is not an origin, such as https://app.example.org")
-        return origin
+def _parse_origin(text: str) -> str:
+    """Return an origin as a browser writes it."""
+    try:
+        parts = urlsplit(text)
+        bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        valid = bare and _SCHEME.fullmatch(parts.scheme) and _HOST.fullmatch(parts.netloc)
+        origin = origin_of(text) if valid else text
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an origin: {error}") from error
+    if not valid and text != "null":
+        raise ValueError(f"{text!r} is not an origin, such as https://app.example.org")
+    return origin
 
 
-@final
-class _Seconds(click.ParamType[float]):
-    name = "SECONDS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return a number of seconds, up to a day."""
-        try:
-            seconds = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of seconds")
-        if not 0 < seconds <= 86400:
-            self.fail(f"{value!r} must be more than 0 and at most a day (86400)")
-        return seconds
+def _parse_seconds(text: str) -> float:
+    """Return a number of seconds, up to a day."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
+    if not 0 < seconds <= 86400:
+        raise ValueError(f"{text!r} must be more than 0 and at most a day (86400)")
+    return seconds
 
 
 class _Unreachable(click.ClickException):
@@ -86,14 +76,14 @@ class _Unreachable(click.ClickException):
 @click.option(
     "hold",
     "--for",
-    type=_Seconds(),
+    type=Parsed("SECONDS", _parse_seconds),
     default=20.0,
     metavar="SECONDS",
     help="How long to wait for the response, and then to hold the stream. [default: 20]",
 )
 @click.option(
     "--origin",
-    type=_Origin(),
+    type=Parsed("ORIGIN", _parse_origin),
     metavar="ORIGIN",
     help="Check whether pages of this origin may read the stream (CORS).",
 )

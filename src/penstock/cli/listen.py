@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from functools import partial
 from typing import Any, Final
 
 import click
@@ -34,6 +35,8 @@ Examples:
 # would obey them. In JSON they can only be in a string, so they can be escaped afterwards.
 _ABOVE_ASCII: Final = re.compile(r"[\x7f-\U0010ffff]")
 
+_count = partial(click.option, type=click.IntRange(min=1), metavar="COUNT")
+
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("url", type=URL)
@@ -59,19 +62,13 @@ _ABOVE_ASCII: Final = re.compile(r"[\x7f-\U0010ffff]")
     help="Reconnect when the stream ends or breaks, or read it once. [default: --reconnect for "
     "GET, --once for any other method]",
 )
-@click.option(
-    "--count", type=click.IntRange(min=1), metavar="COUNT", help="Stop after this many events."
-)
-@click.option(
+@_count("--count", help="Stop after this many events.")
+@_count(
     "--max-attempts",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
     help="Make at most this many requests. [default: no limit; 1 with --once]",
 )
-@click.option(
+@_count(
     "--max-failures",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
     help="Give up after this many failed attempts in a row. [default: never]",
 )
 @click.option(

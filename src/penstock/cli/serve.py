@@ -15,14 +15,14 @@ import click
 import trio
 from hypercorn.config import Config, Sockets
 
-from penstock.cli import Misuse
+from penstock.cli import Misuse, Parsed
 from penstock.cli.addresses import (
     DEFAULT_ADDRESS,
     TCP,
     Address,
-    AddressType,
     Inherited,
     listening,
+    parse_address,
     pass_on,
     sockets_of_systemd,
 )
@@ -59,6 +59,10 @@ Examples:
 """
 
 
+_file = partial(click.option, type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+_count = partial(click.option, type=click.IntRange(min=1), metavar="COUNT")
+
+
 def _seconds(option: str, text: str) -> Callable[[Any], Any]:
     default = getattr(DEFAULTS, option.strip("-").replace("-", "_"))
     kind, text = click.FLOAT, f"{text} [default: {default:g}]"
@@ -71,29 +75,14 @@ def _seconds(option: str, text: str) -> Callable[[Any], Any]:
     "binds",
     "--bind",
     "-b",
-    type=AddressType(),
+    type=Parsed("HOST:PORT", parse_address),
     multiple=True,
     help="The address to listen on; repeatable. Port 0 is any free port. Also unix:PATH, and "
     f"fd://N for an inherited socket. [default: the sockets of systemd, or {DEFAULT_ADDRESS}]",
 )
-@click.option(
-    "--certfile",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Use TLS with this certificate (PEM).",
-)
-@click.option(
-    "--keyfile",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="The private key of the certificate (PEM).",
-)
-@click.option(
-    "--keyfile-password-file",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A file with the passphrase of the key in its first line.",
-)
+@_file("--certfile", help="Use TLS with this certificate (PEM).")
+@_file("--keyfile", help="The private key of the certificate (PEM).")
+@_file("--keyfile-password-file", help="A file with the passphrase of the key in its first line.")
 @click.option(
     "--http2/--no-http2",
     default=DEFAULTS.http2,
@@ -107,16 +96,12 @@ def _seconds(option: str, text: str) -> Callable[[Any], Any]:
 @_seconds(
     "--reconnect-spread", "When the server stops, spread reconnecting clients over this time."
 )
-@click.option(
+@_count(
     "--max-connections",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
     help="Refuse further connections. [default: derived from the limit on open files]",
 )
-@click.option(
+@_count(
     "--max-connections-per-address",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
     help="Refuse further connections from one address. [default: no limit]",
 )
 def serve(
@@ -135,7 +120,7 @@ def serve(
     """
     with logging_to_standard_error() as log:
         passed = sockets_of_systemd()
-        addresses = list(binds or passed) or [AddressType().convert(DEFAULT_ADDRESS, None, None)]
+        addresses = list(binds or passed) or [parse_address(DEFAULT_ADDRESS)]
         try:
             settings = Settings(**options)
             app = load_application(application)

@@ -26,6 +26,7 @@ __all__ = [
     "StreamRequest",
     "header_value",
     "origin_of",
+    "parse_method",
     "parse_url",
     "redacted",
     "redirect_request",
@@ -55,6 +56,17 @@ def parse_url(given: str | httpx2.URL) -> httpx2.URL:
     if url.port is not None and not 0 < url.port < 65536:
         raise ValueError(f"{_shown(given)} is not a URL: the port must be from 1 to 65535")
     return url
+
+
+def parse_method(given: str) -> str:
+    """Return a method that can be answered with a stream.
+
+    Raises:
+      ValueError: it is not one: responses to HEAD and CONNECT have no body.
+    """
+    if not HEADER_NAME.fullmatch(given) or given.upper() in ("HEAD", "CONNECT"):
+        raise ValueError(f"{given!r} is not a method that can be answered with a stream")
+    return given.upper()
 
 
 def redacted(url: httpx2.URL) -> str:
@@ -140,10 +152,8 @@ class StreamRequest:
             own.setdefault("Content-Type", "application/json")
         if method is None:
             method = "GET" if content is None else "POST"
-        if not HEADER_NAME.fullmatch(method) or method.upper() in ("HEAD", "CONNECT"):
-            raise ValueError(f"{method!r} is not a method that can be answered with a stream")
         body = content.encode() if isinstance(content, str) else content
-        return cls(method.upper(), parse_url(url), own, body)
+        return cls(parse_method(method), parse_url(url), own, body)
 
     def build(self, client: httpx2.AsyncClient, last_event_id: str) -> httpx2.Request:
         """Return the request to send; its deadlines are the caller's cancel scopes."""
