@@ -33,7 +33,7 @@ from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.server.lifespan import LifespanFailed
 from penstock.hypercorn.server.restart import Restart
 from penstock.hypercorn.server.signals import first_of
-from penstock.printable import printable
+from penstock.printable import counted, printable
 from penstock.process_signals import end_at_next, stopping_signals
 
 __all__ = ["serve"]
@@ -261,7 +261,7 @@ async def _stop_at_signal(
     await first_of(signalled, restart.asked.wait)
     end_at_next(numbers)
     streams = server.statistics().streams.streams_open
-    waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""
+    waits_for = f": {counted(streams, 'stream')} to end" if streams else ""
     said = (
         f"Stopping, to start again{waits_for}; a signal stops at once, for good"
         if restart.due

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-from penstock.doctor.body import Examination
+from penstock.doctor.body import Examination, codings_of
 
 __all__ = [
     *("RESUME_BACK", "Answer", "Observation", "Redirect", "Resumption", "StreamEnd"),
@@ -100,6 +100,11 @@ class Answer:
     def is_success(self) -> bool:
         """Whether the status is a success with a body."""
         return 200 <= self.status < 300 and self.status not in (204, 205)
+
+    @property
+    def coding(self) -> str:
+        """The content codings of the body, without those of no effect."""
+        return codings_of(self.header("content-encoding"))
 
     @property
     def kind(self) -> str:

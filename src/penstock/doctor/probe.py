@@ -242,7 +242,7 @@ async def _open(
       NoResponse: there was none.
     """
     response, seen.answer = await requester.request(headers, seen.hold, seen.redirects)
-    seen.coding = _coding(seen.answer)
+    seen.coding = seen.answer.coding
     seen.readable = can_unpack(seen.coding)
     if seen.answer.is_stream and not seen.readable and seen.is_get:
         # What a browser gets is known now; to examine the content, request it uncompressed.
@@ -250,7 +250,7 @@ async def _open(
         plain = httpx2.Headers(headers)
         plain["Accept-Encoding"] = "identity"
         response, seen.answer = await requester.request(plain, seen.hold, [])
-        seen.readable = can_unpack(_coding(seen.answer))
+        seen.readable = can_unpack(seen.answer.coding)
     if seen.answer.is_stream:
         return response
     await close(response)
@@ -289,7 +289,7 @@ async def _resume(
     try:
         response, answer = await requester.request(again, limit, [])
         tried.answer = answer
-        if answer.is_stream and can_unpack(_coding(answer)):
+        if answer.is_stream and can_unpack(answer.coding):
             await _read(response, body, limit, first_id=True)
         else:
             await close(response)
@@ -345,7 +345,3 @@ def _kind_of_end(response: httpx2.Response) -> StreamEnd:
     framed = {"transfer-encoding", "content-length"} & {name.lower() for name in response.headers}
     whole = framed or not response.http_version.startswith("HTTP/1")
     return StreamEnd.ENDED if whole else StreamEnd.CLOSED
-
-
-def _coding(answer: Answer) -> str:
-    return codings_of(answer.header("content-encoding"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from penstock.doctor.body import Examination, can_unpack, codings_of
+from penstock.doctor.body import Examination, can_unpack
 from penstock.doctor.body_checks import delivery, first_byte, held, well_formed
 from penstock.doctor.finding import RESUMING, Figure, Finding, Mark, applicable, quoted, seconds
 from penstock.doctor.head_checks import (
@@ -93,9 +93,9 @@ def _judge(
     if (refused := why_not_a_stream(answer)) is not None:
         said, advice = refused
         return Mark.FAIL, f"reconnecting {after}, it answered {said}", (*_ANY_ID, *advice)
-    if not can_unpack(codings_of(answer.header("content-encoding"))):
-        coding = quoted(answer.header("content-encoding"))
-        return Mark.SKIP, f"reconnecting {after}, the response was compressed as {coding}", ()
+    if not can_unpack(answer.coding):
+        said = f"reconnecting {after}, the response was compressed as {quoted(answer.coding)}"
+        return Mark.SKIP, said, ()
     if (first := tried.first) is None:
         if tried.expected is None or not tried.done:
             return Mark.SKIP, f"{after}, no event with an id within {seconds(tried.waited)}", ()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, final
 import trio
 
 from penstock.testing.leaks import describe, leftovers, open_objects, task_tree
-from penstock.testing.waiting import Changes, is_cancellation, raise_first, wait_until
+from penstock.testing.waiting import Changes, is_cancellation, raise_first, unwrapped, wait_until
 
 __all__ = ["Lifespan", "open_app"]
 
@@ -79,12 +79,9 @@ class Lifespan:
             await self._ask("shutdown")
             await wait_until(lambda: self._finished, self._changes, self._complaint)
         if self._error is not None:
-            error: Exception = self._error
-            while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
             raise AssertionError(
                 "a task of the application itself (perhaps in its `nursery`) raised "
-                f"{error!r}, which ended all the others"
+                f"{unwrapped(self._error)!r}, which ended all the others"
             ) from self._error
 
     def cancel(self) -> None:

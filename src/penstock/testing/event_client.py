@@ -24,7 +24,14 @@ from penstock.stream import EventStream
 from penstock.stream.group import STREAM_GROUP
 from penstock.testing.fake_client import FakeClient
 from penstock.testing.leaks import GRACE, describe, task_tree
-from penstock.testing.waiting import Changes, TimeLimit, is_cancellation, raise_first, wait_until
+from penstock.testing.waiting import (
+    Changes,
+    TimeLimit,
+    is_cancellation,
+    raise_first,
+    unwrapped,
+    wait_until,
+)
 
 __all__ = ["EventStreamClient", "open_client"]
 
@@ -279,8 +286,7 @@ class EventStreamClient(FakeClient):
         if self._error is None:
             return
         error, self._error = self._error, None  # raised only once
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        error = unwrapped(error)
         raise AssertionError(f"{self._request_line}: the application raised {error!r}") from error
 
     def _state(self) -> str:

@@ -21,7 +21,7 @@ import trio.testing
 
 __all__ = [
     *("Changes", "TimeLimit", "default_limit", "is_cancellation", "raise_first", "sleep"),
-    "wait_until",
+    *("unwrapped", "wait_until"),
 ]
 
 # Seconds. In real time, many times what a slow machine needs for something immediate; on a clock
@@ -180,6 +180,13 @@ def is_cancellation(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_cancellation, error.exceptions))
     return isinstance(error, trio.Cancelled)
+
+
+def unwrapped(error: Exception) -> Exception:
+    """Return the only error in a group, however deep, or the error itself."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def raise_first(raised: BaseException | None, complaint: Exception | None) -> None:
