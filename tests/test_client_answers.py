@@ -90,7 +90,7 @@ async def test_the_content_type_of_an_event_stream(autojump_clock: Clock, kind: 
 async def test_what_is_no_event_stream_is_an_error(
     autojump_clock: Clock, headers: dict[str, str], says: str
 ) -> None:
-    """Another content type, or an encoding that nobody asked for."""
+    """Another content type, or an encoding that was not accepted."""
     network = Network(Answer([b"data: a\n\n"], headers=headers))
     async with source_on(network) as source:
         with pytest.raises(ConnectionFailed, match=says) as failed:

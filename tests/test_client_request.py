@@ -50,7 +50,7 @@ def test_any_character_of_an_id_can_be_sent(character: str) -> None:
 @example("\x0b\x0c")
 @example(" \x0b\t a \x0c ")
 def test_any_id_can_be_sent(last_event_id: str) -> None:
-    """Whatever id a stream had, h11 takes what is left of it, and a strict server does."""
+    """Whatever id a stream had, h11 and a strict server accept the value that is sent."""
     value = header_value(last_event_id)
     assert re.fullmatch(rb"([\x21-\x7e\x80-\xff]([\t -~\x80-\xff]*[\x21-\x7e\x80-\xff])?)?", value)
     assert not value or carried(value) == value
@@ -147,7 +147,7 @@ def test_urls_that_cannot_be_asked_for(url: str) -> None:
 
 @given(st.text() | st.text("htps:/.@[]%:0123456789ax-\u202e\xe9").map("https://".__add__))
 def test_any_text_is_a_url_or_refused(text: str) -> None:
-    """Never another error; what is taken can be shown, and has an origin."""
+    """There is no other error; an accepted URL can be shown, and has an origin."""
     try:
         url = parse_url(text)
     except ValueError:

@@ -123,7 +123,7 @@ async def test_a_collection_is_cancelled(autojump_clock: Clock) -> None:
 
 
 async def test_a_farewell_is_not_counted(autojump_clock: Clock) -> None:
-    """What is sent from behind a shield, when there is enough, is no more than was asked for."""
+    """Events that are sent from behind a shield after the last one are discarded."""
 
     async def polite(events: Events) -> None:
         try:

@@ -81,7 +81,7 @@ def test_what_clients_pass_over_is_found(wire: bytes, faults: dict[Fault, int], 
 
 @pytest.mark.parametrize("case", DECODED.values(), ids=DECODED)
 def test_events_are_those_of_the_decoder(case: Stream) -> None:
-    """As many events are counted as a client hears, and its retry is theirs."""
+    """The count of events and the retry are those of a client."""
     body = examined([case.wire])
     assert body.events == len(case.heard)
     assert body.retry == case.retry
@@ -190,7 +190,7 @@ def test_lists_are_bounded() -> None:
 
 
 def test_unpacking() -> None:
-    """Gzip and deflate are undone in pieces; what is not compressed is an error."""
+    """Gzip and deflate are decompressed in pieces; data that is not compressed is an error."""
     plain = b"data: x\n\n" * 100_000
     for packed in (gzip.compress(plain), zlib.compress(plain), gzip.compress(b"") * 2):
         for size in (1, 7, len(packed)):
@@ -218,6 +218,6 @@ def test_unpacking() -> None:
     ],
 )
 def test_content_codings(header: str, codings: str, readable: bool) -> None:
-    """What has no effect is no coding, and what browsers do not know they take as it is."""
+    """Codings of no effect do not count, and browsers treat unknown ones as uncompressed."""
     assert codings_of(header) == codings
     assert can_unpack(codings) is readable

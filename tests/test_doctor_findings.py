@@ -49,7 +49,7 @@ def streamed(
     answer: Answer | None = None,
     **known: Any,
 ) -> Observation:
-    """Return an observation of a body whose parts came so many seconds after its head."""
+    """Return an observation of a body whose parts arrived these seconds after its head."""
     answer = answer or answered()
     body = Examination(answer.opened_at)
     for at, data in arrivals:
@@ -123,7 +123,7 @@ def resumed(tried: Resumption | None, arrivals: Arrivals = STEADY) -> Observatio
 
 
 def posted(arrivals: Arrivals = STEADY, **changes: Any) -> Observation:
-    """Observe an answer to a POST, which ends as it should."""
+    """Return an observation of a response to a POST, which ends properly."""
     answer = answered(**{"method": "POST", **changes})
     return streamed(arrivals, answer=answer, method="POST", end=StreamEnd.ENDED)
 
@@ -144,7 +144,7 @@ def failed(said: str, **known: Any) -> Observation:
 
 
 def each(size: int, wire: bytes, pause: float) -> Arrivals:
-    """Let a buffer go, so many bytes at a time."""
+    """Return the arrivals from a buffer that releases this many bytes at a time."""
     parts = [wire[i : i + size] for i in range(0, len(wire), size)]
     return [(2 + number * pause, part) for number, part in enumerate(parts)]
 
@@ -583,7 +583,7 @@ ROWS: dict[str, Row] = {
 def test_each_observation_brings_its_finding(
     check: str, observed: Callable[[], Observation], mark: Mark, said: str, hint: str
 ) -> None:
-    """What was observed is marked so, said so, and advised so; what is well needs no advice."""
+    """Each observation has its mark, its words and its advice; a success needs no advice."""
     finding = found(observed(), check)
     assert finding.mark is mark
     assert said in finding.said
@@ -594,7 +594,7 @@ def test_each_observation_brings_its_finding(
 
 
 def test_the_order() -> None:
-    """Checks come in the order in which they matter, and what cannot be asked is left out."""
+    """Checks are in order of importance, and those that cannot be made are omitted."""
     full = cross(**allowing("*"))
     full.redirects = hops(f"{ADDRESS}/")
     full.resumption = resumption("17")

@@ -94,7 +94,7 @@ async def slow() -> str:
 
 
 async def raw(scope: Any, receive: Any, send: Any) -> None:
-    """Do what an application should not, as the path has it."""
+    """Misbehave in the way that the path names."""
     await receive()
     match scope["path"]:
         case "/silent":
@@ -169,7 +169,7 @@ async def test_the_end_of_a_stream_ends_the_iteration(autojump_clock: Clock) -> 
 async def test_a_producer_that_fails_is_told_of(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client has what was sent before, and is told where the traceback is."""
+    """The client has the events before the error, which says where the traceback is."""
     async with open_client(app, "/stream/fails") as client:
         assert (await client.event()).data == "the last one"
         with pytest.raises(
@@ -192,7 +192,7 @@ async def test_a_client_comes_back(autojump_clock: Clock) -> None:
 
 
 async def test_nothing_comes(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait that is in vain fails, with what there was, after two days of virtual time."""
+    """A wait fails after two days of virtual time, and says what there was instead."""
     async with open_client(app, "/stream/count") as client:
         await client.events(3)
         with pytest.raises(trio.TooSlowError) as raised:
@@ -247,7 +247,7 @@ async def test_a_wait_for_many_is_a_wait_for_each(autojump_clock: Clock) -> None
 
 
 async def test_the_application_raises(autojump_clock: Clock) -> None:
-    """An error of the application's fails the test, with the error as its cause, wherever it is."""
+    """An error of the application fails the test, with that error as its cause."""
     with pytest.raises(AssertionError, match=r"GET /raises: .* raised ValueError\('on p") as raised:
         async with open_client(raw, "/raises"):
             pytest.fail("there was no answer")
@@ -259,7 +259,7 @@ async def test_the_application_raises(autojump_clock: Clock) -> None:
 
 
 async def test_no_event_stream_is_answered(autojump_clock: Clock) -> None:
-    """Who waits for an event is told what the answer is, as a browser would be."""
+    """Waiting for an event raises, and says what the response is."""
     async with open_client(app, "/nothing") as client:
         with pytest.raises(
             AssertionError, match=r"not an event stream, but 404 text/html: .*Found"
@@ -290,7 +290,7 @@ async def test_a_body_that_only_looks_like_a_stream(
 
 
 async def test_what_cannot_be_decoded(autojump_clock: Clock) -> None:
-    """It is the test that hears of it, when it has taken what came before, not the application."""
+    """The test gets the error after the events before it; the application gets none."""
     async with open_client(raw, "/garbage") as client:
         assert (await client.event()).data == "one"
         with pytest.raises(DecodeError, match="larger than"):
@@ -322,7 +322,7 @@ async def test_what_is_sent_to_nobody_is_dropped(autojump_clock: Clock) -> None:
 
 
 async def test_a_stalled_client(autojump_clock: Clock) -> None:
-    """It takes what it is told to, the producer waits meanwhile, and it can leave nevertheless."""
+    """It reads as much as asked while the producer waits, and can disconnect at any time."""
     async with open_client(app, "/stream/floods", takes=2) as client:
         await trio.sleep(1)
         assert client.body.startswith(b":\ndata: x")
@@ -338,7 +338,7 @@ async def test_a_stalled_client(autojump_clock: Clock) -> None:
 
 
 async def test_the_application_does_not_let_go(autojump_clock: Clock) -> None:
-    """A request that goes on without its client fails the test, by its tasks' names, and ends."""
+    """A request that outlives its client fails the test with its tasks' names, and is cancelled."""
     with pytest.raises(AssertionError) as raised:
         async with open_client(app, "/stream/lingers"):
             pass
@@ -381,7 +381,7 @@ async def test_the_block_is_cancelled(autojump_clock: Clock) -> None:
 
 
 async def test_a_wait_is_atomic(autojump_clock: Clock) -> None:
-    """Events are not lost to who was cancelled while waiting for more."""
+    """A wait for more events that is cancelled loses none."""
     async with open_client(app, "/stream/count") as client:
         with trio.move_on_after(5):
             await client.events(2)
@@ -499,7 +499,7 @@ async def test_a_clock_that_stands_still(
 async def test_an_error_of_the_block_outlives_a_cancellation(
     opened: Any, autojump_clock: Clock
 ) -> None:
-    """An error that the block raises comes out, also while all around it is being cancelled."""
+    """The block's own error is raised, even if it is cancelled at the same time."""
 
     async def fails(opening: Any) -> None:
         async with opening:
@@ -519,7 +519,7 @@ async def test_an_error_of_the_block_outlives_a_cancellation(
 
 
 async def test_iterating_another_response(autojump_clock: Clock) -> None:
-    """What is no stream of Penstock's is read all the same; it has no reason to end with."""
+    """A stream that is not Penstock's can be read; it has no close reason."""
 
     async def plain(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]

@@ -229,7 +229,7 @@ def test_a_fault_in_the_application_is_for_its_author(
     ("redirect", "says"), [(">/dev/full", "No space left on device"), ("| true", "Broken pipe")]
 )
 def test_an_output_that_takes_nothing(redirect: str, says: str) -> None:
-    """Nobody could learn where the server listens: it says so, and ends."""
+    """Nobody could read where the server listens: it exits with an error."""
     command = f'"{PENSTOCK}" serve --bind 127.0.0.1:0 {redirect}'
     ran = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -243,7 +243,7 @@ def test_an_output_that_takes_nothing(redirect: str, says: str) -> None:
 
 
 def test_tls_needs_a_certificate_and_its_key(tmp_path: Path) -> None:
-    """What is missing, or is none, is said in one line."""
+    """A missing or invalid file is one line."""
     other = tmp_path / "other.pem"
     other.write_text("nothing")
     ran = run("serve", "--certfile", str(other))

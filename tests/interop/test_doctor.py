@@ -99,7 +99,7 @@ def test_tls_and_http2(tmp_path: Path) -> None:
 
 
 async def test_what_it_asks() -> None:
-    """It asks as a browser does, with what is given, and comes back with the id of an event."""
+    """It requests as a browser does, with the given headers, and reconnects with an id."""
     async with scripted(
         [GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0],
         [GOOD, chunk(event(4)), 30.0],
@@ -139,7 +139,7 @@ def test_for_programs(demo: Server) -> None:
 
 @dataclass(frozen=True)
 class Bad:
-    """A server that does something wrong: its answers, and what is said of it."""
+    """A server with a fault: its responses, and the finding."""
 
     answers: tuple[Iterable[bytes | float], ...]
     check: str
@@ -305,7 +305,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
-    """Each fault is marked so, said so and advised so, with the status for it."""
+    """Each fault has its mark, words, advice and exit status."""
     answers: Any = bad.answers
     async with scripted(*answers) as server:
         said = await ask(server, "--for", bad.hold, *bad.arguments)
@@ -317,7 +317,7 @@ async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
 
 
 async def test_the_command_itself() -> None:
-    """As its users start it, it tells a good server from a bad one, as where it is a fork."""
+    """Started as its users do, it distinguishes a good server from a bad one."""
     bad = BAD["sends a page"]
     answers: Any = ([GOOD, chunk(event(1)), 30.0], [GOOD, 30.0], *bad.answers)
     async with scripted(*answers) as server:
@@ -332,7 +332,7 @@ async def test_the_command_itself() -> None:
 
 
 async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
-    """What is compressed in a way not known here is looked at uncompressed, if it may be."""
+    """A stream in an unsupported coding is requested again uncompressed."""
     packed = headed(GOOD, b"Content-Encoding: br")
     async with scripted(
         [packed, 30.0],
@@ -350,7 +350,7 @@ async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
 
 @pytest.mark.parametrize("coding", [b"none", b"identity", b"None, identity"])
 async def test_a_coding_of_no_effect_is_no_coding(coding: bytes) -> None:
-    """Servers say `none` to keep proxies from compressing: the stream is read as it is, once."""
+    """Servers send `none` to keep proxies from compressing: the stream is read as it is."""
     answer: list[bytes | float]
     answer = [headed(GOOD, b"Content-Encoding: " + coding), chunk(b"data: x\n\n"), 30.0]
     async with scripted(answer) as server:
@@ -373,7 +373,7 @@ async def test_a_large_event_and_a_fast_stream_are_well() -> None:
 
 
 async def test_a_post_is_sent_once() -> None:
-    """With --data it is a POST, of JSON unless said otherwise; what ends well is not sent again."""
+    """With --data it is a POST, JSON by default, which is not repeated."""
     body = '{"stream": true}'
     answer = [GOOD, chunk(event(1) + event(2)), b"0\r\n\r\n"]
     packed = [headed(GOOD, b"Content-Encoding: br"), chunk(b"..."), b"0\r\n\r\n"]
@@ -390,7 +390,7 @@ async def test_a_post_is_sent_once() -> None:
 
 
 async def test_a_body_from_a_file(tmp_path: Path) -> None:
-    """The content of @FILE is sent as it is."""
+    """The content of @FILE is sent unchanged."""
     (tmp_path / "body").write_bytes(b"a=\xff\n")
     async with scripted([GOOD, chunk(event(1)), b"0\r\n\r\n"]) as server:
         await ask(server, "--data", f"@{tmp_path / 'body'}")
@@ -435,7 +435,7 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
 
 
 def test_nobody_to_ask() -> None:
-    """Who cannot be reached cannot be checked: one line, status 2, and an object for programs."""
+    """A server that cannot be reached is one line, status 2, and an object for programs."""
     url = f"http://127.0.0.1:{free_port()}/"
     ran = doctor(url)
     line = f"penstock: cannot connect to {url}: Connection refused\n"
@@ -469,7 +469,7 @@ def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_a_signal_ends_it(number: signal.Signals, status: int) -> None:
-    """What was found so far is printed, without a word on stderr, and the connection is closed."""
+    """It prints what it found so far, nothing on stderr, and closes the connection."""
     async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
         with started(server.url, "--for", "60") as process:
             with trio.fail_after(60):
@@ -485,7 +485,7 @@ async def test_a_signal_ends_it(number: signal.Signals, status: int) -> None:
 
 
 async def test_nobody_reads_what_it_prints() -> None:
-    """It ends when the pipe is closed, though it had nothing to print yet, without a word."""
+    """It ends silently when the pipe is closed, even before it printed anything."""
     async with scripted([GOOD, chunk(b"bad\n\n"), 30.0]) as server:
         with started(server.url, "--for", "60") as process:
             with trio.fail_after(60):
@@ -500,7 +500,7 @@ async def test_nobody_reads_what_it_prints() -> None:
 
 
 async def test_a_terminal_sees_colours_and_how_far_it_is() -> None:
-    """On a terminal marks have colours, and a line of stderr says what is waited for."""
+    """On a terminal, marks have colours, and a line on stderr shows the progress."""
     ours, theirs = pty.openpty()
     with ExitStack() as stack:
         stack.callback(os.close, ours)

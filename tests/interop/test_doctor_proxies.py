@@ -223,7 +223,7 @@ def test_caddy_that_compresses(plenty: Server, tmp_path: Path) -> None:
 
 
 def test_haproxy_that_compresses(plenty: Server, tmp_path: Path) -> None:
-    """It compresses text/event-stream where it is told to, but for a server that says no."""
+    """It compresses text/event-stream if configured to, unless the server forbids it."""
     settings = "compression algo gzip\n    compression type text/event-stream"
     with proxied("haproxy", tmp_path, plenty.port, settings) as url:
         said = doctor("--for", "1", f"{url}/events")

@@ -49,7 +49,7 @@ def test_a_bad_line(shared_demo: Server, line: str, says: str) -> None:
 @pytest.mark.parametrize("line", ["[1]", *('{"data": "' + "x" * n + '"}' for n in (2**20, 2**21))])
 @pytest.mark.parametrize("before", [1, 1201])
 def test_lines_before_a_bad_one(shared_demo: Server, line: str, before: int) -> None:
-    """It is named by its number, and the fate of all others is told."""
+    """The error has its number, and says what became of all others."""
     own = str(uuid4())
     good = [json.dumps({"data": str(number)}) for number in range(before)]
     stdin = "\n".join([*good, line, GOOD]) + "\n"
@@ -162,7 +162,7 @@ JSON_HEAD = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nConnection: clo
     ],
 )
 async def test_answers_of_a_hub_in_trouble(answer: list[bytes], one: str, many: str | None) -> None:
-    """What it says is shown on one line; what is not certain is told as that."""
+    """Its error is shown on one line; uncertainty is reported as such."""
     async with scripted(answer, answer) as server:
         for arguments, says in ((["x"], one), (["-"], many)):
             if says is not None:
@@ -193,7 +193,7 @@ async def test_cookies_are_not_kept() -> None:
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
 def test_a_signal_ends_publish(demo: Server, number: signal.Signals, status: int) -> None:
-    """While it waits for a line; what was published is told."""
+    """While it waits for a line; it reports what was published."""
     arguments = ("publish", f"{demo.url}/publish", "-t", "a", "-")
     with (
         running("listen", topic(demo)) as listener,
@@ -215,7 +215,7 @@ def test_a_signal_ends_publish(demo: Server, number: signal.Signals, status: int
 
 
 async def test_a_signal_while_the_answer_is_waited_for() -> None:
-    """What became of what was sent is not known, and that is said."""
+    """Whether it was published is unknown, and reported so."""
     async with scripted([30.0]) as server:
         command = [PENSTOCK, "publish", server.url, "-t", "a", "-"]
         process = await trio.lowlevel.open_process(
@@ -248,7 +248,7 @@ def test_publish_needs_something_to_publish() -> None:
 
 
 def test_lines_that_are_typed(demo: Server) -> None:
-    """Each goes off when it is ended; Ctrl-D ends it all."""
+    """Each line is published when it ends; Ctrl-D ends the input."""
     with terminal() as (person, program):
         command = ("publish", f"{demo.url}/publish", "-t", "a", "-")
         with (
