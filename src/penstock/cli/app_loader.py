@@ -11,62 +11,55 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+import click
 from quart import Quart
 from quart_trio import QuartTrio
 
+from penstock.cli import Misuse
 from penstock.quart.asgi import use_one_task
 
-__all__ = ["ApplicationNotFound", "ImportFailed", "load_application"]
-
-
-class ApplicationNotFound(Exception):
-    """MODULE:APP does not name an ASGI application; the message says what to do."""
-
-
-class ImportFailed(Exception):
-    """The application's module raised an error; its traceback was printed."""
+__all__ = ["load_application"]
 
 
 def load_application(application: str) -> Any:
     """Import MODULE:APP, from the current directory, too, as `python -m` does.
 
     Raises:
-      ApplicationNotFound: there is no such application.
-      ImportFailed: its module raised an error; the traceback was printed, from that module on.
+      Misuse: there is no such application.
+      click.ClickException: its module raised an error; the traceback was printed, from that module
+        on.
     """
     module, _, name = application.partition(":")
     if not module or not name or module.startswith("."):
         suggestion = f"{_module_of(module).strip('.') or 'hello'}:app"
-        raise ApplicationNotFound(f"{application!r} is not MODULE:APP, such as {suggestion}")
+        raise Misuse(f"{application!r} is not MODULE:APP, such as {suggestion}")
     if module.endswith(".py"):
         right = f"{_module_of(module)}:{name}"
-        raise ApplicationNotFound(f"{module!r} is a file: give the module's name, {right}")
+        raise Misuse(f"{module!r} is a file: give the module's name, {right}")
     sys.path.insert(0, "")
     try:
         loaded: Any = importlib.import_module(module)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            raise ApplicationNotFound(
+            raise Misuse(
                 f"no module {error.name!r} for {application!r}: check its spelling, and run in the "
                 "directory that contains it"
             ) from error
         error.__traceback__ = _within(error.__traceback__)
         traceback.print_exception(error)
         why = "".join(traceback.format_exception_only(error)[-1:]).strip()
-        raise ImportFailed(f"{module!r} cannot be imported: {why}") from error
+        raise click.ClickException(f"{module!r} cannot be imported: {why}") from error
     try:
         app = operator.attrgetter(name)(loaded)
     except AttributeError as error:
-        raise ApplicationNotFound(f"module {module!r} has no {name!r}") from error
+        raise Misuse(f"module {module!r} has no {name!r}") from error
     if isinstance(app, type) or not _takes_three(app):
-        raise ApplicationNotFound(
+        raise Misuse(
             f"{application!r} is not an ASGI application but {type(app).__name__}: "
             "give an object such as `app = QuartTrio(__name__)`"
         )
     if isinstance(app, Quart) and not isinstance(app, QuartTrio):
-        raise ApplicationNotFound(
-            f"{application!r} is a Quart application for asyncio: use QuartTrio"
-        )
+        raise Misuse(f"{application!r} is a Quart application for asyncio: use QuartTrio")
     if isinstance(app, QuartTrio):
         use_one_task(app)
     return app

@@ -26,7 +26,7 @@ from penstock.cli.addresses import (
     pass_on,
     sockets_of_systemd,
 )
-from penstock.cli.app_loader import ApplicationNotFound, ImportFailed, load_application
+from penstock.cli.app_loader import load_application
 from penstock.cli.server_log import logging_to_standard_error
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
@@ -123,11 +123,9 @@ def serve(
         addresses = list(binds or passed) or [parse_address(DEFAULT_ADDRESS)]
         try:
             settings = Settings(**options)
-            app = load_application(application)
-        except (ApplicationNotFound, InvalidSettings) as error:
+        except InvalidSettings as error:
             raise Misuse(str(error)) from error
-        except ImportFailed as error:
-            raise click.ClickException(str(error)) from error
+        app = load_application(application)
         config = _config(certfile, keyfile, keyfile_password_file, settings)
         inherited = [each for each in addresses if isinstance(each, Inherited)]
         free_port = any(isinstance(each, TCP) and each.port == 0 for each in addresses)
