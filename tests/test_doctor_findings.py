@@ -475,7 +475,7 @@ ROWS: dict[str, Row] = {
     ),
     "cut by some limit": ("held", lambda: cut(3.5), FAIL, "3.0 s after the last", "the logs of"),
     "cut in the middle": (
-        *("held", lambda: streamed(until=9.6, end=StreamEnd.BROKEN, end_said="reset"), FAIL),
+        *("held", lambda: streamed(until=9.6, end=StreamEnd.BROKEN, end_reason="reset"), FAIL),
         *("(reset)", "the logs of the proxy"),
     ),
     "ended": (
@@ -586,10 +586,10 @@ def test_each_observation_brings_its_finding(
     """Each observation has its mark, its words and its advice; a success needs no advice."""
     finding = found(observed(), check)
     assert finding.mark is mark
-    assert said in finding.said
+    assert said in finding.summary
     assert hint in " ".join(finding.advice)
     assert not finding.advice or mark in (WARN, FAIL)
-    for line in (finding.said, *finding.advice):
+    for line in (finding.summary, *finding.advice):
         assert line.isprintable()
 
 

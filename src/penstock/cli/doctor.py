@@ -153,7 +153,7 @@ def _text(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
         mark = f"{finding.mark:<4}"
         color = _COLORS[finding.mark]
         mark = click.style(mark, fg=color) if colored and color else mark
-        lines.append(f"{mark}  {finding.check:<{width}}  {finding.said}")
+        lines.append(f"{mark}  {finding.check:<{width}}  {finding.summary}")
         lines += [f"{'':<{width + 8}}- {line}" for line in finding.advice]
     marks = [finding.mark for finding in found]
     failed, warned = marks.count(Mark.FAIL), marks.count(Mark.WARN)
@@ -170,7 +170,7 @@ def _json(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
         {
             "check": finding.check,
             "mark": str(finding.mark),
-            "said": finding.said,
+            "summary": finding.summary,
             "advice": list(finding.advice),
             **dict(finding.figures),
         }

@@ -123,25 +123,25 @@ def first_byte(seen: Observation, answer: Answer, body: Examination) -> Finding:
         "first_event_after": None if event is None else round(event, 4),
     }
     found = partial(Finding, "first byte", figures=figures)
-    said = f"head after {seconds(answer.waited)}"
+    text = f"head after {seconds(answer.waited)}"
     if first is None:
         if seen.end not in (None, StreamEnd.HELD, StreamEnd.STOPPED):
-            return found(Mark.FAIL, f"{said}, then an empty body")
-        said = f"{said}, no byte of the body within {seconds(_watched(seen, answer))}"
-        return found(Mark.WARN, said, (_COMMENT_AT_ONCE, *BUFFERING))
-    said = f"{said}, first byte {seconds(first)} later"
+            return found(Mark.FAIL, f"{text}, then an empty body")
+        text = f"{text}, no byte of the body within {seconds(_watched(seen, answer))}"
+        return found(Mark.WARN, text, (_COMMENT_AT_ONCE, *BUFFERING))
+    text = f"{text}, first byte {seconds(first)} later"
     if event is not None:
-        said = f"{said}, first event {'with it' if event == first else f'after {seconds(event)}'}"
+        text = f"{text}, first event {'with it' if event == first else f'after {seconds(event)}'}"
     if answer.waited >= _HEAD_LATE:
-        said = f"{said}: the head waits for the body" if first <= _PAUSE else said
+        text = f"{text}: the head waits for the body" if first <= _PAUSE else text
         return found(
-            Mark.WARN, said, ("the server: send the head and a comment at once", *BUFFERING)
+            Mark.WARN, text, ("the server: send the head and a comment at once", *BUFFERING)
         )
     if first >= _BYTE_LATE:
         return found(
-            Mark.WARN, f"{said}: some proxies hold the head back until then", (_COMMENT_AT_ONCE,)
+            Mark.WARN, f"{text}: some proxies hold the head back until then", (_COMMENT_AT_ONCE,)
         )
-    return found(Mark.OK, said)
+    return found(Mark.OK, text)
 
 
 def delivery(seen: Observation, answer: Answer, body: Examination) -> Finding:
@@ -165,28 +165,28 @@ def delivery(seen: Observation, answer: Answer, body: Examination) -> Finding:
     }
     found = partial(Finding, "delivery", figures=figures)
     if (length := answer.header("content-length")) and len(body.bursts) < 2:
-        said = f"Content-Length: {shown(length)}: it was buffered completely, then sent"
-        return found(Mark.FAIL, said, BUFFERING)
+        text = f"Content-Length: {shown(length)}: it was buffered completely, then sent"
+        return found(Mark.FAIL, text, BUFFERING)
     if not seen.readable:
-        said = f"compressed as {quoted(seen.coding)}: the ends of events are not visible"
-        return found(Mark.SKIP, said)
+        text = f"compressed as {quoted(seen.coding)}: the ends of events are not visible"
+        return found(Mark.SKIP, text)
     if interrupted:
         longest = max(pause for _, pause in interrupted)
         size = max(burst.size for burst, _ in interrupted)
-        said = f"data stopped {counted(len(interrupted), 'time')} in the middle of an event, for up"
-        said = f"{said} to {seconds(longest)}"
+        text = f"data stopped {counted(len(interrupted), 'time')} in the middle of an event, for up"
+        text = f"{text} to {seconds(longest)}"
         if len(interrupted) > 1 or any(burst.events > 1 for burst in later):
-            said = f"{said}: a buffer releases {size} bytes when it is full"
-            return found(Mark.FAIL, said, BUFFERING)
-        return found(Mark.WARN, said, BUFFERING)
+            text = f"{text}: a buffer releases {size} bytes when it is full"
+            return found(Mark.FAIL, text, BUFFERING)
+        return found(Mark.WARN, text, BUFFERING)
     if len(lumps) >= 2 and len(lumps) >= 0.8 * len(later):
-        said = f"events arrive in bursts of up to {most}: sent that way, or buffered"
-        return found(Mark.WARN, said, BUFFERING)
+        text = f"events arrive in bursts of up to {most}: sent that way, or buffered"
+        return found(Mark.WARN, text, BUFFERING)
     if arrivals < 2 or (len(later) < 2 and not any(map(_is_steady, later))):
-        said = f"{counted(body.events, 'event')} in {seconds(_watched(seen, answer))}: too few"
-        return found(Mark.SKIP, f"{said} to tell whether something buffers them")
-    said = f"{counted(sum(burst.events for burst in later), 'event')} in {arrivals} arrivals"
-    return found(Mark.OK, f"{said}, none interrupted")
+        text = f"{counted(body.events, 'event')} in {seconds(_watched(seen, answer))}: too few"
+        return found(Mark.SKIP, f"{text} to tell whether something buffers them")
+    text = f"{counted(sum(burst.events for burst in later), 'event')} in {arrivals} arrivals"
+    return found(Mark.OK, f"{text}, none interrupted")
 
 
 def _later(body: Examination) -> list[Burst]:
@@ -219,8 +219,8 @@ def well_formed(seen: Observation, body: Examination) -> Finding:
     if not body.size:
         return found(Mark.SKIP, "nothing arrived")
     if faults := _faults_of(seen, body):
-        marks, said, advice = zip(*faults, strict=True)
-        return found(worst(*marks), "; ".join(said), tuple(advice))
+        marks, text, advice = zip(*faults, strict=True)
+        return found(worst(*marks), "; ".join(text), tuple(advice))
     return found(Mark.OK, f"{counted(body.events, 'event')}, {counted(body.comments, 'comment')}")
 
 
@@ -232,18 +232,18 @@ def _faults_of(seen: Observation, body: Examination) -> list[tuple[Mark, str, st
     for fault in [Fault.HTML] if Fault.HTML in faults else _FAULTS:
         if (first := faults.get(fault)) is not None:
             mark, words, advice = _FAULTS[fault]
-            said = f"line {first.line} {quoted(first.excerpt)}: {words}"
+            text = f"line {first.line} {quoted(first.excerpt)}: {words}"
             lines = "" if first.count == 1 else f" ({first.count} lines)"
-            found.append((mark, f"{said}{lines}", advice))
+            found.append((mark, f"{text}{lines}", advice))
     if body.largest_event > _LARGE:
-        said = f"an event of {body.largest_event} bytes: fine in browsers, too large for clients"
-        found.append((Mark.WARN, f"{said} with a limit", "send the URL of large data instead"))
+        text = f"an event of {body.largest_event} bytes: fine in browsers, too large for clients"
+        found.append((Mark.WARN, f"{text} with a limit", "send the URL of large data instead"))
     if body.unfinished_size > _ENDLESS:
-        said = f"{body.unfinished_size} bytes of one event, without its end"
-        found.append((Mark.FAIL, said, "is there an empty line after each event?"))
+        text = f"{body.unfinished_size} bytes of one event, without its end"
+        found.append((Mark.FAIL, text, "is there an empty line after each event?"))
     if body.unfinished and seen.end in (StreamEnd.ENDED, StreamEnd.CLOSED):
-        said = "the stream ended within an event, which is lost"
-        found.append((Mark.FAIL, said, "end each event with an empty line, including the last one"))
+        text = "the stream ended within an event, which is lost"
+        found.append((Mark.FAIL, text, "end each event with an empty line, including the last one"))
     return found
 
 
@@ -262,29 +262,29 @@ def held(seen: Observation, answer: Answer, body: Examination) -> Finding:
     # An idle limit may be the cause of an end that came after the longest silence of all.
     by_limit = last >= _MIN_IDLE_LIMIT and last >= silence
     if seen.end is StreamEnd.BROKEN:
-        said = f"broken after {seconds(watched)}, {seconds(last)} after the last byte"
-        said = f"{said} ({seen.end_said})" if seen.end_said else said
+        text = f"broken after {seconds(watched)}, {seconds(last)} after the last byte"
+        text = f"{text} ({seen.end_reason})" if seen.end_reason else text
         if near := [name for limit, name in IDLE_LIMITS if abs(limit - last) < _TOLERANCE]:
-            said = f"{said}: the limit of {' or '.join(near)}"
-        return found(Mark.FAIL, said, (_LOGS, *(IDLE if by_limit else ())))
+            text = f"{text}: the limit of {' or '.join(near)}"
+        return found(Mark.FAIL, text, (_LOGS, *(IDLE if by_limit else ())))
     if seen.end in (StreamEnd.ENDED, StreamEnd.CLOSED):
         how = "ended" if seen.end is StreamEnd.ENDED else "closed (ended or cut: unknown)"
         if not seen.is_get:
-            said = f"{how} after {seconds(watched)}{_counts(body)}, as the response to a"
-            return found(Mark.OK, f"{said} {seen.method} does")
-        said = f"{how} after {seconds(watched)}: a browser reconnects {_reconnects(body)}"
+            text = f"{how} after {seconds(watched)}{_counts(body)}, as the response to a"
+            return found(Mark.OK, f"{text} {seen.method} does")
+        text = f"{how} after {seconds(watched)}: a browser reconnects {_reconnects(body)}"
         advice = "is that intended? Keep a stream open; 204 tells clients to stay away for good"
         if by_limit:
-            said = f"{said}; it was silent for {seconds(last)}"
-            return found(Mark.WARN, said, (advice, *IDLE))
-        return found(Mark.WARN, said, (advice,))
-    said = f"open for {seconds(watched)}; longest silence {seconds(silence)}"
+            text = f"{text}; it was silent for {seconds(last)}"
+            return found(Mark.WARN, text, (advice, *IDLE))
+        return found(Mark.WARN, text, (advice,))
+    text = f"open for {seconds(watched)}; longest silence {seconds(silence)}"
     if exceeded := [name for limit, name in IDLE_LIMITS if silence >= limit]:
-        return found(Mark.WARN, f"{said}, more than the limit of {', '.join(exceeded)}", IDLE)
+        return found(Mark.WARN, f"{text}, more than the limit of {', '.join(exceeded)}", IDLE)
     if silence >= _QUIET and silence == last:
-        said = f"{said} so far: most proxies cut after 30 to 100 s"
-        return found(Mark.WARN, said, (_HOLD_LONGER, *IDLE))
-    return found(Mark.OK, f"{said}{_counts(body)}")
+        text = f"{text} so far: most proxies cut after 30 to 100 s"
+        return found(Mark.WARN, text, (_HOLD_LONGER, *IDLE))
+    return found(Mark.OK, f"{text}{_counts(body)}")
 
 
 def _watched(seen: Observation, answer: Answer) -> float:

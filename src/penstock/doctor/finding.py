@@ -45,14 +45,14 @@ class Finding:
     Attributes:
       check: the name of the check.
       mark: its result.
-      said: the result in a line, with what was measured.
+      summary: the result in a line, with what was measured.
       advice: what to configure, one line each.
       figures: what was measured, for programs; times are in seconds.
     """
 
     check: str
     mark: Mark
-    said: str
+    summary: str
     advice: tuple[str, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
 

@@ -76,27 +76,27 @@ def redirects(seen: Observation) -> Finding | None:
         return None
     targets = [hop.target for hop in hops[:3]]
     parts = [f"{hop.status} to {quoted(hop.target)}" for hop in hops[:3]]
-    said = f"{counted(len(hops), 'redirect')}: {', '.join(parts)}{', …' if hops[3:] else ''}"
+    text = f"{counted(len(hops), 'redirect')}: {', '.join(parts)}{', …' if hops[3:] else ''}"
     found = partial(Finding, "redirects", figures={"targets": targets})
     if seen.too_many_redirects:
-        said = f"{said}; a loop, perhaps between the proxy and the server"
+        text = f"{text}; a loop, perhaps between the proxy and the server"
         advice = "a server behind TLS has to know it: pass X-Forwarded-Proto on, and respect it"
-        return found(Mark.FAIL, said, (advice,))
+        return found(Mark.FAIL, text, (advice,))
     if any(_scheme(hop.source) == "https" != _scheme(hop.target) for hop in hops):
         advice = (
             "the server makes http of https: nginx: proxy_set_header X-Forwarded-Proto $scheme;"
         )
-        said = f"{said}; from https to http, which browsers block on an https page"
-        return found(Mark.FAIL, said, (advice,))
+        text = f"{text}; from https to http, which browsers block on an https page"
+        return found(Mark.FAIL, text, (advice,))
     if not all(hop.method_kept for hop in hops):
         advice = "the server: redirect with 307 or 308, or use the final URL from the start"
-        said = f"{said}; this turns the {seen.method} into a GET, without its body"
-        return found(Mark.FAIL, said, (advice,))
+        text = f"{text}; this turns the {seen.method} into a GET, without its body"
+        return found(Mark.FAIL, text, (advice,))
     if any(_crosses(hop) for hop in hops):
         advice = "use the final URL in the page: no connection then needs the redirect"
-        said = f"{said}; to another origin, which needs CORS and gets no Authorization"
-        return found(Mark.WARN, said, (advice,))
-    return found(Mark.OK, said)
+        text = f"{text}; to another origin, which needs CORS and gets no Authorization"
+        return found(Mark.WARN, text, (advice,))
+    return found(Mark.OK, text)
 
 
 def response(seen: Observation) -> Finding:
@@ -104,8 +104,8 @@ def response(seen: Observation) -> Finding:
     answer = seen.answer
     if answer is None:
         if seen.timed_out:
-            said = f"{seen.failure}, not even a head, as if something buffered it"
-            return Finding("answer", Mark.FAIL, said, _HEAD_AT_ONCE)
+            text = f"{seen.failure}, not even a head, as if something buffered it"
+            return Finding("answer", Mark.FAIL, text, _HEAD_AT_ONCE)
         mark = Mark.FAIL if seen.failure else Mark.SKIP
         return Finding("answer", mark, seen.failure or "no response yet")
     figures: dict[str, Figure] = {
@@ -116,25 +116,25 @@ def response(seen: Observation) -> Finding:
     }
     if (refused := why_not_a_stream(answer)) is not None:
         return Finding("answer", Mark.FAIL, *refused, figures)
-    said = f"{_status(answer)}, {shown(answer.header('content-type'))}{_sender(answer)}"
-    return Finding("answer", Mark.OK, said, (), figures)
+    text = f"{_status(answer)}, {shown(answer.header('content-type'))}{_sender(answer)}"
+    return Finding("answer", Mark.OK, text, (), figures)
 
 
 def why_not_a_stream(answer: Answer) -> tuple[str, tuple[str, ...]] | None:
     """Return why a client does not accept a response as a stream, and advice; None if it does."""
     status, given = _status(answer), answer.header("content-type")
     if answer.status != 200 and not (answer.method != "GET" and answer.is_success):
-        said, advice = _MEANINGS.get(answer.status, (f"not 200: {_GIVES_UP}", ()))
-        return f"{status}: {_for_method(answer, said)}", advice
+        text, advice = _MEANINGS.get(answer.status, (f"not 200: {_GIVES_UP}", ()))
+        return f"{status}: {_for_method(answer, text)}", advice
     if answer.kind != "text/event-stream":
         kind = quoted(given) if given else "no content type"
-        said = f"{status}, but {kind} instead of text/event-stream: {_GIVES_UP}"
-        return _for_method(answer, said), _CONTENT_TYPE
+        text = f"{status}, but {kind} instead of text/event-stream: {_GIVES_UP}"
+        return _for_method(answer, text), _CONTENT_TYPE
     charset = _CHARSET.search(given)
     # A program that reads the response to a POST decodes UTF-8, whatever the header says.
     if charset and charset[1].lower() != "utf-8" and answer.method == "GET":
-        said = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
-        return f"{said}, and Chromium refuses others", _CONTENT_TYPE
+        text = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
+        return f"{text}, and Chromium refuses others", _CONTENT_TYPE
     return None
 
 
@@ -142,23 +142,23 @@ def _status(answer: Answer) -> str:
     return f"{answer.status} {shown(answer.phrase)}".rstrip()
 
 
-def _for_method(answer: Answer, said: str) -> str:
+def _for_method(answer: Answer, text: str) -> str:
     """Leave out what an EventSource would do about a response to another method than its own."""
     for part in (f"; {_GIVES_UP}", f": {_GIVES_UP}", _NEVER_RECONNECTS):
-        said = said if answer.method == "GET" else said.removesuffix(part)
-    return said
+        text = text if answer.method == "GET" else text.removesuffix(part)
+    return text
 
 
 def protocol(answer: Answer) -> Finding:
     """Check which version of HTTP the connection uses."""
     figures: dict[str, Figure] = {"version": answer.version, "tls": answer.tls}
     if not answer.version.startswith("HTTP/1"):
-        said = f"{answer.version}: streams share a connection"
-        return Finding("protocol", Mark.OK, said, (), figures)
+        text = f"{answer.version}: streams share a connection"
+        return Finding("protocol", Mark.OK, text, (), figures)
     why = ", though HTTP/2 was offered" if answer.tls else " without TLS"
-    said = f"{answer.version}{why}: browsers open at most six connections per host, over all tabs"
+    text = f"{answer.version}{why}: browsers open at most six connections per host, over all tabs"
     first = () if answer.tls else ("TLS first: without it, browsers do not use HTTP/2",)
-    return Finding("protocol", Mark.WARN, said, (*first, *HTTP2), figures)
+    return Finding("protocol", Mark.WARN, text, (*first, *HTTP2), figures)
 
 
 def caching(answer: Answer) -> Finding:
@@ -174,46 +174,46 @@ def caching(answer: Answer) -> Finding:
     if age and age.strip() != "0":  # some proxies send 0 with what they pass on
         return found(Mark.FAIL, f"Age: {quoted(age)}: the response came from a cache", CACHE)
     if not control and answer.method != "GET":
-        said = f"no Cache-Control: caches do not store the response to a {answer.method}"
-        return found(Mark.OK, said)
+        text = f"no Cache-Control: caches do not store the response to a {answer.method}"
+        return found(Mark.OK, text)
     directives = {each.partition("=")[0].strip().lower() for each in control.split(",")}
     if not directives & {"no-store", "no-cache", "private"}:
         given = f"Cache-Control: {quoted(control)}" if control else "no Cache-Control"
         return found(Mark.WARN, f"{given}: a cache may store it, or wait for its end", CACHE)
-    said = f"Cache-Control: {shown(control)}"
+    text = f"Cache-Control: {shown(control)}"
     if accel.strip().lower() == "yes":
-        said = f"{said}; X-Accel-Buffering: yes, which makes nginx buffer the stream"
-        return found(Mark.WARN, said, ("the server: X-Accel-Buffering: no",))
+        text = f"{text}; X-Accel-Buffering: yes, which makes nginx buffer the stream"
+        return found(Mark.WARN, text, ("the server: X-Accel-Buffering: no",))
     if accel:
-        said = f"{said}; X-Accel-Buffering: {shown(accel)}"
+        text = f"{text}; X-Accel-Buffering: {shown(accel)}"
     elif "nginx" not in answer.header("server").lower():  # which removes it
-        said = f"{said}; no X-Accel-Buffering: no, which would keep nginx from buffering"
-    return found(Mark.OK, said)
+        text = f"{text}; no X-Accel-Buffering: no, which would keep nginx from buffering"
+    return found(Mark.OK, text)
 
 
 def compression(seen: Observation) -> Finding:
     """Check whether the response is compressed for a client that accepts what browsers accept."""
     coding = seen.coding
     if not coding:
-        said = "none, though gzip and br were offered"
+        text = "none, though gzip and br were offered"
         given = "" if seen.answer is None else seen.answer.header("content-encoding")
         if given:
-            said = f"{said}; Content-Encoding: {shown(given)} has no effect"
-        return Finding("compression", Mark.OK, said, (), {"content_encoding": given or None})
+            text = f"{text}; Content-Encoding: {shown(given)} has no effect"
+        return Finding("compression", Mark.OK, text, (), {"content_encoding": given or None})
     found = partial(Finding, "compression", figures={"content_encoding": coding})
     if not is_known(coding):
-        said = f"{quoted(coding)} is not a content coding: browsers ignore it, others may not"
+        text = f"{quoted(coding)} is not a content coding: browsers ignore it, others may not"
         advice = "the server: leave Content-Encoding out if nothing is compressed"
-        return found(Mark.WARN, said, (advice,))
+        return found(Mark.WARN, text, (advice,))
     if seen.failure is not None:
-        said = f"{quoted(coding)}; requested without compression: {seen.failure}"
-        return found(Mark.FAIL, said, COMPRESSION)
+        text = f"{quoted(coding)}; requested without compression: {seen.failure}"
+        return found(Mark.FAIL, text, COMPRESSION)
     body = seen.body
     if body is not None and body.size and not body.unpacked:
-        said = f"{quoted(coding)}: {counted(body.size, 'byte')} arrived that decompress to nothing"
-        return found(Mark.FAIL, said, COMPRESSION)
-    said = f"{quoted(coding)}: compression delays events unless it is flushed after each event"
-    return found(Mark.WARN, said, COMPRESSION)
+        text = f"{quoted(coding)}: {counted(body.size, 'byte')} arrived that decompress to nothing"
+        return found(Mark.FAIL, text, COMPRESSION)
+    text = f"{quoted(coding)}: compression delays events unless it is flushed after each event"
+    return found(Mark.WARN, text, COMPRESSION)
 
 
 def cors(seen: Observation, answer: Answer) -> Finding | None:
@@ -222,30 +222,30 @@ def cors(seen: Observation, answer: Answer) -> Finding | None:
         return None
     addresses = (answer.address, *(hop.source for hop in seen.redirects))
     if all(origin_of(address) == seen.origin for address in addresses):
-        said = f"the page and the stream have the same origin, {seen.origin}: CORS does not apply"
-        return Finding("cors", Mark.OK, said, (), {"same_origin": True})
+        text = f"the page and the stream have the same origin, {seen.origin}: CORS does not apply"
+        return Finding("cors", Mark.OK, text, (), {"same_origin": True})
     allowed = answer.header("access-control-allow-origin").strip()
     credentials = answer.header("access-control-allow-credentials").strip() == "true"
     figures: dict[str, Figure] = {"allow_origin": allowed or None, "allow_credentials": credentials}
     found = partial(Finding, "cors", figures=figures)
     advice = f"the server: Access-Control-Allow-Origin: {seen.origin}"
     if not allowed:
-        said = f"no Access-Control-Allow-Origin: pages of {seen.origin} cannot read it"
-        return found(Mark.FAIL, said, (advice,))
+        text = f"no Access-Control-Allow-Origin: pages of {seen.origin} cannot read it"
+        return found(Mark.FAIL, text, (advice,))
     if allowed not in ("*", seen.origin):
         several = " (several values are invalid)" if "," in allowed else ""
-        said = f"Access-Control-Allow-Origin: {quoted(allowed)}{several}: not {seen.origin}"
-        return found(Mark.FAIL, said, (advice,))
+        text = f"Access-Control-Allow-Origin: {quoted(allowed)}{several}: not {seen.origin}"
+        return found(Mark.FAIL, text, (advice,))
     with_cookies = "with" if credentials and allowed != "*" else "without"
-    said = f"Access-Control-Allow-Origin: {allowed}: {with_cookies} cookies (withCredentials)"
+    text = f"Access-Control-Allow-Origin: {allowed}: {with_cookies} cookies (withCredentials)"
     if seen.credentials and with_cookies == "without":
         both = (f"{advice}, and not *", "the server: Access-Control-Allow-Credentials: true")
-        return found(Mark.FAIL, f"{said}, and this request has one", both)
+        return found(Mark.FAIL, f"{text}, and this request has one", both)
     vary = {each.strip().lower() for each in answer.header("vary").split(",")}
     if allowed != "*" and not vary & {"origin", "*"}:
-        said = f"{said}; no Vary: Origin, so a cache may send it to another origin"
-        return found(Mark.WARN, said, ("the server: Vary: Origin",))
-    return found(Mark.OK, said)
+        text = f"{text}; no Vary: Origin, so a cache may send it to another origin"
+        return found(Mark.WARN, text, ("the server: Vary: Origin",))
+    return found(Mark.OK, text)
 
 
 def _sender(answer: Answer) -> str:

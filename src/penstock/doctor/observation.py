@@ -156,7 +156,7 @@ class Observation:
       readable: whether the stream is available in an encoding that the doctor can read.
       body: what arrived of the body.
       end: how holding the stream ended; None while it is held.
-      end_said: the error that ended it, if there was one.
+      end_reason: the error that ended it, if there was one.
       ended_at: when it ended.
       resumption: the second connection, if there was one.
       stopped: whether the probe was interrupted.
@@ -178,7 +178,7 @@ class Observation:
     readable: bool = True
     body: Examination | None = None
     end: StreamEnd | None = None
-    end_said: str = ""
+    end_reason: str = ""
     ended_at: float = 0.0
     resumption: Resumption | None = None
     stopped: bool = False

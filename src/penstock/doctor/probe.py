@@ -51,8 +51,8 @@ class Why(Enum):
 class NoResponse(Exception):
     """There was no response; the message says why."""
 
-    def __init__(self, why: Why, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, why: Why, reason: str) -> None:
+        super().__init__(reason)
         self.why: Why = why
 
 
@@ -133,17 +133,17 @@ class Requester:
             why = Why.LOOP if len(redirects) > MAX_REDIRECTS else Why.BROKEN
             raise NoResponse(why, f"no response: {error}") from error
         except (httpx2.ConnectError, httpx2.ProxyError) as error:
-            said = f"cannot connect to {self._requested}: {reason_of(error)}"
-            raise NoResponse(Why.UNREACHABLE, said) from error
+            reason = f"cannot connect to {self._requested}: {reason_of(error)}"
+            raise NoResponse(Why.UNREACHABLE, reason) from error
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError) as error:
-            said = f"{self._requested} cannot be requested: {reason_of(error)}"
-            raise NoResponse(Why.UNREACHABLE, said) from error
+            reason = f"{self._requested} cannot be requested: {reason_of(error)}"
+            raise NoResponse(Why.UNREACHABLE, reason) from error
         except (httpx2.TransportError, httpx2.InvalidURL, ValueError) as error:
-            said = f"no response from {self._requested}: {reason_of(error)}"
-            raise NoResponse(Why.BROKEN, said) from error
+            reason = f"no response from {self._requested}: {reason_of(error)}"
+            raise NoResponse(Why.BROKEN, reason) from error
         if not self.sent:
-            said = f"cannot connect to {self._requested} within {limit:g} s"
-            raise NoResponse(Why.UNREACHABLE, said)
+            reason = f"cannot connect to {self._requested} within {limit:g} s"
+            raise NoResponse(Why.UNREACHABLE, reason)
         raise NoResponse(Why.SILENT, f"no response from {self._requested} within {limit:g} s")
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
@@ -263,7 +263,7 @@ async def _watch(response: httpx2.Response, answer: Answer, seen: Observation) -
         await _read(response, seen.body, seen.hold)
         seen.end = StreamEnd.HELD
     except _Ended as end:
-        seen.end, seen.end_said = end.how, str(end)
+        seen.end, seen.end_reason = end.how, str(end)
     finally:
         seen.ended_at = trio.current_time()
         if seen.end is None:
@@ -306,8 +306,8 @@ async def _resume(
 class _Ended(Exception):
     """A body ended; the message is the error, if there was one."""
 
-    def __init__(self, how: StreamEnd, said: str = "") -> None:
-        super().__init__(said)
+    def __init__(self, how: StreamEnd, reason: str = "") -> None:
+        super().__init__(reason)
         self.how: StreamEnd = how
 
 

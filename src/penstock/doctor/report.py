@@ -51,19 +51,19 @@ def findings_of(seen: Observation) -> list[Finding]:
 def resume(seen: Observation, body: Examination) -> Finding | None:
     """Check whether a client that reconnects gets what it missed; None if that was not tried."""
     if not seen.is_get:
-        said = f"not tried: a {seen.method} is not sent twice, as it might do its work twice"
-        return Finding("resume", Mark.SKIP, said)
+        text = f"not tried: a {seen.method} is not sent twice, as it might do its work twice"
+        return Finding("resume", Mark.SKIP, text)
     if not body.ids:
         if not body.events:
             return Finding("resume", Mark.SKIP, "no events, so no ids")
-        said = "no ids: a client that reconnects misses what was sent in between"
-        return Finding("resume", Mark.WARN, said, _UNIQUE_IDS, {"ids": 0})
+        text = "no ids: a client that reconnects misses what was sent in between"
+        return Finding("resume", Mark.WARN, text, _UNIQUE_IDS, {"ids": 0})
     tried = seen.resumption
     if tried is None:
         if seen.stopped:
             return None
-        said = f"not tried: {quoted(body.ids[-1])} is among ids that cannot be sent in a header"
-        return Finding("resume", Mark.SKIP, said)
+        text = f"not tried: {quoted(body.ids[-1])} is among ids that cannot be sent in a header"
+        return Finding("resume", Mark.SKIP, text)
     again = tried.answer
     figures: dict[str, Figure] = {
         "sent": tried.sent,
@@ -72,11 +72,11 @@ def resume(seen: Observation, body: Examination) -> Finding | None:
         "status": None if again is None else again.status,
         "content_type": None if again is None else again.header("content-type") or None,
     }
-    mark, said, advice = _judge(seen, tried, body)
+    mark, text, advice = _judge(seen, tried, body)
     if body.repeated_id is not None and again is not None and again.is_stream:
         mark, advice = Mark.WARN, _UNIQUE_IDS
-        said = f"several events have the id {quoted(body.repeated_id)}: resuming is ambiguous"
-    return Finding("resume", mark, said, advice, figures)
+        text = f"several events have the id {quoted(body.repeated_id)}: resuming is ambiguous"
+    return Finding("resume", mark, text, advice, figures)
 
 
 def _judge(
@@ -91,31 +91,31 @@ def _judge(
     if answer.status == 204:
         return _judge_no_more(seen, tried, after)
     if (refused := why_not_a_stream(answer)) is not None:
-        said, advice = refused
-        return Mark.FAIL, f"reconnecting {after}, it answered {said}", (*_ANY_ID, *advice)
+        text, advice = refused
+        return Mark.FAIL, f"reconnecting {after}, it answered {text}", (*_ANY_ID, *advice)
     if not can_unpack(answer.coding):
-        said = f"reconnecting {after}, the response was compressed as {quoted(answer.coding)}"
-        return Mark.SKIP, said, ()
+        text = f"reconnecting {after}, the response was compressed as {quoted(answer.coding)}"
+        return Mark.SKIP, text, ()
     if (first := tried.first) is None:
         if tried.expected is None or not tried.done:
             return Mark.SKIP, f"{after}, no event with an id within {seconds(tried.waited)}", ()
-        said = f"{after}, {quoted(tried.expected)} was not sent again: missed events are lost"
-        return Mark.WARN, said, RESUMING
+        text = f"{after}, {quoted(tried.expected)} was not sent again: missed events are lost"
+        return Mark.WARN, text, RESUMING
     if first == tried.expected:
         return Mark.OK, f"{after}, it continued with {quoted(first)}, as before", ()
     if first == tried.sent:
         return Mark.WARN, f"{after}, that event was sent again: clients get it twice", RESUMING
     before = list(body.ids)[:-RESUME_BACK]
     if first == body.first_id or first in before:
-        said = f"{after}, it began again with {quoted(first)}: Last-Event-ID is ignored"
-        return Mark.FAIL, said, RESUMING
+        text = f"{after}, it began again with {quoted(first)}: Last-Event-ID is ignored"
+        return Mark.FAIL, text, RESUMING
     if tried.expected is None:
-        said = f"{after}, it continued with {quoted(first)}; events in between would not be noticed"
-        return Mark.SKIP, said, ()
-    said = (
+        text = f"{after}, it continued with {quoted(first)}; events in between would not be noticed"
+        return Mark.SKIP, text, ()
+    text = (
         f"{after}, {quoted(first)} followed, not {quoted(tried.expected)}: missed events are lost"
     )
-    return Mark.WARN, said, RESUMING
+    return Mark.WARN, text, RESUMING
 
 
 def _judge_no_more(
@@ -126,7 +126,7 @@ def _judge_no_more(
         return Mark.OK, f"{after}, there are no more events (204)", ()
     followed = f"though {quoted(tried.expected)} had followed"
     if seen.end is StreamEnd.HELD:
-        said = f"{after}, it answered 204, {followed}: a browser never reconnects"
-        return Mark.FAIL, said, RESUMING
-    said = f"{after}, there are no more events (204), {followed}: missed events are lost"
-    return Mark.WARN, said, RESUMING
+        text = f"{after}, it answered 204, {followed}: a browser never reconnects"
+        return Mark.FAIL, text, RESUMING
+    text = f"{after}, there are no more events (204), {followed}: missed events are lost"
+    return Mark.WARN, text, RESUMING
