@@ -64,7 +64,7 @@ async def test_last_event_id_is_sent_in_utf_8(autojump_clock: Clock) -> None:
 
 
 async def test_an_oversized_event_is_an_error_after_those_before_it(autojump_clock: Clock) -> None:
-    """To come back would bring the same event: it is the end."""
+    """Reconnecting would bring the same event: the iteration ends."""
     network = Network(Answer([b"data: a\n\ndata: b\n\ndata: " + b"c" * 100, math.inf]))
     async with source_on(network, max_event_size=50) as source:
         assert await data_of(source, 2) == ["a", "b"]
@@ -89,7 +89,7 @@ async def test_its_own_client_is_closed_with_it(
 
 
 async def test_one_task_at_a_time(autojump_clock: Clock) -> None:
-    """Two that wait for the next event are a mistake, which the second is told."""
+    """Two tasks waiting for the next event are a mistake: the second one raises."""
     async with source_on(Network(HANGS)) as source, trio.open_nursery() as nursery:
 
         async def wait() -> None:
@@ -104,7 +104,7 @@ async def test_one_task_at_a_time(autojump_clock: Clock) -> None:
 
 
 async def test_open_in_its_block_and_once(autojump_clock: Clock) -> None:
-    """Outside there is nobody who would close it."""
+    """Outside its block, nothing would close it."""
     source = EventSource(URL)
     with pytest.raises(RuntimeError, match="async with"):
         await anext(source)
@@ -114,9 +114,9 @@ async def test_open_in_its_block_and_once(autojump_clock: Clock) -> None:
             await anext(source)
         async with source:
             assert await data_of(source) == []
-            with pytest.raises(RuntimeError, match="opened once"):
+            with pytest.raises(RuntimeError, match="opened only once"):
                 await source.__aenter__()
-        with pytest.raises(RuntimeError, match="opened once"):
+        with pytest.raises(RuntimeError, match="opened only once"):
             await source.__aenter__()
 
 

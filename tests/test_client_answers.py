@@ -9,7 +9,7 @@ import pytest
 
 from client_fakes import OVER, STREAM, URL, Answer, Clock, Network, data_of, redirect, source_on
 from penstock.client import SourceState
-from penstock.client.reconnection import retry_after
+from penstock.client.retries import retry_after
 from penstock.errors import ConnectionFailed
 
 
@@ -81,16 +81,16 @@ async def test_the_content_type_of_an_event_stream(autojump_clock: Clock, kind: 
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        ({"content-type": "text/html"}, "answered with 'text/html', not with text/event-stream"),
+        ({"content-type": "text/html"}, "answered with 'text/html' instead of text/event-stream"),
         ({"content-type": "text/event-streams"}, "'text/event-streams'"),
         ({}, "answered with no content type"),
-        ({**STREAM, "content-encoding": "gzip"}, "answered in the encoding 'gzip'"),
+        ({**STREAM, "content-encoding": "gzip"}, "answered with the encoding 'gzip'"),
     ],
 )
 async def test_what_is_no_event_stream_is_an_error(
     autojump_clock: Clock, headers: dict[str, str], says: str
 ) -> None:
-    """Another content type, or an encoding that nobody asked for."""
+    """Another content type, or an encoding that was not accepted."""
     network = Network(Answer([b"data: a\n\n"], headers=headers))
     async with source_on(network) as source:
         with pytest.raises(ConnectionFailed, match=says) as failed:

@@ -47,7 +47,7 @@ async def test_a_cancelled_attempt_is_made_again(autojump_clock: Clock) -> None:
 
 
 async def test_a_cancelled_read_loses_no_event(autojump_clock: Clock) -> None:
-    """The connection is gone, and the next takes up after the last event that was returned."""
+    """The connection is closed, and the next one resumes after the last event that was returned."""
     network = Network(
         Answer([b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: c", math.inf]),
         Answer([b"id: 3\ndata: c\n\n"]),
@@ -94,7 +94,7 @@ async def test_left_at_any_point(autojump_clock: Clock, left_after: float) -> No
 async def test_left_when_the_head_of_an_answer_is_there(
     autojump_clock: Clock, answer: Answer
 ) -> None:
-    """A body that nobody wants is closed, even where every wait is cancelled."""
+    """An unwanted body is closed, even if every wait is cancelled."""
     network = Network(answer)
     async with httpx2.AsyncClient(transport=network) as client:
         with trio.CancelScope() as left:
@@ -111,7 +111,7 @@ async def test_left_when_the_head_of_an_answer_is_there(
 
 @pytest.mark.parametrize("closed_after", [0.0, 1.5, 2.5, 4.0, 5.5, 7.0])
 async def test_closed_by_another_task(autojump_clock: Clock, closed_after: float) -> None:
-    """Who waits for an event learns it at once; so does who asks later."""
+    """A task that waits for an event raises at once, and so does a later call."""
     moved = redirect("/b")
     moved.after = 1
     network = Network(moved, Answer([3.0, b"data: a\n\n"], after=1), HANGS)

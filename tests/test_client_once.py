@@ -152,7 +152,7 @@ async def test_no_cookie_is_kept(autojump_clock: Clock, monkeypatch: pytest.Monk
         (Answer([b"\x89PNG"], status=404, headers={"content-type": "image/png"}), "not 200"),
         (
             Answer([b"<h1>Sign  in</h1>"], headers={"content-type": "text/html"}),
-            "not with text/event-stream: <h1>Sign in</h1>",
+            "instead of text/event-stream: <h1>Sign in</h1>",
         ),
     ],
 )

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from client_fakes import HANGS, OVER, REFUSED, Answer, Clock, Network, data_of, redirect, source_on
-from penstock.client.reconnection import Reconnection
+from penstock.client.retries import Backoff
 from penstock.errors import ConnectionFailed
 
 
@@ -81,7 +81,7 @@ async def test_retry_sets_the_reconnection_time(autojump_clock: Clock) -> None:
 
 
 async def test_retry_of_nothing_grows_all_the_same(autojump_clock: Clock) -> None:
-    """At once means at once after events, and not for ever when there is nobody."""
+    """`retry: 0` is respected after events, but the delay grows while attempts fail."""
     network = Network(Answer([b"retry: 0\ndata: a\n\n"]), REFUSED, REFUSED, REFUSED, OVER)
     async with source_on(network, min_delay=0) as source:
         assert await data_of(source) == ["a"]
@@ -89,7 +89,7 @@ async def test_retry_of_nothing_grows_all_the_same(autojump_clock: Clock) -> Non
 
 
 async def test_retry_beyond_the_bound_counts_for_an_hour(autojump_clock: Clock) -> None:
-    """The server knows better than max_delay, but not that nobody is to come back."""
+    """The server's delay may exceed max_delay, but not an hour."""
     network = Network(
         Answer([b"retry: 90000\ndata: a\n\n"]), REFUSED, Answer([b"retry: 9000000\n"])
     )
@@ -103,7 +103,7 @@ async def test_retry_beyond_the_bound_counts_for_an_hour(autojump_clock: Clock) 
 
 
 async def test_jitter_adds_up_to_half(autojump_clock: Clock) -> None:
-    """No two clients come back together; none comes before its time."""
+    """No two clients reconnect together; none reconnects too early."""
     network = Network(*[REFUSED] * 400, OVER)
     async with source_on(network, retry=1000, max_delay=1, jitter=0.5) as source:
         await data_of(source)
@@ -156,8 +156,8 @@ async def test_a_stream_that_breaks_is_opened_again(
     assert network.times == [0, 3, 6]
     records = [record for record in caplog.records if record.name == "penstock.client"]
     assert [record.getMessage() for record in records] == [
-        "https://example.org/e: reset by peer; connecting again in 3.0 s",
-        "https://example.org/e: Connection refused; connecting again in 3.0 s",
+        "https://example.org/e: reset by peer; reconnecting in 3.0 s",
+        "https://example.org/e: Connection refused; reconnecting in 3.0 s",
     ]
 
 
@@ -165,7 +165,7 @@ async def test_a_stream_that_breaks_is_opened_again(
 async def test_failures_in_a_row_are_counted(
     autojump_clock: Clock, attempts: int, said: str
 ) -> None:
-    """So many may fail, since the last event; then it gives up, and says why."""
+    """After this many failures since the last event, it gives up and says why."""
     fails: list[Answer | Exception] = [Answer(status=503), REFUSED, Answer(status=502)]
     fails = fails[-attempts:]
     network = Network(*fails[:-1], Answer([b"data: a\n\n"]), *fails)
@@ -180,7 +180,7 @@ async def test_failures_in_a_row_are_counted(
 
 
 async def test_an_end_after_an_event_is_no_failed_attempt(autojump_clock: Clock) -> None:
-    """A stream that ends is asked for again, even by who wants to see no attempt fail."""
+    """A stream that ended after an event is requested again, even with max_failures=1."""
     one = Answer([b"data: a\n\n"])
     network = Network(one, one, Answer([]))
     async with source_on(network, max_failures=1) as source:
@@ -191,11 +191,11 @@ async def test_an_end_after_an_event_is_no_failed_attempt(autojump_clock: Clock)
 
 def test_delays_do_not_overflow() -> None:
     """A client that was away for a year is still bounded."""
-    reconnection = Reconnection(retry=3000, min_delay=0, max_delay=60, jitter=0, max_failures=None)
+    backoff = Backoff(retry=3000, min_delay=0, max_delay=60, jitter=0, max_failures=None)
     for _ in range(100_000):
-        reconnection.note(delivered=False)
-    assert reconnection.delay() == 60
-    assert not reconnection.exhausted
+        backoff.record_attempt(delivered=False)
+    assert backoff.delay() == 60
+    assert not backoff.exhausted
 
 
 async def test_an_impatient_caller_does_not_hammer(autojump_clock: Clock) -> None:

@@ -141,7 +141,7 @@ async def test_the_method_after_a_redirect(
 async def test_a_redirect_to_nowhere_is_an_error(
     autojump_clock: Clock, location: str, attempts: int | None
 ) -> None:
-    """Nobody can be asked there: one line says where it leads, and the body is closed."""
+    """The error is one line that shows the target, and the body is closed."""
     moved = redirect("/")
     moved.raw = [(b"location", location.encode())]
     network = Network(moved, OVER)

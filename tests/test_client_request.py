@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from client_fakes import OVER, URL, Answer, Clock, Network, data_of, source_on
 from penstock import InvalidEvent, ServerSentEvent
 from penstock.client import EventSource
-from penstock.client.request import address_of, header_value, origin_of, url_of
+from penstock.client.request import header_value, origin_of, parse_url, redacted
 
 # One of each general category of Unicode, and all of the first 256.
 CLASSES = {unicodedata.category(chr(code)): chr(code) for code in range(0xD800)} | {
@@ -50,7 +50,7 @@ def test_any_character_of_an_id_can_be_sent(character: str) -> None:
 @example("\x0b\x0c")
 @example(" \x0b\t a \x0c ")
 def test_any_id_can_be_sent(last_event_id: str) -> None:
-    """Whatever id a stream had, h11 takes what is left of it, and a strict server does."""
+    """Whatever id a stream had, h11 and a strict server accept the value that is sent."""
     value = header_value(last_event_id)
     assert re.fullmatch(rb"([\x21-\x7e\x80-\xff]([\t -~\x80-\xff]*[\x21-\x7e\x80-\xff])?)?", value)
     assert not value or carried(value) == value
@@ -139,7 +139,7 @@ def test_what_cannot_be_sent_is_refused(options: dict[str, Any]) -> None:
 def test_urls_that_cannot_be_asked_for(url: str) -> None:
     """Each is one line of ASCII, of bounded length."""
     with pytest.raises(ValueError, match="is not a URL") as refused:
-        url_of(url)
+        parse_url(url)
     said = str(refused.value)
     assert "\n" not in said
     assert len(said) < 500
@@ -147,12 +147,12 @@ def test_urls_that_cannot_be_asked_for(url: str) -> None:
 
 @given(st.text() | st.text("htps:/.@[]%:0123456789ax-\u202e\xe9").map("https://".__add__))
 def test_any_text_is_a_url_or_refused(text: str) -> None:
-    """Never another error; what is taken can be shown, and has an origin."""
+    """There is no other error; an accepted URL can be shown, and has an origin."""
     try:
-        url = url_of(text)
+        url = parse_url(text)
     except ValueError:
         return
-    assert address_of(url).isascii()
+    assert redacted(url).isascii()
     assert origin_of(url)[0] in ("http", "https")
 
 
@@ -161,4 +161,4 @@ def test_an_id_that_no_event_can_have_is_the_callers_mistake() -> None:
     with pytest.raises(InvalidEvent):
         EventSource(URL, last_event_id="\0")
     assert ServerSentEvent(id="\x0b").id == "\x0b"
-    assert isinstance(url_of(httpx2.URL(URL)), httpx2.URL)
+    assert isinstance(parse_url(httpx2.URL(URL)), httpx2.URL)

@@ -43,7 +43,7 @@ def test_whole(case: Stream) -> None:
 
 @cases
 def test_byte_by_byte(case: Stream) -> None:
-    """A stream that comes a byte at a time gives the same."""
+    """A stream that arrives byte by byte gives the same events."""
     assert decode(case.wire[i : i + 1] for i in range(len(case.wire))) == expected(case)
 
 
@@ -84,7 +84,7 @@ def test_starts_from_a_known_id() -> None:
 
 
 def test_an_iteration_left_early_loses_nothing() -> None:
-    """Events that were not asked for come with the next feed."""
+    """Events that were not iterated are returned by the next feed."""
     decoder = EventStreamDecoder()
     for event in decoder.feed(b"data: a\n\ndata: b\r\n\r"):
         assert event == ServerSentEvent("a")
@@ -118,7 +118,7 @@ def test_is_bounded(wire: bytes, size: int) -> None:
 
 
 def test_events_before_an_error_come_out_first() -> None:
-    """Of one chunk, what is good is had before the error is raised."""
+    """The events of a chunk are returned before the error is raised."""
     events = EventStreamDecoder(max_event_size=10).feed(b"data: a\n\ndata: " + b"x" * 20)
     assert next(events) == ServerSentEvent("a")
     with pytest.raises(DecodeError):

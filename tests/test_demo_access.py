@@ -159,6 +159,6 @@ def test_a_restart_that_is_not_due_does_nothing() -> None:
     restart = Restart()
     restart.execute()
     restart.request()
-    restart.why_not = "the server was told to stop, for good"
+    restart.why_not = "the server is stopping permanently"
     assert not restart.due
     restart.execute()

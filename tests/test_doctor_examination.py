@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import EventStreamDecoder
-from penstock.doctor.body import Examination, Fault
-from penstock.doctor.decompression import Unpacker, can_unpack, codings_of
+from penstock.doctor.body import Examination, Fault, Unpacker, can_unpack, codings_of
 from wire import DECODED, Stream
 
 FAULTS = {
@@ -43,8 +42,8 @@ FAULTS = {
         b"data: event: a\n\ndata: data: {}\n\ndata: \n\n" * 2,
         {Fault.ENCODED_TWICE: 4},
     ),
-    "without a line end": (rb"data: x\n\ndata: y\n\n", {Fault.WRITTEN_LINE_END: 1}),
-    "written out": ((rb"data: x\n\n" + b"\n\n") * 3, {Fault.WRITTEN_LINE_END: 3}),
+    "without a line end": (rb"data: x\n\ndata: y\n\n", {Fault.LITERAL_LINE_END: 1}),
+    "written out": ((rb"data: x\n\n" + b"\n\n") * 3, {Fault.LITERAL_LINE_END: 3}),
     # Payloads that only look like it.
     "images": (b"data: data:image/png;base64,AAAA\n\n" * 5, {}),
     "a data URL": (b"data: data:,hi\n\ndata: data:text/plain;charset=utf-8,x\n\n" * 3, {}),
@@ -82,7 +81,7 @@ def test_what_clients_pass_over_is_found(wire: bytes, faults: dict[Fault, int], 
 
 @pytest.mark.parametrize("case", DECODED.values(), ids=DECODED)
 def test_events_are_those_of_the_decoder(case: Stream) -> None:
-    """As many events are counted as a client hears, and its retry is theirs."""
+    """The count of events and the retry are those of a client."""
     body = examined([case.wire])
     assert body.events == len(case.heard)
     assert body.retry == case.retry
@@ -191,7 +190,7 @@ def test_lists_are_bounded() -> None:
 
 
 def test_unpacking() -> None:
-    """Gzip and deflate are undone in pieces; what is not compressed is an error."""
+    """Gzip and deflate are decompressed in pieces; data that is not compressed is an error."""
     plain = b"data: x\n\n" * 100_000
     for packed in (gzip.compress(plain), zlib.compress(plain), gzip.compress(b"") * 2):
         for size in (1, 7, len(packed)):
@@ -219,6 +218,6 @@ def test_unpacking() -> None:
     ],
 )
 def test_content_codings(header: str, codings: str, readable: bool) -> None:
-    """What has no effect is no coding, and what browsers do not know they take as it is."""
+    """Codings of no effect do not count, and browsers treat unknown ones as uncompressed."""
     assert codings_of(header) == codings
     assert can_unpack(codings) is readable

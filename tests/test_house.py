@@ -41,8 +41,8 @@ LAYERS_WITHOUT_IO = (
     ("close_reason", "errors", "printable", "process_signals"),
 )
 SANS_IO = {module for line in LAYERS_WITHOUT_IO for module in line} | {
-    *("doctor.body", "doctor.report", "doctor.decompression"),
-    *("doctor.origins", "doctor.payloads"),
+    *("doctor.body", "doctor.finding", "doctor.observation"),
+    *("doctor.payloads", "doctor.report"),
 }
 HOSTS = {
     *("quart", "hypercorn", "client", "cli", "demo", "doctor.probe"),

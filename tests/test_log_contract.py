@@ -23,7 +23,7 @@ from penstock.logs.log import Entry, Newest, Page, Position
 from penstock.publication import Publication
 from penstock.selection import EVERY_TOPIC, Selection, select
 from penstock.testing import check_log
-from penstock.testing.waiting import Patience
+from penstock.testing.waiting import TimeLimit
 
 
 def unbounded(**bounds: Any) -> dict[str, Any]:
@@ -379,13 +379,13 @@ def test_one_that_hangs_is_found_out(call: str, clock: trio.abc.Clock | None) ->
 async def test_each_call_has_all_of_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow history whose calls all return is not given up, however many there are."""
     begun = count()
-    renew = Patience.renew
+    renew = TimeLimit.renew
 
-    def counting(limit: Patience) -> None:
+    def counting(limit: TimeLimit) -> None:
         next(begun)
         renew(limit)
 
-    monkeypatch.setattr(Patience, "renew", counting)
+    monkeypatch.setattr(TimeLimit, "renew", counting)
     await check_log(MemoryLog)
     assert next(begun) > 500
 

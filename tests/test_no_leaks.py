@@ -209,7 +209,7 @@ async def test_leaks(no_leaks):
 
 
 def outcomes(tests: str, folder: Path, *options: str) -> tuple[dict[str, str], str]:
-    """Run tests in a process of its own; return what became of each, and what was printed."""
+    """Run tests in another process; return the result of each, and the output."""
     (folder / "pytest.ini").touch()  # so that no project above it counts
     (folder / "test_it.py").write_text(MODULE + tests)
     quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "error", "-rA", "-q")
@@ -240,7 +240,7 @@ def test_the_fixtures_go_with_pytest_trio(tmp_path: Path) -> None:
 
 
 def test_the_fixtures_go_without_any_plugin(tmp_path: Path) -> None:
-    """Trio's own decorator has its clock; what is checked is said in the test."""
+    """With Trio's own decorator, the block is written in the test."""
     found, said = outcomes(BARE_TESTS, tmp_path, "-p", "no:trio", "-p", "no:anyio")
     assert found == {"test_clean": "PASSED", "test_leaks": "FAILED", "test_sync": "ERROR"}, said
     assert "write `async with penstock.testing.no_leaks(): ...`" in said
@@ -248,7 +248,7 @@ def test_the_fixtures_go_without_any_plugin(tmp_path: Path) -> None:
 
 
 def test_the_fixtures_go_with_anyio(tmp_path: Path) -> None:
-    """Its runner is told of the clock by its own fixture; system tasks are found, too."""
+    """With its runner, the clock is an option of its fixture; system tasks are found, too."""
     found, said = outcomes(ANYIO_TESTS, tmp_path, "-p", "no:trio")
     assert found == {"test_clean": "PASSED", "test_leaks": "FAILED"}, said
     assert "left behind" in said

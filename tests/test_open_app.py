@@ -96,7 +96,7 @@ async def test_an_application_lives_as_long_as_the_block(autojump_clock: Clock) 
 
 
 async def test_a_client_comes_back_to_the_hub(autojump_clock: Clock) -> None:
-    """What it missed comes first."""
+    """Missed events come first."""
     shop = Shop()
     async with open_app(shop.app):
         async with open_client(shop.app, "/prices") as client:
@@ -116,7 +116,7 @@ async def test_a_task_that_is_left_is_named(autojump_clock: Clock) -> None:
             await shop.get("/work/5.0")
     line = Shop.poll.__code__.co_firstlineno + 1
     assert str(raised.value) == (
-        f"the application has left:\n  - task '{__name__}.Shop.poll', waiting at "
+        f"left behind by the application:\n  - task '{__name__}.Shop.poll', waiting at "
         f"{__file__}:{line} in poll()"
     )
     assert set(shop.did[2:]) == SHUT_DOWN  # nevertheless
@@ -131,7 +131,7 @@ async def test_what_lingers_or_is_allowed_may_be_left(autojump_clock: Clock) -> 
     async with open_app(shop.app, allow=["*.poll"]):
         await shop.get("/work/5000.0")
     shop = Shop()
-    with pytest.raises(AssertionError, match="the application has left"):
+    with pytest.raises(AssertionError, match="left behind by the application"):
         async with open_app(shop.app, allow=["poll"]):
             await shop.get("/work/5000.0")
 
@@ -160,7 +160,7 @@ async def test_an_application_is_opened_again(autojump_clock: Clock) -> None:
 
 
 async def test_an_application_that_does_not_start(autojump_clock: Clock) -> None:
-    """The block is never entered, and the reason is told."""
+    """The block is never entered, and the error has the reason."""
     shop = Shop()
 
     @shop.app.before_serving
@@ -199,7 +199,7 @@ async def test_an_application_that_does_not_stop(autojump_clock: Clock) -> None:
 
 
 async def test_a_task_of_the_application_raises(autojump_clock: Clock) -> None:
-    """It ends all the others, as under a server: the test fails, and is told the cause."""
+    """It ends all the others, as under a server: the test fails with the cause."""
     shop = Shop()
     with pytest.raises(AssertionError, match=r"raised KeyError\('on purpose'\)") as raised:
         async with open_app(shop.app):
@@ -238,7 +238,7 @@ async def test_the_block_is_cancelled(autojump_clock: Clock) -> None:
 
 
 async def test_an_application_without_a_lifespan() -> None:
-    """Who does not speak that protocol is served all the same."""
+    """An application without support for that protocol is served nevertheless."""
 
     async def bare(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":

@@ -17,7 +17,7 @@ from quart_trio import QuartTrio
 from penstock import CloseReason, DecodeError, InvalidEvent, ServerSentEvent
 from penstock.quart import EventSourceResponse, last_event_id
 from penstock.testing import FakeClient, collect, no_leaks, open_app, open_client, waiting
-from penstock.testing.waiting import longest_wait
+from penstock.testing.waiting import default_limit
 
 Clock = trio.testing.MockClock
 Events = trio.abc.SendChannel[ServerSentEvent]
@@ -94,7 +94,7 @@ async def slow() -> str:
 
 
 async def raw(scope: Any, receive: Any, send: Any) -> None:
-    """Do what an application should not, as the path has it."""
+    """Misbehave in the way that the path names."""
     await receive()
     match scope["path"]:
         case "/silent":
@@ -160,7 +160,7 @@ async def test_the_end_of_a_stream_ends_the_iteration(autojump_clock: Clock) -> 
         with pytest.raises(trio.EndOfChannel) as raised:
             await client.events(4)
         assert str(raised.value) == (
-            "GET /stream/three: there was to be 4 events: status 200, 3 events came, 3 not taken, "
+            "GET /stream/three: expected 4 events: status 200, 3 events received, 3 not returned, "
             "ended (finished)"
         )
         assert len(client.pending) == len(await client.events(3)) == 3
@@ -169,7 +169,7 @@ async def test_the_end_of_a_stream_ends_the_iteration(autojump_clock: Clock) -> 
 async def test_a_producer_that_fails_is_told_of(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client has what was sent before, and is told where the traceback is."""
+    """The client has the events before the error, which says where the traceback is."""
     async with open_client(app, "/stream/fails") as client:
         assert (await client.event()).data == "the last one"
         with pytest.raises(
@@ -192,18 +192,18 @@ async def test_a_client_comes_back(autojump_clock: Clock) -> None:
 
 
 async def test_nothing_comes(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait that is in vain fails, with what there was, after two days of virtual time."""
+    """A wait fails after two days of virtual time, and says what there was instead."""
     async with open_client(app, "/stream/count") as client:
         await client.events(3)
         with pytest.raises(trio.TooSlowError) as raised:
             await client.event()
         assert str(raised.value) == (
-            "GET /stream/count: not an event within 172800 s: status 200, 3 events came, "
-            "0 not taken, open"
+            "GET /stream/count: did not get an event within 172800 s: status 200, 3 events "
+            "received, 0 not returned, open"
         )
         assert trio.current_time() == 172820
         monkeypatch.setattr(waiting, "_JUMPING", 600.0)
-        with pytest.raises(trio.TooSlowError, match="no end within 600 s"):
+        with pytest.raises(trio.TooSlowError, match="did not end within 600 s"):
             await client.end()
 
 
@@ -213,7 +213,7 @@ async def test_no_answer_comes(autojump_clock: Clock) -> None:
         async with open_client(app, "/slow"):
             pytest.fail("there was no answer")
     said = str(raised.value)
-    assert said.startswith("GET /slow: the application does not answer within 172800 s; ")
+    assert said.startswith("GET /slow: the application does not respond within 172800 s; ")
     assert f"waiting at {__file__}:{slow.__code__.co_firstlineno + 2} in slow()" in said
     with pytest.raises(AssertionError, match="GET /silent: the application returned without"):
         async with open_client(raw, "/silent"):
@@ -222,7 +222,7 @@ async def test_no_answer_comes(autojump_clock: Clock) -> None:
 
 async def test_a_wait_is_short_in_real_time() -> None:
     """Where the clock is real, a wait gives up while one looks on; the client is the same."""
-    assert longest_wait() == 10
+    assert default_limit() == 10
     async with open_client(app, "/stream/count") as client:
         with trio.fail_after(5):
             assert (await client.event()).data == "0"
@@ -247,7 +247,7 @@ async def test_a_wait_for_many_is_a_wait_for_each(autojump_clock: Clock) -> None
 
 
 async def test_the_application_raises(autojump_clock: Clock) -> None:
-    """An error of the application's fails the test, with the error as its cause, wherever it is."""
+    """An error of the application fails the test, with that error as its cause."""
     with pytest.raises(AssertionError, match=r"GET /raises: .* raised ValueError\('on p") as raised:
         async with open_client(raw, "/raises"):
             pytest.fail("there was no answer")
@@ -259,9 +259,11 @@ async def test_the_application_raises(autojump_clock: Clock) -> None:
 
 
 async def test_no_event_stream_is_answered(autojump_clock: Clock) -> None:
-    """Who waits for an event is told what the answer is, as a browser would be."""
+    """Waiting for an event raises, and says what the response is."""
     async with open_client(app, "/nothing") as client:
-        with pytest.raises(AssertionError, match=r"no event stream, but 404 text/html: .*Found"):
+        with pytest.raises(
+            AssertionError, match=r"not an event stream, but 404 text/html: .*Found"
+        ):
             await client.event()
 
 
@@ -280,7 +282,7 @@ async def test_a_body_that_only_looks_like_a_stream(
         return Response("data: x\n\n", status, content_type=asked.args["type"])
 
     async with open_client(own, f"/?type={kind}") as client:
-        with pytest.raises(AssertionError, match=f"no event stream, but {status} {kind}"):
+        with pytest.raises(AssertionError, match=f"not an event stream, but {status} {kind}"):
             await client.event()
     async with open_client(own, "/?type=Text/Event-Stream%20;a=b") as client:
         if status == 200:
@@ -288,7 +290,7 @@ async def test_a_body_that_only_looks_like_a_stream(
 
 
 async def test_what_cannot_be_decoded(autojump_clock: Clock) -> None:
-    """It is the test that hears of it, when it has taken what came before, not the application."""
+    """The test gets the error after the events before it; the application gets none."""
     async with open_client(raw, "/garbage") as client:
         assert (await client.event()).data == "one"
         with pytest.raises(DecodeError, match="larger than"):
@@ -303,7 +305,9 @@ async def test_a_client_leaves_within_its_block(autojump_clock: Clock) -> None:
         client.disconnect()
         assert await client.end() is CloseReason.DISCONNECTED
         assert (await client.event()).data == "0"
-        with pytest.raises(trio.ClosedResourceError, match=r"left by this client \(disconnected\)"):
+        with pytest.raises(
+            trio.ClosedResourceError, match=r"disconnected by this client \(disconnected\)"
+        ):
             await client.event()
     assert trio.current_time() == 0
 
@@ -318,7 +322,7 @@ async def test_what_is_sent_to_nobody_is_dropped(autojump_clock: Clock) -> None:
 
 
 async def test_a_stalled_client(autojump_clock: Clock) -> None:
-    """It takes what it is told to, the producer waits meanwhile, and it can leave nevertheless."""
+    """It reads as much as asked while the producer waits, and can disconnect at any time."""
     async with open_client(app, "/stream/floods", takes=2) as client:
         await trio.sleep(1)
         assert client.body.startswith(b":\ndata: x")
@@ -326,7 +330,7 @@ async def test_a_stalled_client(autojump_clock: Clock) -> None:
         stalled = client.stream.statistics()
         await trio.sleep(1)
         assert client.stream.statistics().events_sent == stalled.events_sent
-        with pytest.raises(trio.TooSlowError, match="open, and this client does not read"):
+        with pytest.raises(trio.TooSlowError, match="open, and this client is not reading"):
             await client.events(100)
         client.read(2)  # what the writer had in its hand, and what waited behind
         assert len(await client.events(17)) == 17
@@ -334,20 +338,20 @@ async def test_a_stalled_client(autojump_clock: Clock) -> None:
 
 
 async def test_the_application_does_not_let_go(autojump_clock: Clock) -> None:
-    """A request that goes on without its client fails the test, by its tasks' names, and ends."""
+    """A request that outlives its client fails the test with its tasks' names, and is cancelled."""
     with pytest.raises(AssertionError) as raised:
         async with open_client(app, "/stream/lingers"):
             pass
     said = str(raised.value)
     assert said.startswith(
-        "GET /stream/lingers: 1 s after its client left, the application is not done with "
+        "GET /stream/lingers: 1 s after the client disconnected, the application has not finished "
     )
     assert "- task 'producer of /stream/lingers 192.0.2.1:50000', waiting at " in said
     assert f"{__file__}:{lingers.__code__.co_firstlineno + 5} in lingers()" in said
     assert trio.current_time() == 5
     async with open_client(app, "/stream/lingers", grace=6):
         pass
-    with pytest.raises(AssertionError, match=r"is not done with the request:\n.* in raw"):
+    with pytest.raises(AssertionError, match=r"has not finished the request:\n.* in raw"):
         async with open_client(raw, "/swallows"):
             pass
 
@@ -359,7 +363,7 @@ async def test_what_the_block_raises_comes_out_as_it_was(autojump_clock: Clock) 
         async with open_client(app, "/stream/lingers"):
             raise error
     assert raised.value is error
-    assert ["not done with the request" in note for note in error.__notes__] == [True]
+    assert ["has not finished the request" in note for note in error.__notes__] == [True]
     with pytest.raises(pytest.skip.Exception):
         async with open_client(app, "/stream/count"):
             pytest.skip("for a reason")
@@ -377,7 +381,7 @@ async def test_the_block_is_cancelled(autojump_clock: Clock) -> None:
 
 
 async def test_a_wait_is_atomic(autojump_clock: Clock) -> None:
-    """Events are not lost to who was cancelled while waiting for more."""
+    """A wait for more events that is cancelled loses none."""
     async with open_client(app, "/stream/count") as client:
         with trio.move_on_after(5):
             await client.events(2)
@@ -468,19 +472,19 @@ async def test_a_clock_that_stands_still(
     """On a clock that only the test moves, real time bounds each wait."""
     assert mock_clock.rate == 0
     monkeypatch.setattr(waiting, "_REAL", 0.2)
-    with pytest.raises(trio.TooSlowError, match=r"does not answer within 0\.2 s"):
+    with pytest.raises(trio.TooSlowError, match=r"does not respond within 0\.2 s"):
         async with open_client(app, "/slow"):
             pass
     async with open_client(app, "/stream/count") as client:
         assert (await client.event()).data == "0"
-        with pytest.raises(trio.TooSlowError, match=r"not an event within 0\.2 s"):
+        with pytest.raises(trio.TooSlowError, match=r"did not get an event within 0\.2 s"):
             await client.event()
         mock_clock.jump(10)
         assert (await client.event()).data == "1"
-    with pytest.raises(AssertionError, match=r"0\.3 s after its client left"):
+    with pytest.raises(AssertionError, match=r"0\.3 s after the client disconnected"):
         async with open_client(deaf, grace=0.3):
             pass
-    with pytest.raises(trio.TooSlowError, match=r"sent 2 events, and nothing more within 0\.2 s"):
+    with pytest.raises(trio.TooSlowError, match=r"sent 2 events and nothing more within 0\.2 s"):
         await collect(count)
     async with trio.open_nursery() as nursery:
         with pytest.raises(AssertionError, match="left behind"):
@@ -495,7 +499,7 @@ async def test_a_clock_that_stands_still(
 async def test_an_error_of_the_block_outlives_a_cancellation(
     opened: Any, autojump_clock: Clock
 ) -> None:
-    """An error that the block raises comes out, also while all around it is being cancelled."""
+    """The block's own error is raised, even if it is cancelled at the same time."""
 
     async def fails(opening: Any) -> None:
         async with opening:
@@ -515,7 +519,7 @@ async def test_an_error_of_the_block_outlives_a_cancellation(
 
 
 async def test_iterating_another_response(autojump_clock: Clock) -> None:
-    """What is no stream of Penstock's is read all the same; it has no reason to end with."""
+    """A stream that is not Penstock's can be read; it has no close reason."""
 
     async def plain(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -532,5 +536,5 @@ async def test_iterating_another_response(autojump_clock: Clock) -> None:
         assert [event.data async for event in client] == ["a"]
         assert (client.last_event_id, client.close_reason, client.stream) == ("1", None, None)
         assert repr(client) == (
-            "<EventStreamClient GET /: status 200, 1 event came, 0 not taken, ended>"
+            "<EventStreamClient GET /: status 200, 1 event received, 0 not returned, ended>"
         )

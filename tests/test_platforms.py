@@ -35,11 +35,11 @@ def test_the_options_that_exist_are_used() -> None:
     """On macOS, TCP_KEEPALIVE is the option for the time that Linux calls TCP_KEEPIDLE."""
     code = f"""{LACKING}
 socket.TCP_KEEPALIVE = 16
-from penstock.client.connection import _keep_alive
+from penstock.client.response import _keep_alive
 assert _keep_alive() == [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, 16, 30)
 ], _keep_alive()
-from penstock.cli.standard_streams import Output
+from penstock.cli.runtime import Output
 Output()
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from penstock.cli.repetitions import Repetitions, without_traceback
-from penstock.cli.server_log import LogFormatter, StandardError
+from penstock.cli.repeated_records import RecordFilter, without_traceback
+from penstock.cli.server_log import LogFormatter, StandardErrorHandler
 
 HOSTILE = "a\r\n2026-01-01 00:00:00,000 INFO forged\x1b[2J\u2028\u202e"
 
@@ -41,7 +41,7 @@ def test_a_message_is_one_line() -> None:
 
 
 def test_the_lines_of_a_traceback_are_no_records() -> None:
-    """They stay lines, and are indented; what is in them is escaped."""
+    """They stay lines, and are indented; their content is escaped."""
     each = record("failed", raised(HOSTILE))
     each.exc_text = "of another formatter"
     first, *rest = LogFormatter().format(each).split("\n")
@@ -53,8 +53,8 @@ def test_the_lines_of_a_traceback_are_no_records() -> None:
 
 
 def test_the_same_traceback_is_logged_once() -> None:
-    """The others are counted, and said in one line, with the last one's words."""
-    seen = Repetitions()
+    """Repetitions are counted, and summarised in one line with the last one's message."""
+    seen = RecordFilter()
     assert seen.admit(record("GET /1", raised("1")), 0)
     for number in range(2, 6):
         assert not seen.admit(record(f"GET /{number}", raised(str(number))), 1)
@@ -76,7 +76,7 @@ def test_other_tracebacks_are_others() -> None:
         except ValueError as error:
             return error
 
-    seen = Repetitions()
+    seen = RecordFilter()
     assert seen.admit(record(error=raised()), 0)
     assert seen.admit(record(error=elsewhere()), 0)
     assert seen.admit(record(error=ExceptionGroup("", [raised()])), 0)
@@ -88,16 +88,16 @@ def test_other_tracebacks_are_others() -> None:
 
 
 def test_warnings_of_the_server_have_a_rate() -> None:
-    """An application's own, and what is not a warning, have none."""
-    seen = Repetitions()
+    """An application's records, and those below a warning, have no limit."""
+    seen = RecordFilter()
     assert [seen.admit(record("x"), 0) for _ in range(25)] == [True] * 20 + [False] * 5
     assert all(seen.admit(record("x", level=logging.INFO), 0) for _ in range(50))
     assert all(seen.admit(record("x", name="shop"), 0) for _ in range(50))
 
 
 def test_kinds_have_a_bound() -> None:
-    """With more of them the oldest is said at once."""
-    seen = Repetitions()
+    """With more kinds of records, the oldest is summarised at once."""
+    seen = RecordFilter()
     for number in range(300):
         for _ in range(21):
             seen.admit(record(f"{number}"), 0)
@@ -119,7 +119,7 @@ def within(module: str, function: str = "raises") -> Exception:
 
 
 def test_what_a_request_causes_before_the_application_is_one_line() -> None:
-    """It names the error and the place; what the application or we raised has its traceback."""
+    """The line has the error and its place; other errors keep their traceback."""
     line = without_traceback(record("Error in ASGI Framework", within("werkzeug.routing")))
     assert line.exc_info is None
     assert line.getMessage().startswith("Error in ASGI Framework: ValueError: invalid literal")
@@ -144,8 +144,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_nothing_is_lost_at_the_end(pipe: tuple[int, int]) -> None:
-    """What was logged before is written, and what is logged afterwards at once."""
-    handler = StandardError(pipe[1])
+    """Earlier records are written by then, and later ones at once."""
+    handler = StandardErrorHandler(pipe[1])
     for number in range(100):
         handler.handle(record(f"number {number}", level=logging.INFO))
     handler.close()
@@ -155,12 +155,12 @@ def test_nothing_is_lost_at_the_end(pipe: tuple[int, int]) -> None:
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody(pipe: tuple[int, int]) -> None:
-    """A megabyte waits; of the rest it is said how much was dropped; and the end comes."""
-    handler = StandardError(pipe[1])
+    """A megabyte is queued, the number of dropped records is logged, and closing returns."""
+    handler = StandardErrorHandler(pipe[1])
     for _ in range(3000):
         handler.handle(record("x" * 1000, level=logging.INFO))
     read = b""
-    while b"records were dropped here: nobody read standard error" not in read:
+    while b"log records dropped: standard error was not read" not in read:
         read += os.read(pipe[0], 65536)
     lines = read.decode().splitlines()
     dropped = int(lines[-1].split()[3])
@@ -175,7 +175,7 @@ def test_a_reader_that_has_gone(pipe: tuple[int, int]) -> None:
     """Nothing is written to it, and nothing fails."""
     read, write = os.pipe()
     os.close(read)
-    handler = StandardError(write)
+    handler = StandardErrorHandler(write)
     handler.handle(record())
     handler.close()
     os.close(write)

@@ -1,14 +1,14 @@
 """Bytes in, events out: the client's half of the event stream format.
 
-Rule 1: what comes out does not depend on how the bytes were cut into chunks.
+Rule 1: the events do not depend on how the bytes are divided into chunks.
 
-Rule 2: memory is bounded. What is kept between two calls, once what came was iterated, is the line
-being read and the data of the event being read, never more than ``max_event_size`` bytes of them
+Rule 2: memory is bounded. Between two calls, once the events of the first were iterated, the
+decoder keeps the current line and the data of the current event, at most ``max_event_size`` bytes
 together, and one line each for the event's name and id.
 
-Theory of operation: bytes are cut into lines (a CR at the end of a chunk ends its line there and
-then, and an LF at the start of the next chunk belongs to it); each line is a field, a comment or
-the blank line that dispatches. Text is decoded line by line, which is the same as decoding the
+Theory of operation: bytes are split into lines. A CR at the end of a chunk ends its line
+immediately, and an LF at the start of the next chunk belongs to it. Each line is a field, a comment
+or the blank line that dispatches. Text is decoded line by line, which is the same as decoding the
 whole stream: no byte of a multi-byte character is a line end.
 
 Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
@@ -17,36 +17,46 @@ Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-strea
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import Final, final
 
 from penstock.errors import DecodeError
 from penstock.event import MAX_RETRY, ServerSentEvent
 
-__all__ = ["EventStreamDecoder"]
+__all__ = ["BOM", "DIGITS", "EventStreamDecoder", "split_lines"]
 
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
-_BOM: Final = b"\xef\xbb\xbf"
-_DIGITS: Final = re.compile(rb"[0-9]+")
+BOM: Final = b"\xef\xbb\xbf"
+DIGITS: Final = re.compile(rb"[0-9]+")
 
-# What Mercure hubs accept as one publication, and well above what browsers are sent in practice.
+# Mercure hubs accept as much as one publication; browsers are sent far less in practice.
 _MAX_EVENT_SIZE: Final = 1024 * 1024
+
+
+def split_lines(data: bytes, *, after_cr: bool) -> list[bytes]:
+    """Split a chunk at its line ends (CR LF, LF, CR); the last part has no line end yet.
+
+    Args:
+      data: the chunk.
+      after_cr: whether the previous chunk ended with a CR, to which an LF here belongs.
+    """
+    return _LINE_END.split(data.removeprefix(b"\n") if after_cr else data)
 
 
 @final
 class EventStreamDecoder:
     """Decode an event stream, incrementally and within bounds, as a browser does.
 
-    Each event that comes out has the data and name it was sent with (``event`` is None where the
-    stream gave no name) and, as ``id``, the last event id in force, whether this event or an
-    earlier one brought it; None where there is none. What is not an event is kept aside, where a
-    client needs it: see `last_event_id` and `retry`. An event that the stream's end cuts short
-    never comes out.
+    Each event has the data and name it was sent with (``event`` is None if it had no name) and, as
+    ``id``, the last event id in force, whether this event or an earlier one set it, or None. See
+    `last_event_id` and `retry` for what else a client needs. An event that is cut off by the end of
+    the stream is discarded.
 
     Args:
-      max_event_size: the most bytes that the data of an event and the line being read (a comment's,
-        too) may have together.
-      last_event_id: the id in force before the first event: what a client that reconnects knows.
+      max_event_size: the maximum size in bytes of an event's data and the current line (a comment
+        included) together.
+      last_event_id: the id in force before the first event, for a client that reconnects.
 
     Raises:
       ValueError: ``max_event_size`` is below 1.
@@ -60,9 +70,9 @@ class EventStreamDecoder:
         self._max_event_size = max_event_size
         self._last_event_id = last_event_id
         self._retry: int | None = None
-        # Cutting into lines.
-        self._buffer = bytearray()
-        self._scanned = 0  # so many bytes of the buffer are known to hold no line end
+        # The complete lines that were not processed yet, and the current one.
+        self._lines: deque[bytes] = deque()
+        self._line = bytearray()
         self._at_start = True
         self._after_cr = False
         self._error: str | None = None
@@ -85,63 +95,58 @@ class EventStreamDecoder:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time the stream asked for last, in milliseconds, or None.
+        """The last reconnection time that the stream set, in milliseconds, or None.
 
-        A number above 2147483647 counts as 2147483647.
+        Numbers above 2147483647 count as 2147483647.
         """
         return self._retry
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[ServerSentEvent]:
-        """Take the next bytes of the stream; iterate what is returned to get the events they end.
+        """Take the next bytes of the stream; return an iterator over the events they complete.
 
-        An iteration that is left early loses nothing: the next `feed` goes on where it stopped.
+        An iteration that is abandoned early loses nothing: the next `feed` continues it.
 
         Raises:
           DecodeError: an event or line is larger than ``max_event_size``. Raised after all events
-            before it have come out, and again at each further call: the stream is of no more use.
+            before it were returned, and again by each further call: the stream is unusable.
         """
         if self._error is not None:
             raise DecodeError(self._error)
-        self._buffer += data
+        chunk = bytes(data)
+        if self._at_start:
+            # Spec: "strip one leading U+FEFF BYTE ORDER MARK (BOM) character, if any are present".
+            chunk = bytes(self._line) + chunk
+            self._line.clear()
+            if len(chunk) < len(BOM) and BOM.startswith(chunk):
+                self._line += chunk
+                return iter(())
+            self._at_start = False
+            chunk = chunk.removeprefix(BOM)
+        if chunk:
+            first, *others = split_lines(chunk, after_cr=self._after_cr)
+            self._after_cr = chunk.endswith(b"\r")
+            self._line += first
+            if others:
+                self._lines += [bytes(self._line), *others[:-1]]
+                self._line = bytearray(others[-1])
         return self._events()
 
     def _events(self) -> Iterator[ServerSentEvent]:
-        for line in self._lines():
+        while self._lines:
+            line = self._lines.popleft()
+            self._check_size(len(line))
             if line:
                 self._take_field(line)
             elif (event := self._end_block()) is not None:
                 yield event
-
-    def _lines(self) -> Iterator[bytes]:
-        buffer = self._buffer
-        if self._at_start:
-            # Spec: "strip one leading U+FEFF BYTE ORDER MARK (BOM) character, if any are present".
-            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-                return
-            self._at_start = False
-            if buffer.startswith(_BOM):
-                del buffer[: len(_BOM)]
-        while True:
-            if self._after_cr and buffer:
-                self._after_cr = False
-                if buffer.startswith(b"\n"):
-                    del buffer[:1]
-            end = _LINE_END.search(buffer, self._scanned)
-            self._check_size(end.start() if end else len(buffer))
-            if end is None:
-                self._scanned = len(buffer)
-                return
-            line = bytes(buffer[: end.start()])
-            self._after_cr = end.end() == len(buffer) and buffer.endswith(b"\r")
-            del buffer[: end.end()]
-            self._scanned = 0
-            yield line
+        self._check_size(len(self._line))
 
     def _check_size(self, line_size: int) -> None:
         if self._data_size + line_size <= self._max_event_size:
             return
         self._error = f"event larger than max_event_size ({self._max_event_size} bytes)"
-        self._buffer.clear()
+        self._lines.clear()
+        self._line.clear()
         self._data.clear()
         raise DecodeError(self._error)
 
@@ -157,11 +162,11 @@ class EventStreamDecoder:
                 self._event = value
             case b"id" if b"\0" not in value:
                 self._id = value.decode(errors="replace")
-            case b"retry" if _DIGITS.fullmatch(value):
-                # Ten digits decide; converting a million of them would be slow, or refused.
+            case b"retry" if DIGITS.fullmatch(value):
+                # Ten digits suffice; converting a million of them would be slow, or refused.
                 digits = value.lstrip(b"0")
                 self._retry = min(int(digits[:11] or b"0"), MAX_RETRY)
-            case _:  # A comment, whose name is empty, or a field that nobody knows.
+            case _:  # a comment, whose name is empty, or an unknown field
                 pass
 
     def _end_block(self) -> ServerSentEvent | None:

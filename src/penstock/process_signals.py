@@ -1,7 +1,7 @@
-"""The signals that end a process: in good order at the first, at once at the second.
+"""The signals that end a process: the first in an orderly way, the second at once.
 
-As process 1, which a container's command is, the kernel gives a signal no default action: it would
-be ignored. So wherever the default action is wanted, process 1 has a handler that exits.
+Process 1, such as a container's command, has no default actions: the kernel ignores its signals. So
+where the default action is needed, process 1 has a handler that exits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HANG_UP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)  # Wind
 def stopping_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that stop a command: SIGINT, SIGTERM, and SIGHUP unless it is ignored.
 
-    SIGHUP is what a closing terminal sends; `nohup` has it ignored, and it stays so.
+    A closing terminal sends SIGHUP; `nohup` makes a command ignore it.
     """
     if _HANG_UP is None or signal.getsignal(_HANG_UP) is signal.SIG_IGN:
         return (signal.SIGINT, signal.SIGTERM)
@@ -35,16 +35,16 @@ def stopping_signals() -> tuple[signal.Signals, ...]:
 
 
 def end_at_next(numbers: Iterable[int]) -> None:
-    """From now on, have each of these signals end the process at once."""
+    """Make each of these signals end the process at once from now on."""
     for number in numbers:
         signal.signal(number, _exit if os.getpid() == 1 else signal.SIG_DFL)
 
 
 @contextmanager
 def exiting_at(numbers: Iterable[int]) -> Iterator[None]:
-    """While the block runs, have each of these signals exit at once, with 128 and its number.
+    """While the block runs, exit at once at each of these signals, with 128 plus its number.
 
-    Whoever handles one within the block, as `trio.open_signal_receiver` does, has it meanwhile.
+    A handler that is set within the block, as by `trio.open_signal_receiver`, takes precedence.
     """
     before = {number: signal.signal(number, _exit) for number in numbers}
     try:
@@ -55,9 +55,9 @@ def exiting_at(numbers: Iterable[int]) -> Iterator[None]:
 
 
 def exit_at_interrupt() -> None:
-    """Have Ctrl-C exit at once, without a traceback: where nothing runs that would need an end.
+    """Make Ctrl-C exit at once, without a traceback, while there is nothing to clean up.
 
-    In process 1, so do the other signals that stop a command, which would be ignored.
+    In process 1, so do the other signals that stop a command, which it would ignore.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit)
@@ -67,7 +67,7 @@ def exit_at_interrupt() -> None:
 
 
 def raise_at_interrupt() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt again, after `exit_at_interrupt`."""
+    """Make Ctrl-C raise KeyboardInterrupt again, after `exit_at_interrupt`."""
     if signal.getsignal(signal.SIGINT) is _exit:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -17,7 +17,7 @@ from processes import PENSTOCK, serving
 
 from penstock import cli
 from penstock.cli import serve
-from penstock.cli.binds import DEFAULT_BIND
+from penstock.cli.addresses import DEFAULT_ADDRESS
 from penstock.hypercorn import Settings
 
 
@@ -65,13 +65,13 @@ def modules(tmp_path: Path) -> Path:
     ("arguments", "status", "says"),
     [
         (["serve", "no.such:app"], 2, "no module 'no' for 'no.such:app': check its spelling"),
-        (["serve", "empty:missing"], 2, "module 'empty' has no 'missing' to serve"),
+        (["serve", "empty:missing"], 2, "module 'empty' has no 'missing'"),
         (["serve", "empty.deeper:app"], 2, "no module 'empty.deeper'"),
         (["serve", "empty"], 2, "'empty' is not MODULE:APP, such as empty:app"),
         (
             ["serve", "text.py:app"],
             2,
-            "'text.py' is a file, and MODULE:APP names a module: text:app",
+            "'text.py' is a file: give the module's name, text:app",
         ),
         (["serve", ":app"], 2, "is not MODULE:APP"),
         (["serve", "text.py"], 2, "'text.py' is not MODULE:APP, such as text:app"),
@@ -79,24 +79,24 @@ def modules(tmp_path: Path) -> Path:
         (
             ["serve", "text:app"],
             2,
-            "'text:app' is no ASGI application but str: name an object such as",
+            "'text:app' is not an ASGI application but str: give an object such as",
         ),
-        (["serve", "colorsys:app"], 2, "'colorsys:app' is no ASGI application but str"),
-        (["serve", "asyncio_app:app"], 2, "is a Quart of asyncio: make it a QuartTrio"),
+        (["serve", "colorsys:app"], 2, "'colorsys:app' is not an ASGI application but str"),
+        (["serve", "asyncio_app:app"], 2, "is a Quart application for asyncio: use QuartTrio"),
         (
             ["serve", "callables:factory"],
             2,
-            "'callables:factory' is no ASGI application but function",
+            "'callables:factory' is not an ASGI application but function",
         ),
-        (["serve", "callables:Class"], 2, "is no ASGI application but type: name an object"),
-        (["serve", "callables:view"], 2, "is no ASGI application but function"),
-        (["serve", "callables:wsgi"], 2, "is no ASGI application but function"),
+        (["serve", "callables:Class"], 2, "is not an ASGI application but type: give an object"),
+        (["serve", "callables:view"], 2, "is not an ASGI application but function"),
+        (["serve", "callables:wsgi"], 2, "is not an ASGI application but function"),
         (["serve", "--bind", "unix:"], 2, "has no path, such as unix:/run/penstock/penstock.sock"),
         (["serve", "--bind", "unix:empty.py"], 1, "A file that is not a socket is there: remove"),
         (["serve", "--bind", "unix:no/such"], 1, "No such file or directory: choose another path"),
         (["serve", "--bind", f"unix:{'x' * 200}"], 1, "AF_UNIX path too long: choose another path"),
-        (["serve", "--bind", "fd://x"], 2, "has no descriptor's number, such as fd://3"),
-        (["serve", "--bind", "fd://99"], 1, "Bad file descriptor: have whoever starts this"),
+        (["serve", "--bind", "fd://x"], 2, "has no descriptor number, such as fd://3"),
+        (["serve", "--bind", "fd://99"], 1, "Bad file descriptor: the parent process has to"),
         (["serve", "--bind", "fd://0"], 1, "cannot listen on fd://0: "),
         (["serve", "--bind", "nonsense"], 2, "'nonsense' is not HOST:PORT, such as 127.0.0.1:8080"),
         (["serve", "--bind", ":8080"], 2, "is not HOST:PORT"),
@@ -150,7 +150,7 @@ def test_a_port_in_use(host: str, family: socket.AddressFamily, shown: str) -> N
     assert ran.stdout == ""
     assert ran.stderr == (
         f"penstock: cannot listen on {where}: Address already in use: "
-        "stop what uses it, or choose another port, with --bind\n"
+        "stop the program that uses it, or choose another port, with --bind\n"
     )
 
 
@@ -189,7 +189,7 @@ def test_a_port_without_permission(
     assert ended.value.code == 1
     assert capsys.readouterr().err == (
         "penstock: no permission to listen on 127.0.0.1:1: "
-        "choose a port from 1024 on, with --bind\n"
+        "choose a port of 1024 or above, with --bind\n"
     )
 
 
@@ -229,7 +229,7 @@ def test_a_fault_in_the_application_is_for_its_author(
     ("redirect", "says"), [(">/dev/full", "No space left on device"), ("| true", "Broken pipe")]
 )
 def test_an_output_that_takes_nothing(redirect: str, says: str) -> None:
-    """Nobody could learn where the server listens: it says so, and ends."""
+    """Nobody could read where the server listens: it exits with an error."""
     command = f'"{PENSTOCK}" serve --bind 127.0.0.1:0 {redirect}'
     ran = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -243,7 +243,7 @@ def test_an_output_that_takes_nothing(redirect: str, says: str) -> None:
 
 
 def test_tls_needs_a_certificate_and_its_key(tmp_path: Path) -> None:
-    """What is missing, or is none, is said in one line."""
+    """A missing or invalid file is one line."""
     other = tmp_path / "other.pem"
     other.write_text("nothing")
     ran = run("serve", "--certfile", str(other))
@@ -254,8 +254,8 @@ def test_tls_needs_a_certificate_and_its_key(tmp_path: Path) -> None:
     ran = run("serve", "--certfile", str(other), "--keyfile", str(other))
     assert ran.returncode == 1
     assert ran.stderr == (
-        f"penstock: cannot use {other} with {other} for TLS: they are no certificate and key that "
-        "belong together: give both in PEM\n"
+        f"penstock: cannot use {other} with {other} for TLS: they are not a certificate and its "
+        "key: give PEM files\n"
     )
     ran = run("serve", "--certfile", "away.pem", "--keyfile", str(other))
     assert ran.returncode == 2
@@ -281,7 +281,7 @@ def test_settings_out_of_range(option: str, value: str, said: str) -> None:
 
 def test_defaults() -> None:
     """What help says of the default address is so."""
-    assert DEFAULT_BIND == "127.0.0.1:8080"
+    assert DEFAULT_ADDRESS == "127.0.0.1:8080"
     settings = Settings()
     config = serve._config(None, None, None, settings)
     assert config.graceful_timeout == settings.drain_window == 5
@@ -330,9 +330,9 @@ def test_version_and_help() -> None:
         assert "penstock serve shop:app --bind 0.0.0.0:80" in ran.stdout
     said = " ".join(ran.stdout.split())
     for default in (
-        "[default: what systemd passes, or 127.0.0.1:8080]",
+        "[default: the sockets of systemd, or 127.0.0.1:8080]",
         "[default: no-http2]",
-        "stops. [default: 5]",
+        "streams to end. [default: 5]",
         "idle for this long. [default: 130]",
     ):
         assert default in said

@@ -70,7 +70,7 @@ def test_a_hub_that_is_well(demo: Server) -> None:
     checks = ("answer", "caching", "compression", "first byte", "delivery", "format", "held")
     assert said.checks == {**dict.fromkeys((*checks, "resume"), "ok"), "protocol": "warn"}
     assert "X-Accel-Buffering: no" in said.line("caching")
-    assert "went on with" in said.line("resume")
+    assert "continued with" in said.line("resume")
     assert said.out.endswith("\n0 failed, 1 warning\n")
 
 
@@ -99,7 +99,7 @@ def test_tls_and_http2(tmp_path: Path) -> None:
 
 
 async def test_what_it_asks() -> None:
-    """It asks as a browser does, with what is given, and comes back with the id of an event."""
+    """It requests as a browser does, with the given headers, and reconnects with an id."""
     async with scripted(
         [GOOD, *(chunk(event(n)) for n in range(1, 6)), 30.0],
         [GOOD, chunk(event(4)), 30.0],
@@ -112,7 +112,7 @@ async def test_what_it_asks() -> None:
     assert server.header("origin") == ["https://a.example"] * 2  # without the default port
     assert server.header("cookie") == ["a=b"] * 2
     assert server.header("last-event-id") == [None, "2"]
-    assert "“4”, not “3”" in said.line("resume")
+    assert "“4” followed, not “3”" in said.line("resume")
     assert said.checks["cors"] == "FAIL"
     assert said.status == 1
 
@@ -139,7 +139,7 @@ def test_for_programs(demo: Server) -> None:
 
 @dataclass(frozen=True)
 class Bad:
-    """A server that does something wrong: its answers, and what is said of it."""
+    """A server with a fault: its responses, and the finding."""
 
     answers: tuple[Iterable[bytes | float], ...]
     check: str
@@ -154,24 +154,24 @@ class Bad:
 PACKED = gzip.compress(b"data: x\n\n" * 3)
 BAD = {
     "never answers": Bad(
-        ([30.0],), "answer", "FAIL", "within 1 s, not even a header", "nginx: proxy_buffering off"
+        ([30.0],), "answer", "FAIL", "within 1 s, not even a head", "nginx: proxy_buffering off"
     ),
     "drips a head without an end": Bad(
         (slowly([b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 40], 0.1),),
-        *("answer", "FAIL", "within 1 s, not even a header"),
+        *("answer", "FAIL", "within 1 s, not even a head"),
     ),
     "has a head without an end": Bad(
         (itertools.chain([b"HTTP/1.1 200 OK\r\nX: "], itertools.repeat(b"x" * 65536)),),
-        *("answer", "FAIL", "no answer from"),
+        *("answer", "FAIL", "no response from"),
     ),
-    "closes at once": Bad(([],), "answer", "FAIL", "no answer from"),
+    "closes at once": Bad(([],), "answer", "FAIL", "no response from"),
     "speaks something else": Bad(
-        ([b"SSH-2.0-OpenSSH_9.2\r\n"],), "answer", "FAIL", "no answer from"
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"],), "answer", "FAIL", "no response from"
     ),
     "says 204": Bad(([OVER],), "answer", "FAIL", "204 No Content", "answer 200"),
     "sends a page": Bad(
         ([OPEN.replace(b"event-stream", b"html")],),
-        *("answer", "FAIL", "“text/html” in place of", "Content-Type: text/event-stream"),
+        *("answer", "FAIL", "“text/html” instead of", "Content-Type: text/event-stream"),
     ),
     "redirects to itself": Bad(
         tuple(
@@ -181,11 +181,11 @@ BAD = {
     ),
     "redirects to nowhere": Bad(
         ([b"HTTP/1.1 302 F\r\nLocation: http://[::x]/\r\nContent-Length: 0\r\n\r\n"],),
-        *("answer", "FAIL", "no answer from"),
+        *("answer", "FAIL", "redirected to 'http://[::x]/', which is not a URL"),
     ),
     "redirects to what cannot be asked": Bad(
         ([b"HTTP/1.1 302 F\r\nLocation: ftp://127.0.0.1/\r\nContent-Length: 0\r\n\r\n"],),
-        *("answer", "FAIL", "cannot be asked for"),
+        *("answer", "FAIL", "redirected to 'ftp://127.0.0.1/', which is not http or https"),
     ),
     "redirects to what is no name": Bad(
         ([b"HTTP/1.1 302 F\r\nLocation: http://xn--/\r\nContent-Length: 0\r\n\r\n"],),
@@ -197,11 +197,11 @@ BAD = {
     ),
     "gathers it whole": Bad(
         ([headed(OPEN, NO_CACHE, b"Content-Length: 18"), event(1) + event(2)[:2]],),
-        *("delivery", "FAIL", "gathered whole", "proxy_buffering off"),
+        *("delivery", "FAIL", "buffered completely", "proxy_buffering off"),
     ),
     "lets a buffer go when it is full": Bad(
         (slowly([GOOD, *[chunk((event(1) * 9)[:50])] * 5, b""], 0.6),),
-        *("delivery", "FAIL", "50 bytes at a time", "nginx: proxy_buffering off"),
+        *("delivery", "FAIL", "releases 50 bytes when it is full", "nginx: proxy_buffering off"),
         hold="3",
     ),
     "compresses": Bad(
@@ -210,7 +210,7 @@ BAD = {
     ),
     "compresses, and holds it back": Bad(
         ([headed(GOOD, b"Content-Encoding: gzip"), chunk(PACKED[:10]), 30.0],),
-        *("compression", "FAIL", "10 bytes came, and nothing", "Caddy: encode"),
+        *("compression", "FAIL", "10 bytes arrived that decompress to nothing", "Caddy: encode"),
     ),
     "compresses by a way that is not known here": Bad(
         (
@@ -221,21 +221,21 @@ BAD = {
     ),
     "says that it compressed": Bad(
         ([headed(GOOD, b"Content-Encoding: gzip"), chunk(event(1)), 30.0],),
-        *("held", "FAIL", "what came is not compressed"),
+        *("held", "FAIL", "the data is not compressed"),
     ),
     "sends a bomb": Bad(
         ([headed(GOOD, b"Content-Encoding: gzip"), chunk(gzip.compress(b"x" * 10**8)), 30.0],),
-        *("format", "FAIL", "bytes of one event, and no end of it"),
+        *("format", "FAIL", "bytes of one event, without its end"),
         hold="5",
     ),
     "may be kept by a cache": Bad(
         ([CHUNKED, chunk(event(1)), 30.0],), "caching", "warn", "no Cache-Control", "no-store", 0
     ),
     "cuts it": Bad(
-        ([GOOD, chunk(event(1))],), "held", "FAIL", "torn after", "the logs of the proxy"
+        ([GOOD, chunk(event(1))],), "held", "FAIL", "broken after", "the logs of the proxy"
     ),
     "cuts it after a silence": Bad(
-        ([GOOD, chunk(event(1)), 1.5],), "held", "FAIL", "torn", "proxy_read_timeout", hold="5"
+        ([GOOD, chunk(event(1)), 1.5],), "held", "FAIL", "broken", "proxy_read_timeout", hold="5"
     ),
     "ends it": Bad(
         ([GOOD, chunk(event(1)), b"0\r\n\r\n"],),
@@ -243,11 +243,11 @@ BAD = {
     ),
     "sends lines that are none": Bad(
         ([GOOD, chunk(b'{"a": 1}\n\ndata: x\n\n'), 30.0],),
-        *("format", "FAIL", 'line 1 “{"a": 1}”: a line that is no field', "begins with data:"),
+        *("format", "FAIL", 'line 1 “{"a": 1}”: a line that is not a field', "begins with data:"),
     ),
     "never ends a line": Bad(
         (itertools.chain([OPEN], itertools.repeat(b"x" * 65536)),),
-        *("format", "FAIL", "bytes of one event, and no end of it", "after each event"),
+        *("format", "FAIL", "bytes of one event, without its end", "after each event"),
         hold="5",
     ),
     "begins anew": Bad(
@@ -263,33 +263,39 @@ BAD = {
             [GOOD, chunk(event(1)), 30.0],
             [b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n"],
         ),
-        *("resume", "FAIL", "it answered 400", "take any Last-Event-ID"),
+        *("resume", "FAIL", "it answered 400", "accept any Last-Event-ID"),
     ),
     "sends a page to one that comes back": Bad(
         ([GOOD, chunk(event(1)), 30.0], [OPEN.replace(b"event-stream", b"html"), b"hi"]),
-        *("resume", "FAIL", "“text/html” in place of text/event-stream", "Content-Type"),
+        *("resume", "FAIL", "“text/html” instead of text/event-stream", "Content-Type"),
     ),
     "encodes twice": Bad(
         ([GOOD, chunk(b"data: data: x\ndata: \ndata: \n\n" * 2), 30.0],),
-        *("format", "warn", "the data of events is itself an event", "data alone", 0),
+        *("format", "warn", "the data of events is itself an event", "only the data", 0),
     ),
     "names a coding that is none": Bad(
         ([headed(GOOD, b"Content-Encoding: utf-8"), chunk(event(1)), 30.0],),
-        *("compression", "warn", "“utf-8” is no content coding", "leave Content-Encoding out", 0),
+        *(
+            "compression",
+            "warn",
+            "“utf-8” is not a content coding",
+            "leave Content-Encoding out",
+            0,
+        ),
     ),
     "redirects a POST": Bad(
         (
             [b"HTTP/1.1 302 F\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"],
             [GOOD, chunk(event(1)), b"0\r\n\r\n"],
         ),
-        *("redirects", "FAIL", "makes a GET of a POST", "307"),
+        *("redirects", "FAIL", "turns the POST into a GET", "307"),
         arguments=("--data", "x"),
     ),
     "is away when one comes back": Bad(
-        ([GOOD, chunk(event(1)), 30.0], []), "resume", "FAIL", "no answer from"
+        ([GOOD, chunk(event(1)), 30.0], []), "resume", "FAIL", "no response from"
     ),
     "has no ids": Bad(
-        ([GOOD, chunk(b"data: x\n\n"), 30.0],), "resume", "warn", "no ids", "an id of its own", 0
+        ([GOOD, chunk(b"data: x\n\n"), 30.0],), "resume", "warn", "no ids", "a unique id", 0
     ),
     "writes to the terminal": Bad(
         ([GOOD, chunk(b"\x1b[2Jdata: x\n\n"), 30.0],), "format", "FAIL", r"“\x1b[2Jdata: x”"
@@ -299,7 +305,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
-    """Each fault is marked so, said so and advised so, with the status for it."""
+    """Each fault has its mark, words, advice and exit status."""
     answers: Any = bad.answers
     async with scripted(*answers) as server:
         said = await ask(server, "--for", bad.hold, *bad.arguments)
@@ -311,7 +317,7 @@ async def test_a_bad_server_is_told_from_a_good_one(bad: Bad) -> None:
 
 
 async def test_the_command_itself() -> None:
-    """As its users start it, it tells a good server from a bad one, as where it is a fork."""
+    """Started as its users do, it distinguishes a good server from a bad one."""
     bad = BAD["sends a page"]
     answers: Any = ([GOOD, chunk(event(1)), 30.0], [GOOD, 30.0], *bad.answers)
     async with scripted(*answers) as server:
@@ -326,7 +332,7 @@ async def test_the_command_itself() -> None:
 
 
 async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
-    """What is compressed in a way not known here is looked at uncompressed, if it may be."""
+    """A stream in an unsupported coding is requested again uncompressed."""
     packed = headed(GOOD, b"Content-Encoding: br")
     async with scripted(
         [packed, 30.0],
@@ -339,12 +345,12 @@ async def test_what_cannot_be_unpacked_is_asked_for_plain() -> None:
     assert server.header("accept-encoding")[1::2] == ["identity"] * 2
     assert (plain.checks["compression"], plain.line("format")) == ("warn", "1 event, 0 comments")
     assert (never.checks["compression"], never.checks["format"]) == ("warn", "skip")
-    assert "compressed as “br”: it cannot be looked into" in never.line("format")
+    assert "compressed as “br”: cannot be examined" in never.line("format")
 
 
 @pytest.mark.parametrize("coding", [b"none", b"identity", b"None, identity"])
 async def test_a_coding_of_no_effect_is_no_coding(coding: bytes) -> None:
-    """Servers say `none` to keep proxies from compressing: the stream is read as it is, once."""
+    """Servers send `none` to keep proxies from compressing: the stream is read as it is."""
     answer: list[bytes | float]
     answer = [headed(GOOD, b"Content-Encoding: " + coding), chunk(b"data: x\n\n"), 30.0]
     async with scripted(answer) as server:
@@ -360,14 +366,14 @@ async def test_a_large_event_and_a_fast_stream_are_well() -> None:
     async with scripted([GOOD, large, *fast]) as server:
         said = await ask(server, "--for", "3")
     assert (said.checks["format"], said.checks["delivery"]) == ("warn", "ok")
-    assert "browsers take it" in said.line("format")
+    assert "fine in browsers" in said.line("format")
 
 
 # Other methods than GET.
 
 
 async def test_a_post_is_sent_once() -> None:
-    """With --data it is a POST, of JSON unless said otherwise; what ends well is not sent again."""
+    """With --data it is a POST, JSON by default, which is not repeated."""
     body = '{"stream": true}'
     answer = [GOOD, chunk(event(1) + event(2)), b"0\r\n\r\n"]
     packed = [headed(GOOD, b"Content-Encoding: br"), chunk(b"..."), b"0\r\n\r\n"]
@@ -384,7 +390,7 @@ async def test_a_post_is_sent_once() -> None:
 
 
 async def test_a_body_from_a_file(tmp_path: Path) -> None:
-    """The content of @FILE is sent as it is."""
+    """The content of @FILE is sent unchanged."""
     (tmp_path / "body").write_bytes(b"a=\xff\n")
     async with scripted([GOOD, chunk(event(1)), b"0\r\n\r\n"]) as server:
         await ask(server, "--data", f"@{tmp_path / 'body'}")
@@ -407,15 +413,15 @@ async def test_a_page_of_the_same_origin_needs_no_cors(written: str) -> None:
     [
         ([], "Missing argument 'URL'"),
         (["ftp://example.org/"], "is not a URL such as"),
-        (["--for", "0", "http://127.0.0.1/"], "'0' is not above 0"),
-        (["--for", "nan", "http://127.0.0.1/"], "'nan' is not above 0"),
-        (["--for", "x", "http://127.0.0.1/"], "'x' is no number of seconds"),
+        (["--for", "0", "http://127.0.0.1/"], "'0' must be more than 0"),
+        (["--for", "nan", "http://127.0.0.1/"], "'nan' must be more than 0"),
+        (["--for", "x", "http://127.0.0.1/"], "'x' is not a number of seconds"),
         (["--origin", "a.example", "http://127.0.0.1/"], "is not an origin, such as https://"),
         (["--origin", "https://a.example/x", "http://127.0.0.1/"], "is not an origin"),
         (["--origin", "https://[::1", "http://127.0.0.1/"], "is not an origin: Invalid IPv6 URL"),
         (["--origin", "https://a.example:99999", "http://127.0.0.1/"], "Port out of range"),
         (["--request", "P T", "http://127.0.0.1/"], "'P T' is not a method"),
-        (["--request", "HEAD", "http://127.0.0.1/"], "is not a method that a stream answers to"),
+        (["--request", "HEAD", "http://127.0.0.1/"], "is not a method that can be answered with"),
         (["--data", "@/nowhere", "http://127.0.0.1/"], "cannot be read: No such file"),
         (["--header", "a", "http://127.0.0.1/"], "'a' is not a header"),
     ],
@@ -429,7 +435,7 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
 
 
 def test_nobody_to_ask() -> None:
-    """Who cannot be reached cannot be checked: one line, status 2, and an object for programs."""
+    """A server that cannot be reached is one line, status 2, and an object for programs."""
     url = f"http://127.0.0.1:{free_port()}/"
     ran = doctor(url)
     line = f"penstock: cannot connect to {url}: Connection refused\n"
@@ -463,7 +469,7 @@ def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_a_signal_ends_it(number: signal.Signals, status: int) -> None:
-    """What was found so far is printed, without a word on stderr, and the connection is closed."""
+    """It prints what it found so far, nothing on stderr, and closes the connection."""
     async with scripted([GOOD, chunk(event(1)), 30.0]) as server:
         with started(server.url, "--for", "60") as process:
             with trio.fail_after(60):
@@ -479,7 +485,7 @@ async def test_a_signal_ends_it(number: signal.Signals, status: int) -> None:
 
 
 async def test_nobody_reads_what_it_prints() -> None:
-    """It ends when the pipe is closed, though it had nothing to print yet, without a word."""
+    """It ends silently when the pipe is closed, even before it printed anything."""
     async with scripted([GOOD, chunk(b"bad\n\n"), 30.0]) as server:
         with started(server.url, "--for", "60") as process:
             with trio.fail_after(60):
@@ -494,7 +500,7 @@ async def test_nobody_reads_what_it_prints() -> None:
 
 
 async def test_a_terminal_sees_colours_and_how_far_it_is() -> None:
-    """On a terminal marks have colours, and a line of stderr says what is waited for."""
+    """On a terminal, marks have colours, and a line on stderr shows the progress."""
     ours, theirs = pty.openpty()
     with ExitStack() as stack:
         stack.callback(os.close, ours)

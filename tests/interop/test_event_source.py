@@ -79,7 +79,7 @@ async def test_leaving_the_block_ends_the_stream() -> None:
 
 
 async def test_a_cancelled_read_closes_the_connection_and_loses_nothing() -> None:
-    """Cancelled again and again while it waits, it goes on where it was."""
+    """Cancelled repeatedly while it waits, it resumes where it was."""
     async with guarded(counting(0.02)) as (server, port):
         async with EventSource(f"http://127.0.0.1:{port}/", retry=0, jitter=0) as source:
             heard: list[int] = []
@@ -92,7 +92,7 @@ async def test_a_cancelled_read_closes_the_connection_and_loses_nothing() -> Non
 
 
 async def test_a_server_that_is_restarted() -> None:
-    """It comes back on its port, with Last-Event-ID: no number is missing, none comes twice."""
+    """It resumes after a restart on the same port: no number is missing or repeated."""
     port = free_port()
     config = config_for(f"127.0.0.1:{port}")
     heard: list[int] = []
@@ -105,7 +105,7 @@ async def test_a_server_that_is_restarted() -> None:
 
 
 async def test_nobody_there() -> None:
-    """The operating system's words say why, and the error comes when it was asked for."""
+    """The operating system's words say why, and the error is raised by the iteration."""
     port = free_port()
     async with EventSource(f"http://127.0.0.1:{port}/", retry=1, max_attempts=3) as source:
         with pytest.raises(ConnectionFailed, match=r"Connection refused; gave up after 3 attempts"):
@@ -129,7 +129,7 @@ async def test_nobody_there() -> None:
     ],
 )
 async def test_however_a_stream_ends(answer: list[bytes | float]) -> None:
-    """What came before the end was heard, and the stream is opened again."""
+    """The events before the end were received, and the stream is reopened."""
     async with scripted(answer, [b"nonsense\r\n\r\n"], answer) as server:
         async with EventSource(server.url, retry=1) as source:
             assert [event.data async for event in source] == ["a", "a"]

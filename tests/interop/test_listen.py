@@ -23,7 +23,7 @@ from scripted import OPEN, scripted
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
 def test_a_signal_ends_listen(demo: Server, number: signal.Signals, status: int) -> None:
-    """While it reads and while it waits to connect again; nothing is said."""
+    """It ends silently, both while it reads and while it waits to reconnect."""
     publish(demo, "-t", "a", "x")
     with running("listen", topic(demo)) as listener:
         lines_of(listener, 3)
@@ -31,13 +31,13 @@ def test_a_signal_ends_listen(demo: Server, number: signal.Signals, status: int)
         assert listener.returncode == status
     with running("listen", "http://127.0.0.1:1/") as listener:
         assert listener.stderr is not None
-        assert "Connection refused; connecting again in" in listener.stderr.readline()
+        assert "Connection refused; reconnecting in" in listener.stderr.readline()
         assert end(listener, number) == ""
         assert listener.returncode == status
 
 
 def test_a_closed_socket_ends_listen(shared_demo: Server) -> None:
-    """With the next event, and with status 0: nobody reads it."""
+    """With the next event, and with status 0."""
     own = str(uuid4())
     reader, writer = socket.socketpair()
     with reader, writer:
@@ -52,7 +52,7 @@ def test_a_closed_socket_ends_listen(shared_demo: Server) -> None:
 
 @pytest.mark.parametrize("events", [1, 5])
 def test_a_closed_pipe_ends_listen(demo: Server, events: int) -> None:
-    """At once, even if nothing more comes; with status 0, and without a word."""
+    """At once, even if no event follows; silently, with status 0."""
     for number in range(events):
         publish(demo, "-t", "a", str(number))
     command = f"'{PENSTOCK}' listen --json '{topic(demo)}' | head -1; echo ${{PIPESTATUS[@]}}"
@@ -74,7 +74,7 @@ def test_a_reader_that_does_not_read_keeps_nobody(demo: Server) -> None:
         held: list[int] = []
 
         def full() -> bool:
-            """Tell whether much is in it, and does not become more."""
+            """Return whether it holds much data, and does not grow."""
             held.append(int.from_bytes(fcntl.ioctl(pipe, FIONREAD, b"1234"), sys.byteorder))
             return held[-1] > 32768 and held[-20:] == held[-1:] * 20
 
@@ -96,10 +96,10 @@ async def test_204_ends_listen() -> None:
     ("answer", "options", "says"),
     [
         ([b"HTTP/1.1 404 X\r\n\r\n"], [], "/events: answered 404 X, not 200"),
-        ([b"HTTP/1.1 200 X\r\n\r\n"], [], "answered with no content type, not with text/event"),
+        ([b"HTTP/1.1 200 X\r\n\r\n"], [], "answered with no content type instead of text/ev"),
         ([OPEN, b"data: " + b"x" * 99], ["--max-event-size", "50"], "larger than max_event_size"),
         ([b"HTTP/1.1 503 X\r\n\r\n"], ["--max-attempts", "1"], "503 X; gave up after 1 attempt"),
-        ([OPEN, 30.0], ["--max-attempts", "1", "--max-silence", "0.1"], "nothing came for 0.1 s"),
+        ([OPEN, 30.0], ["--max-attempts", "1", "--max-silence", "0.1"], "no data for 0.1 s"),
     ],
 )
 async def test_what_cannot_be_listened_to(
@@ -115,7 +115,7 @@ async def test_what_cannot_be_listened_to(
 
 
 def test_a_server_that_is_restarted(tmp_path: Path) -> None:
-    """A line on stderr tells of it; then what the new one has is heard, a gap included."""
+    """A line on stderr says so; then the events of the new one arrive, with a gap."""
     bind = f"127.0.0.1:{free_port()}"
     with serving(
         PENSTOCK, "serve", "--bind", bind, "--reconnect-spread", "0", folder=tmp_path
@@ -133,7 +133,7 @@ def test_a_server_that_is_restarted(tmp_path: Path) -> None:
     assert [before["data"], after["data"]] == ["before", "after"]
     assert gap["event"] == "gap"
     assert json.loads(gap["data"]) == {"last_event_id": before["id"]}
-    assert re.match(r"penstock: http://\S+/subscribe: .*; connecting again in \d+\.\d s\n", told)
+    assert re.match(r"penstock: http://\S+/subscribe: .*; reconnecting in \d+\.\d s\n", told)
 
 
 def test_a_terminal_shows_control_characters(demo: Server) -> None:

@@ -104,7 +104,7 @@ async def _listen(
 
 @pytest.mark.parametrize("cut", [_whole, _byte_by_byte])
 async def test_a_public_format(cut: Callable[[bytes], Sequence[bytes | float]]) -> None:
-    """The specification's examples and our own cases, each a stream, come out as they should."""
+    """The specification's examples and our own cases are printed correctly."""
     fixtures = _fixtures()
     if cut is _byte_by_byte:
         fixtures = {name: case for name, case in fixtures.items() if len(case[0]) < 20_000}

@@ -69,7 +69,7 @@ async def test_a_file_that_is_not_there() -> None:
 
 
 async def failure(url: str, connect_timeout: float = 30) -> str:
-    """Return why a source gives up that was not told to."""
+    """Return why a source without a limit of attempts gives up."""
     with trio.fail_after(60):
         async with EventSource(url, connect_timeout=connect_timeout) as source:
             with pytest.raises(ConnectionFailed) as failed:
@@ -120,7 +120,7 @@ async def test_plain_http_to_a_port_of_tls() -> None:
 
 
 async def test_a_host_that_does_not_exist() -> None:
-    """A mistyped name is said at once: nothing tells when it will exist."""
+    """A mistyped host fails at once."""
     with trio.fail_after(60):
         async with EventSource("http://no.such.host.invalid/", max_failures=1) as source:
             with pytest.raises(ConnectionFailed, match=r"no such host|resolution|[Nn]ame"):

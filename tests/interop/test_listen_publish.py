@@ -44,7 +44,7 @@ def test_what_is_published_is_heard(demo: Server) -> None:
 
 
 def test_lines_are_published_in_order(demo: Server) -> None:
-    """Each is one event, empty ones, too; how many is told at the end."""
+    """Each line is one event, even an empty one; their number is printed at the end."""
     count = 20_000
     told = publish(demo, "-t", "n", "-", stdin="".join(f"{number}\n" for number in range(count)))
     assert (told.returncode, told.stdout, told.stderr) == (0, "", f"penstock: published {count}\n")
@@ -72,7 +72,7 @@ def test_the_url_may_have_the_topic(demo: Server) -> None:
 
 
 def test_events_as_json_objects(demo: Server) -> None:
-    """A line has its own topics, name and id; options are for those that have none."""
+    """A line may have topics, a name and an id; options apply to lines without them."""
     events = [
         {"data": "a", "topics": ["x"], "event": "own", "id": "1"},
         {"data": "b\nc", "retry": 1500},
@@ -129,7 +129,7 @@ def test_a_line_that_comes_alone_goes_off_at_once(demo: Server) -> None:
     "url", ["example.org", "ftp://example.org/", "http://", "http://[::1/", "\x1b"]
 )
 def test_what_is_no_url(command: str, url: str) -> None:
-    """It is said, with status 2."""
+    """It is one line, with status 2."""
     ran = run(PENSTOCK, command, url)
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert b"is not a URL" in ran.stderr

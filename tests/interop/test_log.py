@@ -141,18 +141,17 @@ def test_a_key_with_a_passphrase(tmp_path: Path, curl: CurlFixture) -> None:
     for more, said in (
         (
             (),
-            f"cannot use {key} for TLS: the key has a passphrase: give a file that holds it, with "
+            f"cannot use {key} for TLS: the key has a passphrase: give a file that has it, with "
             "--keyfile-password-file",
         ),
         (
             ("--keyfile-password-file", str(wrong)),
-            f"cannot use {certificate} with {key} for TLS: the passphrase in {wrong} is not the "
-            "key's",
+            f"cannot use {certificate} with {key} for TLS: the passphrase in {wrong} is wrong",
         ),
         (
             ("--keyfile-password-file", str(long)),
             f"cannot use the passphrase in {long}: it has more than 1024 bytes: give a file whose "
-            "first line is the key's passphrase and nothing else",
+            "first line is only the passphrase of the key",
         ),
     ):
         command = [PENSTOCK, "serve", *options, *more]

@@ -265,7 +265,7 @@ def test_a_stream_that_is_closed_for_good_can_be_opened_again(
     """After a 204 the browser gives up: a button is there."""
     page.route("**/tree", lambda route: route.fulfill(status=204))
     page.goto(shared_demo.url)
-    expect(page.locator("#live .state-text")).to_have_text("closed for good")
+    expect(page.locator("#live .state-text")).to_have_text("closed permanently")
     page.unroute("**/tree")
     page.get_by_role("button", name="Reconnect").click()
     expect(page.locator("#live .state-text")).to_have_text("live")

@@ -231,7 +231,7 @@ def test_a_signal_while_the_work_ends() -> None:
     """What nobody was left to take is the status, too, and no death by the signal."""
     program = (
         "import os, signal, sys\n"
-        "from penstock.cli.running import run\n"
+        "from penstock.cli.runtime import run\n"
         "async def work():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "sys.exit(run(work))\n"

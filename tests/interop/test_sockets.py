@@ -132,8 +132,8 @@ def test_a_second_server_does_not_take_the_path(listening: Server, path: Path) -
     )
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == (
-        f"penstock: cannot listen on unix:{path}: Address already in use: stop what listens there, "
-        "or choose another path, with --bind\n"
+        f"penstock: cannot listen on unix:{path}: Address already in use: stop the program that "
+        "listens there, or choose another path, with --bind\n"
     )
     assert b"200" in asked(path)
 

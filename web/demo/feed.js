@@ -37,7 +37,7 @@ export class Feed {
     this.#seen();
   }
 
-  /** Pause or resume; open a new stream if the old one was closed for good. */
+  /** Pause or resume; open a new stream if the old one was closed permanently. */
   toggle() {
     this.#paused = this.#source !== null && this.#source.readyState !== EventSource.CLOSED;
     this.#seen();

@@ -101,7 +101,7 @@ export function wire(card) {
       count(stream, "error");
       if (card.dataset.state === "open") [since, what] = [performance.now(), "it broke"];
       const closed = source?.readyState === EventSource.CLOSED;
-      note(stream, closed ? "onerror: closed for good" : "onerror: the browser will reconnect");
+      note(stream, closed ? "onerror: closed permanently" : "onerror: the browser will reconnect");
       showState();
     };
     showState();

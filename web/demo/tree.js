@@ -23,7 +23,7 @@ const SAID = {
   reconnecting: "reconnecting",
   paused: "paused",
   hidden: "not watching while hidden",
-  closed: "closed for good",
+  closed: "closed permanently",
   waiting: "waiting: a browser opens at most six connections to a host, in all tabs",
 };
 
@@ -116,7 +116,7 @@ export function drawTree(readers) {
       section.dataset.state = state;
       stateText.textContent = SAID[state];
       pause.textContent = BUTTON[state];
-      // The picture may be out of date.
+      // The picture may be stale.
       root.classList.toggle("stale", state !== "open");
     },
     you(address) {

@@ -25,7 +25,7 @@ nitpick_ignore = [
     ("py:class", "penstock.stream.source.Source"),
     ("py:class", "penstock.stream.source.Tally"),
     # A type variable.
-    ("py:class", "penstock.testing.applications.App"),
+    ("py:class", "penstock.testing.application.App"),
 ]
 
 autodoc_member_order = "bysource"

@@ -1,77 +1,72 @@
-"""`penstock doctor`: diagnose an event stream, and say what to configure."""
+"""`penstock doctor`: test an event stream, and say what to configure."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from functools import partial
-from typing import Any, Final, final
+from typing import Final
+from urllib.parse import urlsplit
 
 import click
 import httpx2
 import trio
 
-from penstock.cli.request_arguments import DATA, HEADER, REQUEST, URL, with_content_type
-from penstock.cli.running import run
-from penstock.cli.standard_streams import Output
-from penstock.client.request import address_of
-from penstock.doctor.finding import Finding, Mark, counted
-from penstock.doctor.observation import Observation
-from penstock.doctor.origins import NotAnOrigin, parse_origin
+from penstock.cli import Parsed
+from penstock.cli.request_options import DATA, HEADER, REQUEST, URL, with_content_type
+from penstock.cli.runtime import Output, run
+from penstock.client.request import redacted
+from penstock.doctor.finding import Finding, Mark
+from penstock.doctor.observation import Observation, origin_of
 from penstock.doctor.probe import observe
 from penstock.doctor.report import findings_of
+from penstock.printable import counted
 
 __all__ = ["doctor"]
-
-_STDERR: Final = 2
 
 _EXAMPLES: Final = """\b
 Examples:
   penstock doctor https://example.org/events
-  penstock doctor --for 70 URL                  see whether a proxy cuts a silent stream
+  penstock doctor --for 70 URL                  does a proxy cut a silent stream?
   penstock doctor --origin https://app.example.org --header 'Cookie: id=…' URL
   penstock doctor --data '{"stream": true}' --header 'Authorization: Bearer …' URL
   penstock doctor --json URL | jq '.checks[] | select(.mark == "FAIL")'
 """
 
-# Seconds between two updates of what a terminal shows.
-_SHOW: Final = 0.1
-
 _COLORS: Final = {Mark.OK: "green", Mark.WARN: "yellow", Mark.FAIL: "red", Mark.SKIP: None}
 
-
-@final
-class _Origin(click.ParamType[str]):
-    name = "ORIGIN"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the origin, as a browser writes it."""
-        try:
-            return parse_origin(str(value))
-        except NotAnOrigin as error:
-            why = f": {error}" if str(error) else ", such as https://app.example.org"
-            self.fail(f"{value!r} is not an origin{why}")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
 
 
-@final
-class _Seconds(click.ParamType[float]):
-    name = "SECONDS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return a number of seconds that one may wait."""
-        try:
-            seconds = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is no number of seconds")
-        if not 0 < seconds <= 86400:
-            self.fail(f"{value!r} is not above 0, or more than a day")
-        return seconds
+def _parse_origin(text: str) -> str:
+    """Return an origin as a browser writes it."""
+    try:
+        parts = urlsplit(text)
+        bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        valid = bare and _SCHEME.fullmatch(parts.scheme) and _HOST.fullmatch(parts.netloc)
+        origin = origin_of(text) if valid else text
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an origin: {error}") from error
+    if not valid and text != "null":
+        raise ValueError(f"{text!r} is not an origin, such as https://app.example.org")
+    return origin
 
 
-class _NobodyToAsk(click.ClickException):
-    """There was no server, so nothing could be checked."""
+def _parse_seconds(text: str) -> float:
+    """Return a number of seconds, up to a day."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
+    if not 0 < seconds <= 86400:
+        raise ValueError(f"{text!r} must be more than 0 and at most a day (86400)")
+    return seconds
+
+
+class _Unreachable(click.ClickException):
+    """The request could not be sent, so nothing could be checked."""
 
     exit_code = 2
 
@@ -81,14 +76,14 @@ class _NobodyToAsk(click.ClickException):
 @click.option(
     "hold",
     "--for",
-    type=_Seconds(),
+    type=Parsed("SECONDS", _parse_seconds),
     default=20.0,
     metavar="SECONDS",
-    help="Wait this long for the answer, then hold the stream this long. [default: 20]",
+    help="How long to wait for the response, and then to hold the stream. [default: 20]",
 )
 @click.option(
     "--origin",
-    type=_Origin(),
+    type=Parsed("ORIGIN", _parse_origin),
     metavar="ORIGIN",
     help="Check whether pages of this origin may read the stream (CORS).",
 )
@@ -105,63 +100,47 @@ def doctor(
     headers: tuple[tuple[str, str], ...],
     as_json: bool,
 ) -> int:
-    """Check the event stream at URL, of any server, behind any proxies.
+    """Test the event stream at URL, of any server, behind any proxies.
 
     Requests the stream as a browser does, holds it, and reconnects with the id of an event. Prints
-    a line for each check: ok, warn, FAIL, or skip where there was no evidence; and what to change.
+    a line for each check (ok, warn, FAIL, or skip if there was no evidence) and what to change.
 
-    With --data it sends a POST, or what --request says. What is not a GET is sent once:
-    there is no second request for an uncompressed answer, and none with the id of an event.
+    With --data, the request is a POST, or what --request says. A request other than GET is sent
+    only once: not again for an uncompressed response, nor to reconnect.
 
-    It takes as long as --for says, and up to 10 s more to reconnect. The exit status is 0 when
-    nothing failed, 1 when something did, 2 when the server cannot be reached, and for wrong usage;
-    after Ctrl-C, which prints what was found so far, it is 130, after SIGTERM 143.
+    It takes as long as --for says, and up to 10 s more to reconnect. After Ctrl-C it prints what it
+    found so far.
+
+    Exit status: 0 if no check failed, 1 if one did, 2 if the server cannot be reached or for wrong
+    usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    asked = httpx2.Headers(with_content_type(headers, data))
+    sent = httpx2.Headers(with_content_type(headers, data))
     method = method or ("GET" if data is None else "POST")
-    seen = Observation(address_of(url), hold, origin, method, data)
+    seen = Observation(redacted(url), hold, origin, method, data)
     output = Output()
-    status = run(partial(_watch, url, seen, asked), output=output)
-    if seen.stopped and not status:  # nobody reads what would be said
+    status = run(
+        partial(observe, url, seen, headers=sent),
+        output=output,
+        progress=lambda: _progress(seen),
+    )
+    if seen.stopped and not status:  # nobody would read the findings
         return 0
     found = [] if seen.unreachable else findings_of(seen)
-    form = _json if as_json else _text
+    report = _json if as_json else _text
     if found or as_json:
-        said = form(seen, found, output.is_terminal)
-        status = run(partial(output.write, said), output=output) or status
+        text = report(seen, found, output.is_terminal)
+        status = run(partial(output.write, text), output=output) or status
     if seen.unreachable:
-        raise _NobodyToAsk(seen.failure or "")
+        raise _Unreachable(seen.failure or "")
     failed = any(finding.mark is Mark.FAIL for finding in found)
     return status or (1 if failed else 0)
 
 
-async def _watch(url: httpx2.URL, seen: Observation, headers: httpx2.Headers) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_show_progress, seen)
-        await observe(url, seen, headers=headers)
-        nursery.cancel_scope.cancel()
-
-
-async def _show_progress(seen: Observation) -> None:
-    """Show what goes on, for who waits at a terminal."""
-    if not os.isatty(_STDERR):
-        return
-    began = trio.current_time()
-    try:
-        while True:
-            await trio.sleep(_SHOW)
-            click.echo(
-                f"\r{_progress(seen, trio.current_time() - began)}\x1b[K", err=True, nl=False
-            )
-    finally:
-        click.echo("\r\x1b[K", err=True, nl=False)
-
-
-def _progress(seen: Observation, elapsed: float) -> str:
+def _progress(seen: Observation) -> str:
     if seen.resumption is not None:
-        return "coming back with an id"
+        return "reconnecting with the id of an event"
     if seen.body is None:
-        return f"waiting for the answer: {elapsed:.0f} of {seen.hold:g} s"
+        return f"waiting up to {seen.hold:g} s for the response"
     held = trio.current_time() - seen.body.opened_at
     return f"holding: {held:.0f} of {seen.hold:g} s, {counted(seen.body.events, 'event')}"
 
@@ -174,8 +153,8 @@ def _text(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
         mark = f"{finding.mark:<4}"
         color = _COLORS[finding.mark]
         mark = click.style(mark, fg=color) if colored and color else mark
-        lines.append(f"{mark}  {finding.check:<{width}}  {finding.said}")
-        lines += [f"{'':<{width + 8}}- {hint}" for hint in finding.advice]
+        lines.append(f"{mark}  {finding.check:<{width}}  {finding.summary}")
+        lines += [f"{'':<{width + 8}}- {line}" for line in finding.advice]
     marks = [finding.mark for finding in found]
     failed, warned = marks.count(Mark.FAIL), marks.count(Mark.WARN)
     summary = f"{failed} failed, {counted(warned, 'warning')}"
@@ -191,14 +170,14 @@ def _json(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
         {
             "check": finding.check,
             "mark": str(finding.mark),
-            "said": finding.said,
+            "summary": finding.summary,
             "advice": list(finding.advice),
             **dict(finding.figures),
         }
         for finding in found
     ]
     marks = [finding.mark for finding in found]
-    said = {
+    report = {
         "url": seen.address,
         "method": seen.method,
         "failed": marks.count(Mark.FAIL),
@@ -207,4 +186,4 @@ def _json(seen: Observation, found: list[Finding], terminal: bool) -> bytes:
         "unreachable": seen.failure if seen.unreachable else None,
         "checks": checks,
     }
-    return (json.dumps(said, ensure_ascii=terminal) + "\n").encode(errors="replace")
+    return (json.dumps(report, ensure_ascii=terminal) + "\n").encode(errors="replace")

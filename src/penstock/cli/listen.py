@@ -1,19 +1,19 @@
-"""`penstock listen`: the events of a stream, printed as they come."""
+"""`penstock listen`: print the events of a stream as they arrive."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+from functools import partial
 from typing import Any, Final
 
 import click
 import httpx2
 
 from penstock.cli import Misuse
-from penstock.cli.request_arguments import DATA, HEADER, REQUEST, URL, with_content_type
-from penstock.cli.running import run
-from penstock.cli.standard_streams import Output
+from penstock.cli.request_options import DATA, HEADER, REQUEST, URL, with_content_type
+from penstock.cli.runtime import Output, run
 from penstock.client import EventSource
 from penstock.errors import ConnectionFailed, DecodeError
 from penstock.event import ServerSentEvent
@@ -26,26 +26,31 @@ Examples:
   penstock listen http://127.0.0.1:8080/sse
   penstock listen 'http://127.0.0.1:8080/subscribe?topic=*' --last-event-id earliest
   penstock listen --json URL | jq -r .data
-  penstock listen --count 1 URL                 wait for one event
-  penstock listen --once URL                    read a stream to its end, once
+  penstock listen --count 1 URL                 wait for an event
+  penstock listen --once URL                    read a stream to its end
   penstock listen --data @prompt.json -H 'Authorization: Bearer …' URL
 """
 
-# What `json.dumps` leaves as it is, and a terminal would obey: DEL, C1 and all above that is not
-# printable. Within JSON it can only be part of a string, so it can be escaped afterwards.
+# `json.dumps` leaves DEL, C1 controls and others that are not printable as they are, and a terminal
+# would obey them. In JSON they can only be in a string, so they can be escaped afterwards.
 _ABOVE_ASCII: Final = re.compile(r"[\x7f-\U0010ffff]")
+
+_count = partial(click.option, type=click.IntRange(min=1), metavar="COUNT")
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("url", type=URL)
 @click.option(
-    "--last-event-id", default="", metavar="ID", help="Go on after this event. [default: none]"
+    "--last-event-id",
+    default="",
+    metavar="ID",
+    help="Resume after the event with this id. [default: none]",
 )
 @click.option(
     "as_json",
     "--json",
     is_flag=True,
-    help="Print each event as a JSON object on a line of its own.",
+    help="Print each event as a JSON object, one per line.",
 )
 @REQUEST
 @DATA
@@ -54,36 +59,30 @@ _ABOVE_ASCII: Final = re.compile(r"[\x7f-\U0010ffff]")
     "reconnect",
     "--reconnect/--once",
     default=None,
-    help="Ask again for a stream that ended or broke, or read it once. [default: --reconnect for "
+    help="Reconnect when the stream ends or breaks, or read it once. [default: --reconnect for "
     "GET, --once for any other method]",
 )
-@click.option(
-    "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many events."
-)
-@click.option(
+@_count("--count", help="Stop after this many events.")
+@_count(
     "--max-attempts",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
-    help="Make this many requests at most, in all. [default: no limit; 1 with --once]",
+    help="Make at most this many requests. [default: no limit; 1 with --once]",
 )
-@click.option(
+@_count(
     "--max-failures",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
-    help="Give up when this many attempts in a row fail. [default: never]",
+    help="Give up after this many failed attempts in a row. [default: never]",
 )
 @click.option(
     "--max-silence",
     type=click.FLOAT,
     metavar="SECONDS",
-    help="Connect again when nothing, not even a comment, came for so long. [default: never]",
+    help="Reconnect after this long without data, not even a comment. [default: never]",
 )
 @click.option(
     "--max-event-size",
     type=click.IntRange(min=1),
     metavar="BYTES",
     default=2**20,
-    help="Give up when an event is larger. [default: 1048576]",
+    help="Fail if an event is larger. [default: 1048576]",
 )
 def listen(
     url: httpx2.URL,
@@ -93,25 +92,26 @@ def listen(
     count: int | None,
     **options: Any,
 ) -> int:
-    r"""Print the events of the stream at URL as they come.
+    r"""Print the events of the stream at URL as they arrive.
 
-    They are printed as they are on the wire: id, name and data, then an empty line; on a terminal,
-    characters that are not printable show as \x1b or \u202e. With --json, each is
-    {"id": …, "event": …, "data": …}; an event without id or name has null there, and what is not
-    printable is escaped as JSON.
+    They are printed as on the wire: id, name and data, then an empty line; on a terminal,
+    characters that are not printable are shown as \x1b or \u202e. With --json, an event is
+    {"id": …, "event": …, "data": …}, with null if it has no id or name, and characters that are not
+    printable are escaped as JSON.
 
-    A stream that ends or breaks is opened again, and a line on stderr says so; with --once, or
-    after a request other than GET, it is read to its end once. The status is 0 at that end, when
-    the server says that there is no more (204), after --count events, and when nobody reads the
-    output any more; 1 when the server refuses, when there is no such server, or when the stream
-    that is read once breaks; 130 after Ctrl-C, 143 after SIGTERM.
+    A stream that ends or breaks is reopened, which is reported on stderr. With --once, or if the
+    method is not GET, it is read to its end once.
+
+    Exit status: 0 at that end, if the server says that there are no more events (204), after
+    --count events, and when nobody reads the output any more. 1 if the request fails or is refused,
+    or if a stream that is read once breaks. 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
     headers = with_content_type(headers, data)
     try:
         source = EventSource(url, headers=headers, content=data, **options)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    _tell_of_reconnections()
+    _log_reconnections()
     output = Output()
     form = _json if as_json else _text
 
@@ -148,7 +148,7 @@ def _text(event: ServerSentEvent, terminal: bool) -> bytes:
     return printable(wire, keep="\n\t").encode() if terminal else wire
 
 
-def _tell_of_reconnections() -> None:
+def _log_reconnections() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("penstock: %(message)s"))
     logger = logging.getLogger("penstock.client")

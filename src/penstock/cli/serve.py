@@ -1,4 +1,4 @@
-"""`penstock serve`: an application on the guarded server, until a signal ends it."""
+"""`penstock serve`: serve an application on the guarded server until a signal stops it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import click
 import trio
 from hypercorn.config import Config, Sockets
 
-from penstock.cli import Misuse
-from penstock.cli.binds import (
-    DEFAULT_BIND,
+from penstock.cli import Misuse, Parsed
+from penstock.cli.addresses import (
+    DEFAULT_ADDRESS,
     TCP,
     Address,
-    Bind,
     Inherited,
-    activated,
     listening,
+    parse_address,
     pass_on,
+    sockets_of_systemd,
 )
-from penstock.cli.loading import FaultyApplication, NoApplication, load_application
+from penstock.cli.app_loader import load_application
 from penstock.cli.server_log import logging_to_standard_error
 from penstock.demo.restart import Restart
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.server.lifespan import LifespanFailed
 from penstock.hypercorn.server.signals import first_of
-from penstock.printable import printable
+from penstock.printable import counted, printable
 from penstock.process_signals import end_at_next, stopping_signals
 
 __all__ = ["serve"]
@@ -41,28 +41,32 @@ __all__ = ["serve"]
 DEMO: Final = "penstock.demo.asgi:app"
 DEFAULTS: Final = Settings()
 
-# Bytes; OpenSSL's PEM_BUFSIZE, which Python keeps to.
-_LONGEST_PASSPHRASE: Final = 1024
+# Bytes; OpenSSL's PEM_BUFSIZE, which is Python's limit, too.
+_MAX_PASSPHRASE: Final = 1024
 
 _NEW_PORT: Final = "it listens on a free port, --bind …:0, and would come back on another"
 
 _EXAMPLES: Final = """\b
 Examples:
   penstock serve                                the demonstration, with its page
-  penstock serve shop:app                       `app` in shop.py of this directory
+  penstock serve shop:app                       `app` in shop.py in this directory
   penstock serve shop:app --bind 0.0.0.0:80     on every IPv4 address
-  penstock serve --bind 127.0.0.1:0             on a free port, which it prints
+  penstock serve --bind 127.0.0.1:0             on a free port, which is printed
   penstock serve --bind unix:/run/shop.sock     on a Unix socket, for a proxy
   penstock serve --certfile cert.pem --keyfile key.pem --bind 127.0.0.1:8443
                                                 over TLS, with HTTP/2
-  PENSTOCK_HISTORY=events.db penstock serve     the demonstration, with a history in a file
+  PENSTOCK_HISTORY=events.db penstock serve     the demonstration, with its history in a file
 """
 
 
-def _seconds(option: str, said: str) -> Callable[[Any], Any]:
+_file = partial(click.option, type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+_count = partial(click.option, type=click.IntRange(min=1), metavar="COUNT")
+
+
+def _seconds(option: str, text: str) -> Callable[[Any], Any]:
     default = getattr(DEFAULTS, option.strip("-").replace("-", "_"))
-    kind, said = click.FLOAT, f"{said} [default: {default:g}]"
-    return click.option(option, type=kind, metavar="SECONDS", default=default, help=said)
+    kind, text = click.FLOAT, f"{text} [default: {default:g}]"
+    return click.option(option, type=kind, metavar="SECONDS", default=default, help=text)
 
 
 @click.command(epilog=_EXAMPLES)
@@ -71,50 +75,34 @@ def _seconds(option: str, said: str) -> Callable[[Any], Any]:
     "binds",
     "--bind",
     "-b",
-    type=Bind(),
+    type=Parsed("HOST:PORT", parse_address),
     multiple=True,
-    help=f"Where to listen; may be given several times. Port 0 takes a free port. Also unix:PATH, "
-    f"and fd://N for a socket that was passed. [default: what systemd passes, or {DEFAULT_BIND}]",
+    help="The address to listen on; repeatable. Port 0 is any free port. Also unix:PATH, and "
+    f"fd://N for an inherited socket. [default: the sockets of systemd, or {DEFAULT_ADDRESS}]",
 )
-@click.option(
-    "--certfile",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Speak TLS, with this certificate (PEM).",
-)
-@click.option(
-    "--keyfile",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="The certificate's key (PEM).",
-)
-@click.option(
-    "--keyfile-password-file",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A file whose first line is the key's passphrase, if it has one.",
-)
+@_file("--certfile", help="Use TLS with this certificate (PEM).")
+@_file("--keyfile", help="The private key of the certificate (PEM).")
+@_file("--keyfile-password-file", help="A file with the passphrase of the key in its first line.")
 @click.option(
     "--http2/--no-http2",
     default=DEFAULTS.http2,
-    help="Whether a port without TLS speaks HTTP/2, too. Over TLS it is negotiated. "
-    "[default: no-http2]",
+    help="Whether to accept HTTP/2 without TLS; with TLS, it is negotiated. [default: no-http2]",
 )
 @_seconds("--send-timeout", "Disconnect a client that accepts no data for this long.")
 @_seconds("--keep-alive-timeout", "Close a connection that is idle for this long.")
-@_seconds("--drain-window", "Time for clients and streams to end when the server stops.")
-@_seconds("--reconnect-spread", "Time over which the clients of a stopped server come back.")
-@click.option(
-    "--max-connections",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
-    help="Refuse clients beyond this. [default: by the limit of open files]",
+@_seconds(
+    "--drain-window", "When the server stops, wait this long for requests and streams to end."
 )
-@click.option(
+@_seconds(
+    "--reconnect-spread", "When the server stops, spread reconnecting clients over this time."
+)
+@_count(
+    "--max-connections",
+    help="Refuse further connections. [default: derived from the limit on open files]",
+)
+@_count(
     "--max-connections-per-address",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
-    help="Refuse clients of one address beyond this. [default: none]",
+    help="Refuse further connections from one address. [default: no limit]",
 )
 def serve(
     application: str,
@@ -127,27 +115,25 @@ def serve(
     """Serve an application with Hypercorn on Trio; without MODULE:APP, the demonstration.
 
     Prints a line on stdout for each address it listens on. Ctrl-C, SIGTERM or SIGHUP ends all
-    streams and then the server; a second one ends it at once. Stopped while it starts, an
-    application is cancelled, and its shutdown functions do not run. Times are in seconds.
+    streams and then the server; a second signal ends it at once. An application that is stopped
+    during its startup is cancelled, and its shutdown functions do not run.
     """
     with logging_to_standard_error() as log:
-        passed = activated()
-        addresses = list(binds or passed) or [Bind().convert(DEFAULT_BIND, None, None)]
+        passed = sockets_of_systemd()
+        addresses = list(binds or passed) or [parse_address(DEFAULT_ADDRESS)]
         free_port = any(isinstance(each, TCP) and each.port == 0 for each in addresses)
         restart = Restart(why_not=_NEW_PORT if free_port else None)
         try:
             settings = Settings(**options)
-            app = _application(application, restart)
-        except (NoApplication, InvalidSettings) as error:
+        except InvalidSettings as error:
             raise Misuse(str(error)) from error
-        except FaultyApplication as error:
-            raise click.ClickException(str(error)) from error
+        app = _application(application, restart)
         config = _config(certfile, keyfile, keyfile_password_file, settings)
         inherited = [each for each in addresses if isinstance(each, Inherited)]
         failure = None
         try:
             server = Server(app, config, settings=settings, mode="asgi")
-            # Bound here rather than by Hypercorn, so that what cannot be bound is named.
+            # Bound here rather than by Hypercorn, for an error that names the address.
             with listening(addresses) as bound:
                 sockets = Sockets(*((bound, []) if config.ssl_enabled else ([], bound)), [])
                 trio.run(_serve, server, sockets, restart)
@@ -173,7 +159,7 @@ def _application(application: str, restart: Restart) -> Any:
 
 
 class _NoPassphrase(Exception):
-    """A key has a passphrase, and none was given."""
+    """The key has a passphrase, and none was given."""
 
 
 def _config(
@@ -186,7 +172,7 @@ def _config(
     password = None if password_file is None else _first_line(password_file)
     asked = False
 
-    def passphrase() -> str:  # which is called if the key has one; otherwise OpenSSL would prompt
+    def passphrase() -> str:  # called if the key has one; without this, OpenSSL would prompt
         nonlocal asked
         asked = True
         if password is None:
@@ -198,25 +184,25 @@ def _config(
         config.create_ssl_context()
     except _NoPassphrase:
         raise click.ClickException(
-            f"cannot use {keyfile} for TLS: the key has a passphrase: give a file that holds it, "
+            f"cannot use {keyfile} for TLS: the key has a passphrase: give a file that has it, "
             "with --keyfile-password-file"
         ) from None
     except ValueError as error:
         raise click.ClickException(
-            f"cannot use the passphrase in {password_file}: it has more than {_LONGEST_PASSPHRASE} "
-            "bytes: give a file whose first line is the key's passphrase and nothing else"
+            f"cannot use the passphrase in {password_file}: it has more than {_MAX_PASSPHRASE} "
+            "bytes: give a file whose first line is only the passphrase of the key"
         ) from error
     except (OSError, ssl.SSLError) as error:
-        why = f"{error.strerror}: give both in PEM"
+        why = f"{error.strerror}: give PEM files"
         if asked:
-            why = f"the passphrase in {password_file} is not the key's"
+            why = f"the passphrase in {password_file} is wrong"
         elif isinstance(error, ssl.SSLError):
-            why = "they are no certificate and key that belong together: give both in PEM"
+            why = "they are not a certificate and its key: give PEM files"
         raise click.ClickException(
             f"cannot use {certfile} with {keyfile} for TLS: {why}"
         ) from error
     config.graceful_timeout = settings.drain_window
-    # Where it listens is said on stdout already.
+    # Where it listens is printed to stdout already.
     config.errorlog = logging.getLogger("hypercorn.error")
     config.errorlog.setLevel(logging.WARNING)
     return config
@@ -225,14 +211,14 @@ def _config(
 def _first_line(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            return file.readline(_LONGEST_PASSPHRASE + 1).rstrip("\r\n")
+            return file.readline(_MAX_PASSPHRASE + 1).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise click.ClickException(f"cannot read {path}: {why}") from error
 
 
 class _NoOutput(Exception):
-    """Standard output takes no more: nobody would know where the server listens."""
+    """Standard output cannot be written: nobody would know where the server listens."""
 
 
 async def _serve(server: Server, sockets: Sockets, restart: Restart) -> None:
@@ -275,14 +261,14 @@ async def _stop_at_signal(
 
     async def signalled() -> None:
         await anext(signals)
-        restart.why_not = "the server was told to stop, for good"
+        restart.why_not = "the server is stopping permanently"
 
     await first_of(signalled, restart.requested.wait)
     end_at_next(numbers)
     streams = server.statistics().streams.streams_open
-    waits_for = f": {streams} stream{'' if streams == 1 else 's'} to end" if streams else ""
+    waits_for = f": {counted(streams, 'stream')} to end" if streams else ""
     said = (
-        f"Stopping, to start again{waits_for}; a signal stops at once, for good"
+        f"Stopping, to start again{waits_for}; a signal stops it permanently, at once"
         if restart.due
         else f"Stopping{waits_for}; a second signal stops at once"
     )

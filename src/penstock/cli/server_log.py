@@ -1,11 +1,11 @@
-"""The log of `penstock serve`, on standard error: nothing in it is forged, and it never waits.
+"""The log of `penstock serve`, on standard error: records cannot be forged, logging never blocks.
 
-A record begins at the start of a line, and nothing else does: what is not printable is escaped, and
-the lines of a traceback, whose text may be a client's, are indented.
+Rule 1: only a record begins at the start of a line. Characters that are not printable are escaped,
+and the lines of a traceback, whose text may come from a client, are indented.
 
-Lines are written by a thread, since a pipe that nobody reads would block the event loop once 64 KiB
-are in it. `logging.handlers.QueueListener` is such a thread, but its queue has no bound in bytes,
-and stopping it waits for the pipe for ever.
+Rule 2: a thread writes the lines, since a pipe that nobody reads would block the event loop once it
+holds 64 KiB. `logging.handlers.QueueListener` is such a thread, but its queue has no limit in
+bytes, and stopping it may wait for the pipe forever.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, final
 
-from penstock.cli.repetitions import Repetitions, without_traceback
+from penstock.cli.repeated_records import RecordFilter, without_traceback
 from penstock.printable import printable
 
-__all__ = ["LogFormatter", "StandardError", "logging_to_standard_error"]
+__all__ = ["LogFormatter", "StandardErrorHandler", "logging_to_standard_error"]
 
-# Bytes that wait for a reader; of more, nothing is kept. An hour of streams that end each second.
-_MOST: Final = 2**20
+# Bytes that may wait for a reader; further records are dropped. Enough for an hour with a record
+# every second.
+_MAX_WAITING: Final = 2**20
 
-# Bytes to write at once: what a pipe that can be written to takes without blocking.
+# Bytes to write at once: a writable pipe takes these without blocking.
 _PIECE: Final = select.PIPE_BUF
 
-# Seconds without progress after which what waits at the end is given up.
-_PATIENCE: Final = 1.0
+# Seconds without progress after which closing gives up.
+_CLOSE_TIMEOUT: Final = 1.0
 
 
 @final
 class LogFormatter(logging.Formatter):
-    """A record in one line, with the lines of a traceback indented below it."""
+    """Formats a record in one line, with its traceback indented below."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines."""
-        text, record.exc_text = record.exc_text, None  # which another formatter may have left
+        text, record.exc_text = record.exc_text, None  # set by another formatter
         try:
             return super().format(record)
         finally:
@@ -70,8 +71,8 @@ def _indented(text: str) -> str:
 
 
 @final
-class StandardError(logging.Handler):
-    """Writes records to a descriptor, by a thread of its own, until it is closed."""
+class StandardErrorHandler(logging.Handler):
+    """Writes records to a descriptor in a thread, until it is closed."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class StandardError(logging.Handler):
         self._descriptor = descriptor
         self._process = os.getpid()
         self._wake = threading.Condition()
-        self._repetitions = Repetitions()
+        self._filter = RecordFilter()
         self._waiting: list[bytes] = []
         self._size = 0
         self._dropped = 0
@@ -90,13 +91,13 @@ class StandardError(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have a record written, or drop and count it if too much waits. Never blocks."""
+        """Queue a record to be written; drop and count it if too many wait. Never blocks."""
         try:
-            if os.getpid() != self._process:  # a fork, which has no thread
+            if os.getpid() != self._process:  # a forked process, where the thread does not run
                 self._write_now(self._encoded(record))
                 return
             with self._wake:
-                if not self._repetitions.admit(record, time.monotonic()):
+                if not self._filter.admit(record, time.monotonic()):
                     pass
                 elif self._ending:
                     self._write_now(self._encoded(without_traceback(record)))
@@ -108,14 +109,14 @@ class StandardError(logging.Handler):
 
     def _put(self, record: logging.LogRecord) -> None:
         data = self._encoded(record)
-        if self._size + len(data) > _MOST:
+        if self._size + len(data) > _MAX_WAITING:
             self._dropped += 1
         else:
             self._waiting.append(data)
             self._size += len(data)
 
     def close(self) -> None:
-        """Wait until all is written, as long as somebody reads it; later records are not queued."""
+        """Write what is queued, as long as it is read; later records are written at once."""
         if os.getpid() == self._process and not self._ending:
             with self._wake:
                 self._ending = True
@@ -123,43 +124,43 @@ class StandardError(logging.Handler):
             written = -1
             while self._thread.is_alive() and written != self._written:
                 written = self._written
-                self._thread.join(_PATIENCE)
+                self._thread.join(_CLOSE_TIMEOUT)
         super().close()
 
     def _encoded(self, record: logging.LogRecord) -> bytes:
         return f"{self.format(record)}\n".encode(errors="backslashreplace")
 
-    # What the thread does
+    # In the thread
 
     def _work(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread's
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # for the main thread
         ending = False
         while not ending:
             with self._wake:
                 if not (self._waiting or self._dropped or self._ending):
-                    due = self._repetitions.due
+                    due = self._filter.due
                     now = time.monotonic()
                     self._wake.wait(None if due is None else max(0.0, due - now))
                 ending = self._ending
                 now = time.monotonic()
-                for record in self._repetitions.summaries(now, ending=ending):
+                for record in self._filter.summaries(now, ending=ending):
                     self._put(record)
                 data, self._waiting, self._size = self._waiting, [], 0
                 dropped, self._dropped = self._dropped, 0
             for each in data:
                 self._write(each)
             if dropped:
-                said = f"{dropped} records were dropped here: nobody read standard error"
-                self._write(self._encoded(_warning(said)))
+                text = f"{dropped} log records dropped: standard error was not read"
+                self._write(self._encoded(_warning(text)))
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest and not self._broken:
             try:
                 written = os.write(self._descriptor, rest[:_PIECE])
-            except BlockingIOError:  # somebody made it non-blocking
+            except BlockingIOError:  # another process made it non-blocking
                 select.select([], [self._descriptor], [])
-            except OSError:  # its reader has gone
+            except OSError:  # nobody reads it any more
                 self._broken = True
             else:
                 rest = rest[written:]
@@ -178,10 +179,10 @@ def _warning(message: str) -> logging.LogRecord:
 
 @contextmanager
 def logging_to_standard_error() -> Iterator[logging.Handler]:
-    """Log what is INFO or worse to standard error while the block runs."""
+    """Log records of level INFO and above to standard error while the block runs."""
     handler: logging.Handler
     try:
-        handler = StandardError(sys.stderr.fileno())
+        handler = StandardErrorHandler(sys.stderr.fileno())
     except (AttributeError, io.UnsupportedOperation):  # it is closed, or replaced by a test
         handler = logging.StreamHandler() if sys.stderr else logging.NullHandler()
         handler.setFormatter(LogFormatter())

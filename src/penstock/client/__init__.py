@@ -1,4 +1,4 @@
-"""A client for programs, as a browser's EventSource is one for pages."""
+"""An EventSource for programs: the events of a URL, with reconnection and resumption."""
 
 from penstock.client.event_source import EventSource, SourceState
 

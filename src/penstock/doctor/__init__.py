@@ -1,5 +1,5 @@
-"""Look at an event stream from outside, as a browser meets it: what is wrong, and what to set.
+"""The doctor: test an event stream from outside, as a browser sees it, and say what to configure.
 
-`observing` asks, and holds the stream; `examination` reads its bytes; `findings` says what follows.
-Only `asking` and `observing` need Trio and httpx2; observations and findings are plain data.
+`probe` requests the stream and holds it, `body` examines its bytes, and both fill an `Observation`;
+`report` turns that into findings. Only `probe` needs Trio and httpx2; the rest is plain data.
 """

@@ -1,17 +1,17 @@
-"""The body of a stream, examined as it arrives: its content, its timing, its faults.
+"""The body of a stream, decompressed and examined as it arrives: content, timing, faults.
 
 Rule 1: `penstock.EventStreamDecoder` decides what a client receives. This module records what the
-decoder, like a browser, ignores without a word: lines that are no field, values that do not count.
+decoder, like a browser, silently ignores: lines that are not fields, values that are not valid.
 
-Rule 2: memory is bounded, and what may arrive is not. Of a long line or a large event only the
-beginning is kept and the rest is counted; of each kind of fault the first line is kept; bursts and
-ids are kept up to a number.
+Rule 2: memory is bounded, however much arrives. Only the beginning of a long line or a large event
+is kept, and the rest is counted; so are the first line of each kind of fault, and a number of
+bursts and ids.
 
-Rule 3: what the format allows is no fault. A payload may look like anything, so no single payload
-is taken for a mistake; `Payloads` says when a whole stream is.
+Rule 3: what the format allows is not a fault. A payload may look like anything, so no single one is
+considered a mistake; `Payloads` judges all of a stream's together.
 
-Theory of operation: bytes are cut into lines; each line is examined, then fed to the decoder, so
-that an event and the fields that made it are known together.
+Theory of operation: bytes are split into lines; each line is examined, then fed to the decoder, so
+that both an event and the fields that made it are known.
 
 Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -20,44 +20,100 @@ from __future__ import annotations
 
 import codecs
 import re
+import zlib
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, final
 
-from penstock.decode import EventStreamDecoder
+from penstock.decode import BOM, DIGITS, EventStreamDecoder, split_lines
 from penstock.doctor.payloads import Found, Payloads
 
-__all__ = ["Burst", "Examination", "Fault"]
+__all__ = ["Burst", "Examination", "Fault", "Unpacker", "can_unpack", "codings_of", "is_known"]
+
+# Bytes to decompress at a time: a few of them may hold megabytes.
+_PIECE: Final = 65536
+
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+
+_PACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+
+# What else browsers decompress. They pass on what they do not know as it is; so does curl with
+# "none", which some servers send to keep proxies from compressing.
+_KNOWN: Final = _PACKED | {"br", "zstd", "dcb", "dcz"}
+_PLAIN: Final = frozenset({"identity", "none"})
 
 # Bytes of a line, and of an event's data, that are kept and fed to the decoder.
 _KEPT: Final = 2**16
 
 # Seconds. Bytes that arrive this soon after others belong to the same burst.
-_TOGETHER: Final = 0.05
+_BURST_GAP: Final = 0.05
 
-# Seconds per event. Events that were written one by one are further apart than events that were
+# Seconds per event. Events that were written one by one are further apart than events that a buffer
 # released together, even if both arrive in one burst.
 _APART: Final = 0.002
 
-_MOST_BURSTS: Final = 1000
+_MAX_BURSTS: Final = 1000
 _LAST_IDS: Final = 100
-_MOST_KNOWN_IDS: Final = 10_000
-_LONGEST_ID: Final = 4096  # bytes; with more, a header's line is refused by many servers
+_MAX_KNOWN_IDS: Final = 10_000
+_MAX_ID: Final = 4096  # bytes; many servers refuse a longer header
 _EXCERPT: Final = 60  # bytes
 
-_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
-_BOM: Final = b"\xef\xbb\xbf"
-_DIGITS: Final = re.compile(rb"[0-9]+")
-_WRITTEN_END: Final = rb"\n\n"
+_LITERAL_END: Final = rb"\n\n"
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]+")
 _FIELDS: Final = frozenset({b"data", b"event", b"id", b"retry"})
 _EVENT_FIELDS: Final = frozenset({b"data", b"event", b"id"})
 _HTML: Final = re.compile(rb"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
 
 
+def codings_of(header: str) -> str:
+    """Return the content codings that a ``Content-Encoding`` names, without those of no effect."""
+    names = (name.strip().lower() for name in header.split(","))
+    return ", ".join(name for name in names if name and name not in _PLAIN)
+
+
+def is_known(codings: str) -> bool:
+    """Return whether browsers decompress this; they treat anything else as uncompressed."""
+    return all(name in _KNOWN for name in codings.split(", "))
+
+
+def can_unpack(codings: str) -> bool:
+    """Return whether the doctor can read this, decompressed or as it is."""
+    return codings in _PACKED or not is_known(codings)
+
+
+@final
+class Unpacker:
+    """Decompress a body whose content coding `can_unpack` accepts."""
+
+    def __init__(self, coding: str) -> None:
+        self._packed = coding in _PACKED
+        self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
+
+    def unpack(self, data: bytes) -> Iterator[bytes]:
+        """Return the next bytes decompressed, in pieces of a bounded size.
+
+        Raises:
+          ValueError: the bytes are not compressed as the coding says.
+        """
+        if not self._packed:
+            yield data
+            return
+        while data:
+            if self._inflate.eof:  # another member follows
+                self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
+            try:
+                piece = self._inflate.decompress(data, _PIECE)
+            except zlib.error as error:
+                raise ValueError(str(error)) from error
+            data = self._inflate.unconsumed_tail or self._inflate.unused_data
+            if piece:
+                yield piece
+
+
 class Fault(StrEnum):
-    """What clients ignore, or take for something else than was meant."""
+    """What clients ignore, or understand differently than intended."""
 
     HTML = "html"
     BARE_TEXT = "bare text"
@@ -69,19 +125,19 @@ class Fault(StrEnum):
     BAD_RETRY = "bad retry"
     NO_DATA = "no data"
     ENCODED_TWICE = "encoded twice"
-    WRITTEN_LINE_END = "written line end"
+    LITERAL_LINE_END = "literal line end"
 
 
 @dataclass(slots=True)
 class Burst:
-    """Bytes that arrived without a pause between them.
+    """Bytes that arrived without a pause.
 
     Attributes:
-      began: when the first of them arrived.
-      ended: when the last of them arrived.
-      size: how many they are, as on the wire.
-      events: how many events they completed.
-      arrivals: in how many reads those events were completed.
+      began: when the first byte arrived.
+      ended: when the last byte arrived.
+      size: bytes, as on the wire.
+      events: how many events the burst completed.
+      arrivals: how many reads completed those events.
       whole: whether the burst ended between two events.
     """
 
@@ -94,9 +150,9 @@ class Burst:
 
     @property
     def released(self) -> bool:
-        """Whether it holds several events that arrived at once, as if a buffer had been flushed.
+        """Whether several events arrived at once, as if a buffer had been flushed.
 
-        A stream of many events a second is one long burst, and no buffer is involved.
+        A stream of many events a second is one long burst without any buffer.
         """
         return self.events > 1 and self.ended - self.began < (self.events - 1) * _APART
 
@@ -106,23 +162,23 @@ class Examination:
     """What has arrived of one body so far.
 
     Args:
-      opened_at: when the head of the answer arrived, on the clock of all other times.
+      opened_at: when the head of the response arrived, on the clock of all other times.
 
     Attributes:
       opened_at: the same.
       size: bytes, as on the wire.
-      unpacked: bytes, decompressed; the same where nothing was compressed.
+      unpacked: bytes, decompressed; the same if the body is not compressed.
       first_at: when the first byte arrived; None if none did.
       last_at: when the last byte arrived; ``opened_at`` if none did.
       events: how many events a client would have received.
       first_event_at: when the first of them was complete.
-      largest_event: bytes of the largest event that was completed, of all its ``data`` lines.
+      largest_event: the size of the largest complete event, all its ``data`` lines, in bytes.
       comments: how many comments there were.
       bursts: the first 1,000 bursts.
-      last_burst: the last one, which may be none of those.
-      ids: the last 100 ids that events brought, each once where it was repeated at once.
-      first_id: the first of them.
-      repeated_id: an id that a later event brought again.
+      last_burst: the last one, which may not be among those.
+      ids: the last 100 ids of events; an id that is repeated at once is there once.
+      first_id: the first id of all.
+      repeated_id: an id that a later event had again.
     """
 
     def __init__(self, opened_at: float) -> None:
@@ -160,24 +216,24 @@ class Examination:
 
     @property
     def faults(self) -> dict[Fault, Found]:
-        """What was found so far, by its kind."""
+        """The faults found so far, by kind."""
         found = dict(self._faults)
         if (encoded := self._payloads.encoded_twice) is not None:
             found[Fault.ENCODED_TWICE] = encoded
-        if (written := self._payloads.written_ends) is not None:
-            found[Fault.WRITTEN_LINE_END] = written
-        elif not self._line and self._tail == _WRITTEN_END:  # not one line has ended
-            found[Fault.WRITTEN_LINE_END] = Found(1, bytes(self._buffer[:_EXCERPT]))
+        if (written := self._payloads.literal_ends) is not None:
+            found[Fault.LITERAL_LINE_END] = written
+        elif not self._line and self._tail == _LITERAL_END:  # no line has ended yet
+            found[Fault.LITERAL_LINE_END] = Found(1, bytes(self._buffer[:_EXCERPT]))
         return found
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time that the stream asked for last, in milliseconds, or None."""
+        """The last reconnection time that the stream set, in milliseconds, or None."""
         return self._decoder.retry
 
     @property
     def unfinished(self) -> bool:
-        """Whether an event was begun that would be lost if the stream ended now."""
+        """Whether there is an unfinished event, which would be lost if the stream ended now."""
         return b"data" in self._fields or self._buffer.startswith(b"data")
 
     @property
@@ -186,7 +242,7 @@ class Examination:
         return self._data_size + self._line_size
 
     def longest_silence(self, until: float) -> float:
-        """Return the greatest number of seconds without a byte, up to a time."""
+        """Return the longest time without a byte, up to a time."""
         return max(self._longest_silence, until - self.last_at)
 
     def feed(self, data: bytes, at: float, *, size: int | None = None) -> None:
@@ -195,7 +251,7 @@ class Examination:
         Args:
           data: the bytes, decompressed.
           at: when they arrived.
-          size: how many they were on the wire, if they were compressed.
+          size: how many bytes they were on the wire, if they were compressed.
         """
         self.unpacked += len(data)
         burst = self._arrival(len(data) if size is None else size, at)
@@ -208,9 +264,9 @@ class Examination:
     def _arrival(self, size: int, at: float) -> Burst:
         silence = at - self.last_at
         self._longest_silence = max(self._longest_silence, silence)
-        if self.last_burst is None or silence > _TOGETHER:
+        if self.last_burst is None or silence > _BURST_GAP:
             self.last_burst = Burst(at, at)
-            if len(self.bursts) < _MOST_BURSTS:
+            if len(self.bursts) < _MAX_BURSTS:
                 self.bursts.append(self.last_burst)
         self.first_at = at if self.first_at is None else self.first_at
         self.last_at = self.last_burst.ended = at
@@ -219,22 +275,18 @@ class Examination:
         return self.last_burst
 
     def _take_lines(self, data: bytes, at: float) -> None:
-        start = 0
-        if self._after_cr and data:
-            self._after_cr = False
-            start = 1 if data.startswith(b"\n") else 0
-        for end in _LINE_END.finditer(data, start):
-            self._take_part(data[start : end.start()])
-            start = end.end()
-            self._after_cr = start == len(data) and end.group() == b"\r"
+        *ended, rest = split_lines(data, after_cr=self._after_cr)
+        for part in ended:
+            self._take_part(part)
             self._end_line(at)
-        self._take_part(data[start:])
+        self._take_part(rest)
+        self._after_cr = data.endswith(b"\r") if data else self._after_cr
 
     def _take_part(self, part: bytes) -> None:
         """Take bytes of a line."""
         self._line_size += len(part)
         self._buffer += part[: max(0, _KEPT - len(self._buffer))]
-        self._tail = (self._tail + part)[-len(_WRITTEN_END) :]
+        self._tail = (self._tail + part)[-len(_LITERAL_END) :]
         try:
             self._utf8.decode(part)
         except UnicodeDecodeError:
@@ -247,15 +299,15 @@ class Examination:
             self._is_utf8 = False
         self._line += 1
         line, size = bytes(self._buffer), self._line_size
-        self._look_at(line)
+        self._check_line(line)
         self._buffer.clear()
         self._utf8.reset()
         self._line_size, self._tail, self._is_utf8 = 0, b"", True
-        content = line.removeprefix(_BOM) if self._line == 1 else line
+        content = line.removeprefix(BOM) if self._line == 1 else line
         if content == b"data" or content.startswith(b"data:"):
             self._data_line = self._data_line or self._line
             self._data_size += size
-            if self._data_size - size > _KEPT:  # that there is data is known
+            if self._data_size - size > _KEPT:  # the decoder knows that there is data
                 return
         for event in self._decoder.feed(line + b"\n"):
             self.events += 1
@@ -266,55 +318,55 @@ class Examination:
                 self._note_id(event.id)
         if not line:
             if b"event" in self._fields and b"data" not in self._fields:
-                self._find(Fault.NO_DATA, b"event")
+                self._record(Fault.NO_DATA, b"event")
             self._fields.clear()
             self._data_size = self._data_line = 0
 
-    def _look_at(self, line: bytes) -> None:
+    def _check_line(self, line: bytes) -> None:
         if self._line == 1:
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(BOM)
             if _HTML.match(line):
-                self._find(Fault.HTML, line)
+                self._record(Fault.HTML, line)
         if not line:
             return
         name, colon, value = line.partition(b":")
-        if colon and not name:  # clients drop a comment, whatever its bytes are
+        if colon and not name:  # clients ignore comments, whatever their bytes are
             self.comments += 1
             return
         if not self._is_utf8:
-            self._find(Fault.UTF8, line)
+            self._record(Fault.UTF8, line)
         if name in _FIELDS:
-            self._look_at_field(name, value.removeprefix(b" "), line)
-        elif name.startswith(_BOM):
-            self._find(Fault.BOM, line)
+            self._check_field(name, value.removeprefix(b" "), line)
+        elif name.startswith(BOM):
+            self._record(Fault.BOM, line)
         elif name.strip().lower() in _FIELDS:
-            self._find(Fault.MISSPELT_FIELD, line)
-        elif colon and _TOKEN.fullmatch(name):  # legal: an extension, or a slip
-            self._find(Fault.UNKNOWN_FIELD, line)
+            self._record(Fault.MISSPELT_FIELD, line)
+        elif colon and _TOKEN.fullmatch(name):  # valid: an extension, or a mistake
+            self._record(Fault.UNKNOWN_FIELD, line)
         else:
-            self._find(Fault.BARE_TEXT, line)
+            self._record(Fault.BARE_TEXT, line)
 
-    def _look_at_field(self, name: bytes, value: bytes, line: bytes) -> None:
+    def _check_field(self, name: bytes, value: bytes, line: bytes) -> None:
         if name == b"id" and b"\0" in value:
-            self._find(Fault.NUL_ID, line)
+            self._record(Fault.NUL_ID, line)
             return
         self._fields.add(name)
-        if name == b"retry" and not _DIGITS.fullmatch(value):
-            self._find(Fault.BAD_RETRY, line)
+        if name == b"retry" and not DIGITS.fullmatch(value):
+            self._record(Fault.BAD_RETRY, line)
 
-    def _find(self, fault: Fault, line: bytes) -> None:
+    def _record(self, fault: Fault, line: bytes) -> None:
         if (found := self._faults.get(fault)) is None:
             self._faults[fault] = Found(self._line, line[:_EXCERPT])
         else:
             found.count += 1
 
     def _note_id(self, id_: str) -> None:
-        if len(id_) > _LONGEST_ID:
+        if len(id_) > _MAX_ID:
             return
         known = hash(id_)
         if known in self._known:
             self.repeated_id = id_
-        elif len(self._known) < _MOST_KNOWN_IDS:
+        elif len(self._known) < _MAX_KNOWN_IDS:
             self._known.add(known)
         self.first_id = id_ if self.first_id is None else self.first_id
         if not self.ids or self.ids[-1] != id_:

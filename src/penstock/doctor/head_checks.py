@@ -1,95 +1,113 @@
-"""Checks of an answer's head, and of the redirects that led to it."""
+"""Checks of the head of a response, and of the redirects that led to it."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from penstock.doctor import advice
-from penstock.doctor.decompression import is_known
-from penstock.doctor.finding import Figure, Finding, Mark, counted, quoted, shown
-from penstock.doctor.observation import Answer, Observation, Redirect
-from penstock.doctor.origins import origin_of
+from penstock.doctor.body import is_known
+from penstock.doctor.finding import (
+    ACCESS,
+    BUFFERING,
+    CACHE,
+    COMPRESSION,
+    HTTP2,
+    IDLE,
+    Figure,
+    Finding,
+    Mark,
+    quoted,
+    shown,
+)
+from penstock.doctor.observation import Answer, Observation, Redirect, origin_of
+from penstock.printable import counted
 
 __all__ = [
-    *("answered", "cached", "compressed", "cross_origin", "negotiated", "redirected"),
+    *("caching", "compression", "cors", "protocol", "redirects", "response"),
     "why_not_a_stream",
 ]
 
-_GIVES_UP: Final = "a browser gives up for good"
-_STAYS_AWAY: Final = ": a browser does not come back"
+_GIVES_UP: Final = "a browser gives up permanently"
+_NEVER_RECONNECTS: Final = ": a browser never reconnects"
 
 # What a status means for a client of an event stream, and what to do.
 _MEANINGS: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     204: (
-        f"how a server tells clients to stay away{_STAYS_AWAY}",
-        ("the server: answer 200 where there is, or will be, something to say",),
+        f"the server tells clients to stay away{_NEVER_RECONNECTS}",
+        ("the server: answer 200 if there are events, or will be",),
     ),
-    401: (f"it wants to know who asks; {_GIVES_UP}", advice.ACCESS),
-    403: (f"it refuses who asks; {_GIVES_UP}", advice.ACCESS),
-    404: (f"there is nothing at this address; {_GIVES_UP}", ("check the path, and the proxy's",)),
+    401: (f"authentication required; {_GIVES_UP}", ACCESS),
+    403: (f"access denied; {_GIVES_UP}", ACCESS),
+    404: (f"there is nothing at this URL; {_GIVES_UP}", ("check the path, and the proxy's",)),
     405: (
-        f"it does not take this method; {_GIVES_UP}",
-        ("an EventSource sends GET and nothing else; --request asks with another method",),
+        f"the method is not allowed; {_GIVES_UP}",
+        ("an EventSource sends only GET; --request sends another method",),
     ),
     406: (
-        f"it has no text/event-stream; {_GIVES_UP}",
-        ("the server: answer Accept: text/event-stream",),
+        f"text/event-stream is not available; {_GIVES_UP}",
+        ("the server: accept Accept: text/event-stream",),
     ),
-    429: (f"too many requests; {_GIVES_UP}", ("count streams, and not how often they reconnect",)),
+    429: (
+        f"too many requests; {_GIVES_UP}",
+        ("limit the number of open streams, not how often clients reconnect",),
+    ),
     502: (
-        f"a proxy got no answer from its server; {_GIVES_UP}",
-        ("is the server running, and is it where the proxy looks for it?",),
+        f"a proxy got no response from its server; {_GIVES_UP}",
+        ("is the server running, at the address that the proxy uses?",),
     ),
     503: (
-        f"it cannot, just now; {_GIVES_UP}",
-        ("is the server running? At a restart, have the proxy wait for it",),
+        f"temporarily unavailable; {_GIVES_UP}",
+        ("is the server running? During a restart, let the proxy wait for it",),
     ),
-    504: (f"a proxy waited in vain for its server; {_GIVES_UP}", advice.IDLE),
+    504: (f"a proxy timed out waiting for its server; {_GIVES_UP}", IDLE),
 }
 
-_TYPE_ADVICE: Final = ("the server: Content-Type: text/event-stream",)
+_CONTENT_TYPE: Final = ("the server: Content-Type: text/event-stream",)
+_HEAD_AT_ONCE: Final = ("the server: send the head and a comment at once", *BUFFERING)
 _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 
 
-def redirected(seen: Observation) -> Finding | None:
-    """Check where redirects led; None where there was none."""
+def redirects(seen: Observation) -> Finding | None:
+    """Check where redirects led; None if there were none."""
     hops = seen.redirects
     if not hops:
         return None
-    shown = [f"{hop.status} to {quoted(hop.target)}" for hop in hops[:3]]
-    said = f"{counted(len(hops), 'redirect')}: {', '.join(shown)}{', …' if hops[3:] else ''}"
-    figures: dict[str, Figure] = {"targets": [hop.target for hop in hops[:3]]}
+    targets = [hop.target for hop in hops[:3]]
+    parts = [f"{hop.status} to {quoted(hop.target)}" for hop in hops[:3]]
+    text = f"{counted(len(hops), 'redirect')}: {', '.join(parts)}{', …' if hops[3:] else ''}"
+    found = partial(Finding, "redirects", figures={"targets": targets})
     if seen.too_many_redirects:
-        lasting = "they lead nowhere: the proxy and the server redirect to each other, perhaps"
-        hint = "a server behind TLS has to know it: pass X-Forwarded-Proto on, and have it heeded"
-        return Finding("redirects", Mark.FAIL, f"{said}; {lasting}", (hint,), figures)
+        text = f"{text}; a loop, perhaps between the proxy and the server"
+        advice = "a server behind TLS has to know it: pass X-Forwarded-Proto on, and respect it"
+        return found(Mark.FAIL, text, (advice,))
     if any(_scheme(hop.source) == "https" != _scheme(hop.target) for hop in hops):
-        hint = "the server makes http of https: nginx: proxy_set_header X-Forwarded-Proto $scheme;"
-        said = f"{said}; from https to http, which browsers refuse on a page of https"
-        return Finding("redirects", Mark.FAIL, said, (hint,), figures)
+        advice = (
+            "the server makes http of https: nginx: proxy_set_header X-Forwarded-Proto $scheme;"
+        )
+        text = f"{text}; from https to http, which browsers block on secure pages"
+        return found(Mark.FAIL, text, (advice,))
     if not all(hop.method_kept for hop in hops):
-        hint = "the server: redirect with 307 or 308, or name the last address at once"
-        said = f"{said}; which makes a GET of a {seen.method}, and drops its body"
-        return Finding("redirects", Mark.FAIL, said, (hint,), figures)
+        advice = "the server: redirect with 307 or 308, or use the final URL from the start"
+        text = f"{text}; this turns the {seen.method} into a GET, without its body"
+        return found(Mark.FAIL, text, (advice,))
     if any(_crosses(hop) for hop in hops):
-        hint = "name the last address in the page: no later connection needs the way round"
-        said = f"{said}; to another origin, which needs CORS, and gets no Authorization"
-        return Finding("redirects", Mark.WARN, said, (hint,), figures)
-    return Finding("redirects", Mark.OK, said, (), figures)
+        advice = "use the final URL in the page: no connection then needs the redirect"
+        text = f"{text}; to another origin, which needs CORS and gets no Authorization"
+        return found(Mark.WARN, text, (advice,))
+    return found(Mark.OK, text)
 
 
-def answered(seen: Observation) -> Finding:
-    """Check whether the answer is an event stream."""
+def response(seen: Observation) -> Finding:
+    """Check whether the response is an event stream."""
     answer = seen.answer
     if answer is None:
-        failure = seen.failure or "no answer yet"
-        hints: tuple[str, ...] = ()
         if seen.timed_out:
-            failure = f"{failure}, not even a header, as if something held it back"
-            hints = ("the server: send the header, and a comment, at once", *advice.BUFFERING)
-        return Finding("answer", Mark.FAIL if seen.failure else Mark.SKIP, failure, hints)
+            text = f"{seen.failure}, not even a head, as if something buffered it"
+            return Finding("answer", Mark.FAIL, text, _HEAD_AT_ONCE)
+        mark = Mark.FAIL if seen.failure else Mark.SKIP
+        return Finding("answer", mark, seen.failure or "no response yet")
     figures: dict[str, Figure] = {
         "status": answer.status,
         "content_type": answer.header("content-type") or None,
@@ -98,25 +116,25 @@ def answered(seen: Observation) -> Finding:
     }
     if (refused := why_not_a_stream(answer)) is not None:
         return Finding("answer", Mark.FAIL, *refused, figures)
-    said = f"{_status(answer)}, {shown(answer.header('content-type'))}{_from(answer)}"
-    return Finding("answer", Mark.OK, said, (), figures)
+    text = f"{_status(answer)}, {shown(answer.header('content-type'))}{_sender(answer)}"
+    return Finding("answer", Mark.OK, text, (), figures)
 
 
 def why_not_a_stream(answer: Answer) -> tuple[str, tuple[str, ...]] | None:
-    """Return why a client takes an answer for no event stream, and advice; None if it takes it."""
+    """Return why a client does not accept a response as a stream, and advice; None if it does."""
     status, given = _status(answer), answer.header("content-type")
     if answer.status != 200 and not (answer.method != "GET" and answer.is_success):
-        said, hints = _MEANINGS.get(answer.status, (f"not 200: {_GIVES_UP}", ()))
-        return f"{status}: {_for(answer, said)}", hints
+        text, advice = _MEANINGS.get(answer.status, (f"not 200: {_GIVES_UP}", ()))
+        return f"{status}: {_for_method(answer, text)}", advice
     if answer.kind != "text/event-stream":
         kind = quoted(given) if given else "no content type"
-        said = f"{status}, but {kind} in place of text/event-stream: {_GIVES_UP}"
-        return _for(answer, said), _TYPE_ADVICE
+        text = f"{status}, but {kind} instead of text/event-stream: {_GIVES_UP}"
+        return _for_method(answer, text), _CONTENT_TYPE
     charset = _CHARSET.search(given)
-    # A program that reads the answer to a POST decodes UTF-8, whatever the header says.
+    # A program that reads the response to a POST decodes UTF-8, whatever the header says.
     if charset and charset[1].lower() != "utf-8" and answer.method == "GET":
-        said = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
-        return f"{said}, and Chromium refuses it", _TYPE_ADVICE
+        text = f"{status}, but charset {quoted(charset[1])}: event streams are UTF-8"
+        return f"{text}, and Chromium refuses others", _CONTENT_TYPE
     return None
 
 
@@ -124,114 +142,114 @@ def _status(answer: Answer) -> str:
     return f"{answer.status} {shown(answer.phrase)}".rstrip()
 
 
-def _for(answer: Answer, said: str) -> str:
-    """Leave out what an EventSource does about it, where it could not have asked."""
-    for told in (f"; {_GIVES_UP}", f": {_GIVES_UP}", _STAYS_AWAY):
-        said = said if answer.method == "GET" else said.removesuffix(told)
-    return said
+def _for_method(answer: Answer, text: str) -> str:
+    """Leave out what an EventSource would do about a response to another method than its own."""
+    for part in (f"; {_GIVES_UP}", f": {_GIVES_UP}", _NEVER_RECONNECTS):
+        text = text if answer.method == "GET" else text.removesuffix(part)
+    return text
 
 
-def negotiated(answer: Answer) -> Finding:
-    """Check which version of HTTP the connection speaks."""
+def protocol(answer: Answer) -> Finding:
+    """Check which version of HTTP the connection uses."""
     figures: dict[str, Figure] = {"version": answer.version, "tls": answer.tls}
     if not answer.version.startswith("HTTP/1"):
-        said = f"{answer.version}: streams share a connection"
-        return Finding("protocol", Mark.OK, said, (), figures)
+        text = f"{answer.version}: streams share a connection"
+        return Finding("protocol", Mark.OK, text, (), figures)
     why = ", though HTTP/2 was offered" if answer.tls else " without TLS"
-    said = f"{answer.version}{why}: a browser holds six connections to a host, in all its tabs"
-    first = () if answer.tls else ("TLS first: without it, browsers speak no HTTP/2",)
-    hints = (*first, *advice.HTTP2)
-    return Finding("protocol", Mark.WARN, said, hints, figures)
+    text = f"{answer.version}{why}: browsers open at most six connections per host, over all tabs"
+    first = () if answer.tls else ("TLS first: without it, browsers do not use HTTP/2",)
+    return Finding("protocol", Mark.WARN, text, (*first, *HTTP2), figures)
 
 
-def cached(answer: Answer) -> Finding:
-    """Check what the answer says to caches and to nginx."""
+def caching(answer: Answer) -> Finding:
+    """Check the headers for caches and for nginx."""
     control, accel = answer.header("cache-control"), answer.header("x-accel-buffering")
+    age = answer.header("age")
     figures: dict[str, Figure] = {
         "cache_control": control or None,
         "x_accel_buffering": accel or None,
-        "age": answer.header("age") or None,
+        "age": age or None,
     }
-    if (age := answer.header("age")) and age.strip() != "0":  # some say 0 of what they pass on
-        said = f"Age: {quoted(age)}: this came out of a cache"
-        return Finding("caching", Mark.FAIL, said, advice.CACHE, figures)
+    found = partial(Finding, "caching", figures=figures)
+    if age and age.strip() != "0":  # some proxies send 0 with what they pass on
+        return found(Mark.FAIL, f"Age: {quoted(age)}: the response came from a cache", CACHE)
     if not control and answer.method != "GET":
-        said = f"no Cache-Control: no cache keeps the answer to a {answer.method}"
-        return Finding("caching", Mark.OK, said, (), figures)
+        text = f"no Cache-Control: caches do not store the response to a {answer.method}"
+        return found(Mark.OK, text)
     directives = {each.partition("=")[0].strip().lower() for each in control.split(",")}
     if not directives & {"no-store", "no-cache", "private"}:
         given = f"Cache-Control: {quoted(control)}" if control else "no Cache-Control"
-        said = f"{given}: a cache on the way may keep it, or wait for its end"
-        return Finding("caching", Mark.WARN, said, advice.CACHE, figures)
-    said = f"Cache-Control: {shown(control)}"
+        return found(Mark.WARN, f"{given}: a cache may store it, or wait for its end", CACHE)
+    text = f"Cache-Control: {shown(control)}"
     if accel.strip().lower() == "yes":
-        said = f"{said}; X-Accel-Buffering: yes, which has an nginx hold it back"
-        return Finding("caching", Mark.WARN, said, ("the server: X-Accel-Buffering: no",), figures)
+        text = f"{text}; X-Accel-Buffering: yes, which makes nginx buffer the stream"
+        return found(Mark.WARN, text, ("the server: X-Accel-Buffering: no",))
     if accel:
-        said = f"{said}; X-Accel-Buffering: {shown(accel)}"
-    elif "nginx" not in answer.header("server").lower():  # which takes it off
-        said = f"{said}; no X-Accel-Buffering: no, which would have an nginx pass events on at once"
-    return Finding("caching", Mark.OK, said, (), figures)
+        text = f"{text}; X-Accel-Buffering: {shown(accel)}"
+    elif "nginx" not in answer.header("server").lower():  # which removes it
+        text = f"{text}; no X-Accel-Buffering: no, which would keep nginx from buffering"
+    return found(Mark.OK, text)
 
 
-def compressed(seen: Observation) -> Finding:
-    """Check whether the answer is compressed for a client that accepts what browsers accept."""
+def compression(seen: Observation) -> Finding:
+    """Check whether the response is compressed for a client that accepts what browsers accept."""
     coding = seen.coding
     if not coding:
-        said = "none, though gzip and br were offered"
+        text = "none, though gzip and br were offered"
         given = "" if seen.answer is None else seen.answer.header("content-encoding")
         if given:
-            said = f"{said}; Content-Encoding: {shown(given)} says no more"
-        return Finding("compression", Mark.OK, said, (), {"content_encoding": given or None})
-    figures: dict[str, Figure] = {"content_encoding": coding}
+            text = f"{text}; Content-Encoding: {shown(given)} has no effect"
+        return Finding("compression", Mark.OK, text, (), {"content_encoding": given or None})
+    found = partial(Finding, "compression", figures={"content_encoding": coding})
     if not is_known(coding):
-        said = f"{quoted(coding)} is no content coding: browsers ignore it, other clients may not"
-        hint = "the server: leave Content-Encoding out where nothing is compressed"
-        return Finding("compression", Mark.WARN, said, (hint,), figures)
+        text = f"{quoted(coding)} is not a content coding: browsers ignore it, others may not"
+        advice = "the server: leave Content-Encoding out if nothing is compressed"
+        return found(Mark.WARN, text, (advice,))
     if seen.failure is not None:
-        said = f"{quoted(coding)}; and asked for without: {seen.failure}"
-        return Finding("compression", Mark.FAIL, said, advice.COMPRESSION, figures)
+        text = f"{quoted(coding)}; requested without compression: {seen.failure}"
+        return found(Mark.FAIL, text, COMPRESSION)
     body = seen.body
     if body is not None and body.size and not body.unpacked:
-        said = f"{quoted(coding)}: {counted(body.size, 'byte')} came, and nothing comes out of them"
-        return Finding("compression", Mark.FAIL, said, advice.COMPRESSION, figures)
-    said = f"{quoted(coding)}: what compresses holds back, unless it is flushed after each event"
-    return Finding("compression", Mark.WARN, said, advice.COMPRESSION, figures)
+        text = f"{quoted(coding)}: {counted(body.size, 'byte')} arrived that decompress to nothing"
+        return found(Mark.FAIL, text, COMPRESSION)
+    text = f"{quoted(coding)}: compression delays events unless it is flushed after each event"
+    return found(Mark.WARN, text, COMPRESSION)
 
 
-def cross_origin(seen: Observation, answer: Answer) -> Finding | None:
-    """Check whether a page of another origin may read it; None without such an origin."""
+def cors(seen: Observation, answer: Answer) -> Finding | None:
+    """Check whether pages of another origin may read the stream; None without such an origin."""
     if seen.origin is None:
         return None
     addresses = (answer.address, *(hop.source for hop in seen.redirects))
     if all(origin_of(address) == seen.origin for address in addresses):
-        said = f"the page and the stream are both of {seen.origin}: CORS does not apply"
-        return Finding("cors", Mark.OK, said, (), {"same_origin": True})
+        text = f"the page and the stream have the same origin, {seen.origin}: CORS does not apply"
+        return Finding("cors", Mark.OK, text, (), {"same_origin": True})
     allowed = answer.header("access-control-allow-origin").strip()
     credentials = answer.header("access-control-allow-credentials").strip() == "true"
     figures: dict[str, Figure] = {"allow_origin": allowed or None, "allow_credentials": credentials}
-    hint = f"the server: Access-Control-Allow-Origin: {seen.origin}"
+    found = partial(Finding, "cors", figures=figures)
+    advice = f"the server: Access-Control-Allow-Origin: {seen.origin}"
     if not allowed:
-        said = f"no Access-Control-Allow-Origin: a page of {seen.origin} cannot read it"
-        return Finding("cors", Mark.FAIL, said, (hint,), figures)
+        text = f"no Access-Control-Allow-Origin: pages of {seen.origin} cannot read it"
+        return found(Mark.FAIL, text, (advice,))
     if allowed not in ("*", seen.origin):
-        twice = " (more than one is none)" if "," in allowed else ""
-        said = f"Access-Control-Allow-Origin: {quoted(allowed)}{twice}: not {seen.origin}"
-        return Finding("cors", Mark.FAIL, said, (hint,), figures)
+        several = " (several values are invalid)" if "," in allowed else ""
+        text = f"Access-Control-Allow-Origin: {quoted(allowed)}{several}: not {seen.origin}"
+        return found(Mark.FAIL, text, (advice,))
     with_cookies = "with" if credentials and allowed != "*" else "without"
-    said = f"Access-Control-Allow-Origin: {allowed}: {with_cookies} cookies (withCredentials)"
+    text = f"Access-Control-Allow-Origin: {allowed}: {with_cookies} cookies (withCredentials)"
     if seen.credentials and with_cookies == "without":
-        hints = (f"{hint}, and not *", "the server: Access-Control-Allow-Credentials: true")
-        return Finding("cors", Mark.FAIL, f"{said}, and this one needs them", hints, figures)
+        both = (f"{advice}, and not *", "the server: Access-Control-Allow-Credentials: true")
+        return found(Mark.FAIL, f"{text}, and this request has one", both)
     vary = {each.strip().lower() for each in answer.header("vary").split(",")}
     if allowed != "*" and not vary & {"origin", "*"}:
-        said = f"{said}; no Vary: Origin, so a cache may give it to another"
-        return Finding("cors", Mark.WARN, said, ("the server: Vary: Origin",), figures)
-    return Finding("cors", Mark.OK, said, (), figures)
+        text = f"{text}; no Vary: Origin, so a cache may send it to another origin"
+        return found(Mark.WARN, text, ("the server: Vary: Origin",))
+    return found(Mark.OK, text)
 
 
-def _from(answer: Answer) -> str:
-    """Return who says that it answers: often the proxy."""
+def _sender(answer: Answer) -> str:
+    """Return who sent the response, as it says: often the proxy."""
     parts = [
         f"{word} {shown(answer.header(name))}"
         for word, name in (("from", "server"), ("via", "via"))

@@ -1,10 +1,10 @@
-"""Fixtures for pytest, which are there where Penstock and pytest are.
+"""Fixtures for pytest, which are available where Penstock and pytest are installed.
 
-They know of no plugin that runs async tests: pytest-trio and AnyIO's run them, and without any
-`trio.testing.trio_test` does. ``pytest --fixtures`` lists them.
+They work with any plugin that runs async tests, such as pytest-trio and AnyIO's, and without a
+plugin, with `trio.testing.trio_test`. ``pytest --fixtures`` lists them.
 
-Rule: whoever does not use one pays nothing. pytest imports this module at each start, so it imports
-nothing but pytest; Trio and the rest are imported by what is used.
+Rule: a fixture that is not used costs nothing. pytest imports this module at each start, so it only
+imports pytest; the fixtures import Trio and the rest.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["no_leaks", "virtual_clock"]
 
-# Of a test that takes this `no_leaks`: a project may have a fixture of its own that is called so.
+# Set for a test that uses this `no_leaks`: a project may have another fixture of that name.
 _CHECKED = pytest.StashKey[bool]()
 
 
 @pytest.fixture
 def virtual_clock() -> trio.testing.MockClock:
-    """A clock of Trio's that jumps to whatever is waited for: an hour takes no time.
+    """A virtual clock that jumps to the next deadline: an hour takes no time.
 
-    It is pytest-trio's autojump_clock, for those without pytest-trio: trio.testing.trio_test runs a
-    test on the clock that is among its arguments. It never goes with sockets or threads.
+    It is pytest-trio's autojump_clock, for use without pytest-trio: trio.testing.trio_test runs a
+    test with the clock among its arguments. Do not use it with sockets or threads.
     """
     import trio.testing
 
@@ -41,32 +41,32 @@ def virtual_clock() -> trio.testing.MockClock:
 def no_leaks(request: pytest.FixtureRequest) -> None:
     """Fail an async test that leaves a task, stream, hub or subscription behind.
 
-    The test's function is run in the block of penstock.testing.no_leaks: what it starts in a
-    nursery of its fixtures' counts, and what its fixtures have open themselves does not.
+    The test function runs in the block of penstock.testing.no_leaks: what it starts in a nursery of
+    its fixtures counts, and what the fixtures themselves have open does not.
     """
     if not inspect.iscoroutinefunction(request.function):
         pytest.fail(
-            "the fixture no_leaks checks async tests that a plugin runs; in this one, write "
-            "`async with penstock.testing.no_leaks(): ...` in what Trio runs",
+            "the fixture no_leaks only checks async tests that a plugin runs; in this one, write "
+            "`async with penstock.testing.no_leaks(): ...` in the async function",
             pytrace=False,
         )
     request.node.stash[_CHECKED] = True
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # before those who run what they find in `item.obj`
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before the plugins that run `item.obj`
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Have a test that takes `no_leaks` checked from within."""
+    """Run a test that uses `no_leaks` in its block."""
     if not isinstance(item, pytest.Function) or not item.stash.get(_CHECKED, False):
         return (yield)
     test = item.obj
-    item.obj = _checked(test)
+    item.obj = _in_block(test)
     try:
         return (yield)
     finally:
         item.obj = test
 
 
-def _checked(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _in_block(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     @functools.wraps(test)
     async def checked(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True

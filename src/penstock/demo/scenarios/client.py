@@ -132,7 +132,7 @@ class Client:
         await self.read()
 
     async def read(self) -> bool:
-        """Read what has arrived, waiting for something; return whether the stream goes on."""
+        """Read what has arrived, waiting for something; return whether the stream continues."""
         event = await self._event()
         if isinstance(event, h11.Data):
             self.received += sum(1 for _ in self._decoder.feed(bytes(event.data)))
@@ -163,7 +163,7 @@ class Client:
         self.socket.close()
 
     def reset(self) -> None:
-        """Close the connection with a RST."""
+        """Close the connection by RST."""
         self._reset_on_close()
         self.socket.close()
 
@@ -171,7 +171,7 @@ class Client:
         """Drop all incoming packets from now on, acknowledgements included; sending still works.
 
         To the server it looks as if a cable had been pulled. The filter is on the client's own
-        socket, so this needs no privileges. The end of the `connect` block sends a RST.
+        socket, so this needs no privileges. The end of the `connect` block sends RST.
 
         Raises:
           OSError: this kernel refuses the filter.

@@ -34,12 +34,12 @@ _logger = logging.getLogger(__name__)
 
 
 class TooManyRuns(Exception):
-    """As many scenarios are running as may run; the message says so."""
+    """As many scenarios are running as may run; the message gives the limit."""
 
 
 @final
 class ScenarioRun:
-    """One client, and what is known of it.
+    """One client, and what is known about it.
 
     Attributes:
       number: by which the client asks for its stream.

@@ -40,7 +40,7 @@ class Figures:
         self.group: StreamGroup | None = None
         self._latest: dict[str, Any] = {}
         self._made_at = -math.inf
-        self._sent = 0  # events, up to then
+        self._sent = 0  # events, until then
         self._late = 0.0  # since then
         self._spent = 0.0
 
@@ -131,7 +131,7 @@ def add_tree_route(
 ) -> None:
     """Give an application ``GET /tree``.
 
-    Clients on other machines see aliases in place of addresses.
+    Clients on other machines see aliases instead of addresses.
 
     Args:
       app: the application.

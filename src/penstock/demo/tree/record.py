@@ -66,7 +66,7 @@ def printable_name(name: str) -> str:
 
 
 def masked(name: str) -> str:
-    """Return a name with an alias in place of each address, always the same for the same one."""
+    """Return a name with an alias for each address, always the same for the same one."""
     return _ADDRESS.sub(lambda found: _alias_of(found[0]), name)
 
 

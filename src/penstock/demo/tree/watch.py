@@ -28,7 +28,7 @@ _Task = trio.lowlevel.Task
 
 
 class Look(NamedTuple):
-    """What is known of a look at the tree, besides the picture."""
+    """What is known about a look at the tree, besides the picture."""
 
     late: float
     """Seconds by which it is late."""

@@ -1,4 +1,4 @@
-"""Where `penstock serve` listens: an address, a Unix socket, or a socket that it was given."""
+"""Where `penstock serve` listens: a host and port, a Unix socket, or an inherited socket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, final
+from typing import Final, NoReturn, final
 
 import click
 from hypercorn.utils import repr_socket_addr
@@ -17,18 +17,18 @@ from penstock.hypercorn.server.unix_sockets import claimed, removed_at_end
 from penstock.printable import printable
 
 __all__ = [
-    "DEFAULT_BIND",
+    "DEFAULT_ADDRESS",
     "TCP",
     "Address",
-    "Bind",
     "Inherited",
     "Unix",
-    "activated",
     "listening",
+    "parse_address",
     "pass_on",
+    "sockets_of_systemd",
 ]
 
-DEFAULT_BIND: Final = "127.0.0.1:8080"
+DEFAULT_ADDRESS: Final = "127.0.0.1:8080"
 
 # Spec: sd_listen_fds(3): the first descriptor that systemd passes.
 _FIRST: Final = 3
@@ -54,55 +54,50 @@ class Unix:
 @final
 @dataclass(frozen=True)
 class Inherited:
-    """The descriptor of a socket that whoever started this process has opened."""
+    """The descriptor of a listening socket that was inherited from the parent process."""
 
     descriptor: int
 
     def keep(self, *, for_restart: bool) -> None:
-        """Keep it from other programs; or leave it to this one, which starts again."""
+        """Keep the socket for this program only: from child processes, or over a restart."""
         os.set_inheritable(self.descriptor, for_restart)
 
 
 Address = TCP | Unix | Inherited
 
 
-class Bind(click.ParamType[Address]):
-    """Where to listen: HOST:PORT, in which an IPv6 host is in brackets, unix:PATH or fd://N."""
+def parse_address(text: str) -> Address:
+    """Return an address to listen on: HOST:PORT (an IPv6 host in brackets), unix:PATH or fd://N.
 
-    name = "HOST:PORT"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address:
-        """Return what was asked for."""
-        if isinstance(value, Address):
-            return value
-        text = str(value)
-        if text.startswith("unix:"):
-            if not (path := text.removeprefix("unix:")):
-                self.fail(f"{value!r} has no path, such as unix:/run/penstock/penstock.sock")
-            return Unix(path)
-        if text.startswith("fd://"):
-            number = text.removeprefix("fd://")
-            if not (number.isascii() and number.isdigit() and len(number) <= 9):
-                self.fail(f"{value!r} has no descriptor's number, such as fd://3")
-            return Inherited(int(number))
-        host, _, port = text.rpartition(":")
-        if host.startswith("[") and host.endswith("]") and ":" in host:
-            host = host[1:-1]
-        elif not host or set(host) & set("[]:") or not host.isascii() or not host.isprintable():
-            self.fail(
-                f"{value!r} is not HOST:PORT, such as {DEFAULT_BIND} or [::1]:8080, nor unix:PATH"
-            )
-        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-            self.fail(f"{value!r} has no port from 0 to 65535 after its last colon")
-        return TCP(host, int(port))
+    Raises:
+      ValueError: it is none; the message says what one looks like.
+    """
+    if text.startswith("unix:"):
+        if not (path := text.removeprefix("unix:")):
+            raise ValueError(f"{text!r} has no path, such as unix:/run/penstock/penstock.sock")
+        return Unix(path)
+    if text.startswith("fd://"):
+        number = text.removeprefix("fd://")
+        if not (number.isascii() and number.isdigit() and len(number) <= 9):
+            raise ValueError(f"{text!r} has no descriptor number, such as fd://3")
+        return Inherited(int(number))
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]") and ":" in host:
+        host = host[1:-1]
+    elif not host or set(host) & set("[]:") or not host.isascii() or not host.isprintable():
+        raise ValueError(
+            f"{text!r} is not HOST:PORT, such as {DEFAULT_ADDRESS} or [::1]:8080, or unix:PATH"
+        )
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"{text!r} has no port from 0 to 65535 after its last colon")
+    return TCP(host, int(port))
 
 
-def activated() -> list[Inherited]:
-    """Return the sockets that systemd has passed to this process.
+def sockets_of_systemd() -> list[Inherited]:
+    """Return the sockets that systemd has passed to this process (socket activation).
 
-    What says so is taken out of the environment: it is not meant for this process's children.
+    The variables that announce them are removed from the environment: they are not meant for child
+    processes.
     """
     pid, count, *_ = (
         os.environ.pop(name, "")
@@ -114,7 +109,7 @@ def activated() -> list[Inherited]:
 
 
 def pass_on(sockets: Sequence[Inherited]) -> None:
-    """Leave sockets that systemd has passed to the program that takes this one's place."""
+    """Pass sockets of systemd on to the program that replaces this one."""
     for each in sockets:
         each.keep(for_restart=True)
     if sockets and sockets[0].descriptor == _FIRST:
@@ -123,10 +118,13 @@ def pass_on(sockets: Sequence[Inherited]) -> None:
 
 @contextmanager
 def listening(addresses: Sequence[Address]) -> Iterator[list[socket.socket]]:
-    """Listen on these addresses. Whoever serves closes the sockets; a Unix socket's file goes here.
+    """Listen on these addresses while the block runs.
 
     Raises:
-      click.ClickException: one cannot be listened on; the message says why, and what to do.
+      click.ClickException: it cannot listen on one; the message says why, and what to do.
+
+    Resource handling:
+      The server closes the sockets; the file of a Unix socket is removed here.
     """
     with ExitStack() as stack:
         sockets = []
@@ -149,14 +147,14 @@ def _bound(address: TCP) -> socket.socket:
         return socket.create_server((address.host, address.port), family=family)
     except PermissionError as error:
         raise click.ClickException(
-            f"no permission to listen on {where}: choose a port from 1024 on, with --bind"
+            f"no permission to listen on {where}: choose a port of 1024 or above, with --bind"
         ) from error
     except (OSError, UnicodeError) as error:
-        # A name that cannot be resolved has a negative number, from another list.
+        # The number of a resolver's error is negative, and not an errno.
         number = getattr(error, "errno", None) or 0
         reason = os.strerror(number) if number > 0 else "no such host"
         if number == errno.EADDRINUSE:
-            remedy = "stop what uses it, or choose another port, with --bind"
+            remedy = "stop the program that uses it, or choose another port, with --bind"
         else:
             remedy = "choose an address of this machine, with --bind"
         raise click.ClickException(f"cannot listen on {where}: {reason}: {remedy}") from error
@@ -170,10 +168,10 @@ def _bound_to_path(path: str) -> socket.socket:
             bound.listen()
     except OSError as error:
         bound.close()
-        reason = error.strerror or str(error)  # a path that is too long has no number
+        reason = error.strerror or str(error)  # a path that is too long has no errno
         remedy = "choose another path, with --bind"
         if error.errno == errno.EADDRINUSE:
-            remedy = f"stop what listens there, or {remedy}"
+            remedy = f"stop the program that listens there, or {remedy}"
         elif error.errno == errno.ENOTSOCK:
             remedy = f"remove it, or {remedy}"
         where = f"unix:{printable(path)}"
@@ -182,12 +180,12 @@ def _bound_to_path(path: str) -> socket.socket:
 
 
 def _inherited(address: Inherited) -> socket.socket:
-    """Return a socket of its own for a descriptor, which stays open, for a restart."""
+    """Return a duplicate of an inherited socket, which itself stays open for a restart."""
 
     def refuse(reason: str, error: OSError | None = None) -> NoReturn:
         raise click.ClickException(
             f"cannot listen on fd://{address.descriptor}: {reason}: "
-            "have whoever starts this process pass a listening socket"
+            "the parent process has to pass a listening socket"
         ) from error
 
     try:
@@ -198,5 +196,5 @@ def _inherited(address: Inherited) -> socket.socket:
     stream = given.type == socket.SOCK_STREAM
     if not stream or not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         given.close()
-        refuse("it is a socket that does not listen")
+        refuse("the socket is not listening")
     return given

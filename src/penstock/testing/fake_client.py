@@ -6,8 +6,8 @@
         await client.received(b"data: ")
         client.disconnect()
 
-The nursery is left when the application is done with the request. The client holds bytes, and runs
-in a task of its user's; `penstock.testing.open_client` gives one that decodes events.
+The nursery is left when the application has finished the request. This client receives bytes, in a
+task of the test; `penstock.testing.open_client` gives one that decodes events.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ import trio
 
 __all__ = ["FakeClient", "StalledClient"]
 
-# What is quoted already stays so.
+# Characters that are left as they are, so that nothing is quoted twice.
 _OF_A_URL: Final = "%/?:@!$&'()*+,;="
 
 
 class FakeClient:
-    """Makes one request of an ASGI application, reads what it sends, and may disconnect.
+    """Makes one request to an ASGI application, reads the response, and may disconnect.
 
     Args:
       app: the application.
-      path: what to ask for, as in a URL; its query, if it has one, goes behind a ``?``.
-      method: of the request.
-      headers: of the request, in addition to ``Host``. Nothing else is sent unless it is here: no
-        ``Accept``, for one.
+      path: the path to request, as in a URL, with a query after a ``?``.
+      method: the method.
+      headers: the headers besides ``Host``. No other header is sent, not even ``Accept``.
       http_version: as in the ASGI scope.
-      extensions: what the server offers in the ASGI scope.
-      takes: how many messages of the body it takes before it stops reading; see `StalledClient`.
-      client: its address and port, or None for a Unix socket.
+      extensions: the extensions in the ASGI scope.
+      takes: how many messages of the body to read before it stalls; see `StalledClient`.
+      client: the client's address and port, or None for a Unix socket.
       content: the body of the request; its Content-Length is sent unless the headers have one.
 
     Attributes:
       scope: the ASGI scope.
-      status: of the response, once there is one.
-      headers: of the response, in lower case.
-      body: what has come of it.
-      ended: whether that is all.
+      status: the status of the response, once there is one.
+      headers: the headers of the response, names in lower case.
+      body: the body received so far.
+      ended: whether the response is complete.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class FakeClient:
         return f"<{type(self).__name__} {self.scope['path']}, {len(self.body)} bytes>"
 
     async def run(self) -> None:
-        """Run the application for this request, until it is done with it.
+        """Run the application until it has finished the request.
 
         Cancellation:
           As the application.
@@ -104,20 +103,20 @@ class FakeClient:
         await self.app(self.scope, self._receive, self._send)
 
     def disconnect(self) -> None:
-        """Go away. Synchronous."""
+        """Disconnect. Synchronous."""
         self._disconnected.set()
 
     def read(self, takes: float = math.inf) -> None:
-        """Go on reading, so many messages more. Synchronous."""
+        """Continue reading, this many messages more. Synchronous."""
         self.takes = takes
         self._reads.set()
         self._reads = trio.Event()
 
     async def received(self, mark: bytes) -> None:
-        """Wait until the body has this in it.
+        """Wait until the body contains this.
 
         Cancellation:
-          Not a checkpoint when it is there already.
+          A checkpoint only if it has to wait.
         """
         while mark not in self.body:
             await self.body_sent.wait()
@@ -150,7 +149,7 @@ class StalledClient(FakeClient):
     Args:
       app: as in `FakeClient`.
       path: as in `FakeClient`.
-      takes: how many messages of the body it takes before.
+      takes: how many messages of the body to read first.
       options: as in `FakeClient`.
     """
 

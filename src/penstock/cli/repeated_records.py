@@ -1,6 +1,6 @@
-"""Log records that repeat: the first is logged, the others are counted, and then said in one line.
+"""Repeated log records: the first is logged, the others are counted and summarised in one line.
 
-A request of thirty bytes can cause a traceback of thousands, as often as somebody likes to send it.
+A request of thirty bytes can cause a traceback of thousands, as often as a client likes to send it.
 """
 
 from __future__ import annotations
@@ -15,37 +15,28 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Final, final
 
-__all__ = ["Repetitions", "without_traceback"]
+__all__ = ["RecordFilter", "without_traceback"]
 
-# Seconds in which the same record counts as repeated.
+# Seconds within which the same record counts as repeated.
 _WINDOW: Final = 10.0
 
-# Of warnings and errors of ours without a traceback, each with other figures, so many in a window.
-_MOST: Final = 20
+# Of warnings and errors without a traceback, which differ in their figures, how many to log within
+# that time.
+_MAX_WARNINGS: Final = 20
 
-# Kinds of records that are remembered; with more, the oldest is said at once.
-_KINDS: Final = 256
+# Kinds of records to remember; with more, the oldest is summarised at once.
+_MAX_KINDS: Final = 256
 
-# Loggers of which a client can cause a warning; an application's own warnings are its business.
+# Loggers whose warnings a client can cause; an application's own warnings are its business.
 _SERVERS: Final = ("penstock.", "hypercorn.")
 
-# What stands between the socket and the application, beside the standard library.
+# The packages between the socket and the application, besides the standard library.
 _STACK: Final = sys.stdlib_module_names | {
-    *(
-        "h11",
-        "h2",
-        "hpack",
-        "hyperframe",
-        "hypercorn",
-        "outcome",
-        "penstock",
-        "priority",
-        "quart",
-    ),
-    *("quart_trio", "trio", "werkzeug", "wsproto"),
+    *("h11", "h2", "hpack", "hyperframe", "hypercorn", "outcome", "penstock", "priority"),
+    *("quart", "quart_trio", "trio", "werkzeug", "wsproto"),
 }
 
-# Quart's functions that reach the application; what it raises for a bad request comes before.
+# Quart's functions that call the application; it raises the errors for a bad request before that.
 _DISPATCH: Final = frozenset({"full_dispatch_request", "full_dispatch_websocket"})
 
 
@@ -53,61 +44,61 @@ _DISPATCH: Final = frozenset({"full_dispatch_request", "full_dispatch_websocket"
 class _Kind:
     since: float
     last: logging.LogRecord | None = None  # without its error, whose frames hold a request
-    seen: int = 0
-    left_out: int = 0
+    count: int = 0
+    omitted: int = 0
 
 
 @final
-class Repetitions:
-    """What was logged in the last seconds, by kind."""
+class RecordFilter:
+    """Omits repeated records, and summarises them later."""
 
     def __init__(self) -> None:
         self._kinds: dict[Any, _Kind] = {}
 
     def admit(self, record: logging.LogRecord, now: float) -> bool:
-        """Tell whether to log a record; count it if not."""
+        """Return whether to log a record; count it if not."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             key, most = (record.name, _kind_of(error)), 1
         elif record.levelno >= logging.WARNING and record.name.startswith(_SERVERS):
-            key, most = (record.name, record.msg), _MOST
+            key, most = (record.name, record.msg), _MAX_WARNINGS
         else:
             return True
         kind = self._kinds.setdefault(key, _Kind(now))
-        kind.seen += 1
-        if kind.seen <= most:
+        kind.count += 1
+        if kind.count <= most:
             return True
         named = f": {_named(_leaf(error))}" if error is not None else ""
         kind.last = _changed(record, f"{record.getMessage()}{named}")
-        kind.left_out += 1
+        kind.omitted += 1
         return False
 
     @property
     def due(self) -> float | None:
-        """When the next summary is due; None if nothing was logged of late."""
+        """When the next summary is due; None if nothing can be repeated."""
         return next((kind.since + _WINDOW for kind in self._kinds.values()), None)
 
     def summaries(self, now: float, *, ending: bool = False) -> list[logging.LogRecord]:
-        """Return what was left out and is due to be said, and forget it."""
+        """Return the summaries that are due, and forget what they summarise."""
         summaries = []
         for key, kind in list(self._kinds.items()):
-            if not (ending or now >= kind.since + _WINDOW or len(self._kinds) > _KINDS):
+            if not (ending or now >= kind.since + _WINDOW or len(self._kinds) > _MAX_KINDS):
                 break
             del self._kinds[key]
             if kind.last is not None:
-                times = "once" if kind.left_out == 1 else f"{kind.left_out} times"
+                times = "once" if kind.omitted == 1 else f"{kind.omitted} times"
                 seconds = max(1, round(now - kind.since))
-                said = f"… repeated {times} in the last {seconds} s: {kind.last.msg}"
-                summary = _changed(kind.last, said)
+                text = f"… repeated {times} in the last {seconds} s: {kind.last.msg}"
+                summary = _changed(kind.last, text)
                 summary.created = time.time()
                 summaries.append(summary)
         return summaries
 
 
 def without_traceback(record: logging.LogRecord) -> logging.LogRecord:
-    """Return a record in one line if its error comes from a client's request, else as it is.
+    """Return a record without its traceback if a client's request caused the error, else as it is.
 
-    It does if no code of the application's has run, nor was it ours that raised.
+    A request did if no code of the application has run, and Penstock did not raise the error.
     """
     error = record.exc_info[1] if record.exc_info else None
     if error is None or not _before_application(error):
@@ -136,7 +127,7 @@ def _leaf(error: BaseException) -> BaseException:
 
 
 def _kind_of(error: BaseException | None, depth: int = 0) -> Any:
-    """Return what two errors have in common that come from the same place, whatever they say."""
+    """Return a key that is equal for errors from the same place, whatever their messages."""
     if error is None or depth == 10:
         return None
     parts = error.exceptions[:10] if isinstance(error, BaseExceptionGroup) else ()

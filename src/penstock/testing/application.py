@@ -1,9 +1,9 @@
-"""An application for a test: started up, shut down, and looked at for what it leaves.
+"""Run an application in a test: start it up, shut it down, and check that it leaves nothing behind.
 
-Its start and end are told to it by ASGI's lifespan protocol, as a server does.
+It is started and stopped with ASGI's lifespan protocol, as by a server.
 
 Spec: ASGI, "Lifespan Protocol": an application that raises an exception at the lifespan scope does
-not speak the protocol, and is served without.
+not support the protocol, and is served without it.
 """
 
 from __future__ import annotations
@@ -15,37 +15,36 @@ from typing import Any, TypeVar, final
 
 import trio
 
-from penstock.testing.blocks import is_cancellation, raise_first
-from penstock.testing.leaks import below, left_over, open_things, tell
-from penstock.testing.waiting import News, wait_until
+from penstock.testing.leaks import describe, leftovers, open_objects, task_tree
+from penstock.testing.waiting import Changes, is_cancellation, raise_first, unwrapped, wait_until
 
 __all__ = ["Lifespan", "open_app"]
 
 
 @final
 class Lifespan:
-    """The lifespan of one application, in a task of its own.
+    """The lifespan of one application, in its own task.
 
     Attributes:
-      task: it, once it runs.
+      task: the task, once it runs.
     """
 
     def __init__(self, app: Any) -> None:
         self.task: trio.lowlevel.Task | None = None
         self._app = app
         self._to_app, self._receive = trio.open_memory_channel[dict[str, Any]](2)
-        self._said: dict[str, str] = {}
+        self._answers: dict[str, str] = {}
         self._error: Exception | None = None
         self._finished = False
         self._scope = trio.CancelScope()
-        self._news = News()
+        self._changes = Changes()
 
     def tasks(self) -> Iterator[trio.lowlevel.Task]:
-        """Iterate the application's own tasks, which belong to no request."""
+        """Iterate the application's own tasks, which do not belong to a request."""
         if self.task is not None and not self._finished:
-            yield from below(self.task)
+            yield from task_tree(self.task)
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Run the application at the lifespan scope, until it returns."""
         self.task = trio.lowlevel.current_task()
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
@@ -56,68 +55,65 @@ class Lifespan:
             self._error = error
         finally:
             self._finished = True
-            self._news.tell()
+            self._changes.notify()
 
     async def start(self) -> None:
-        """Have it start up.
+        """Start the application up.
 
         Raises:
-          AssertionError: it says that it did not.
-          trio.TooSlowError: it says nothing.
+          AssertionError: it reports that its startup failed.
+          trio.TooSlowError: it does not answer in time.
         """
         await self._ask("startup")
-        if self._finished and "startup.complete" not in self._said:
-            self._error = None  # it does not speak the protocol
+        if self._finished and "startup.complete" not in self._answers:
+            self._error = None  # it does not support the protocol
 
     async def stop(self) -> None:
-        """Have it shut down, and wait until all its tasks have ended.
+        """Shut the application down, and wait until all its tasks have ended.
 
         Raises:
-          AssertionError: it says that it did not, or a task of it raised an error.
-          trio.TooSlowError: it says nothing, or does not end.
+          AssertionError: it reports that its shutdown failed, or one of its tasks raised an error.
+          trio.TooSlowError: it does not answer, or its tasks do not end in time.
         """
         if not self._finished:
             await self._ask("shutdown")
-            await wait_until(lambda: self._finished, self._news, self._complaint)
+            await wait_until(lambda: self._finished, self._changes, self._complaint)
         if self._error is not None:
-            error: Exception = self._error
-            while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
             raise AssertionError(
-                "a task of the application's own (in its `nursery`, say) raised "
-                f"{error!r}, and with it ended all the others"
+                "a task of the application itself (perhaps in its `nursery`) raised "
+                f"{unwrapped(self._error)!r}, which ended all the others"
             ) from self._error
 
     def cancel(self) -> None:
-        """Cancel what there is of it."""
+        """Cancel the application's tasks."""
         self._scope.cancel()
 
     async def _ask(self, what: str) -> None:
         self._to_app.send_nowait({"type": f"lifespan.{what}"})
 
         def answered() -> bool:
-            return self._finished or any(said.startswith(what) for said in self._said)
+            return self._finished or any(answer.startswith(what) for answer in self._answers)
 
         def complaint(within: str) -> str:
-            tasks = tell(self.tasks())
+            tasks = describe(self.tasks())
             return f"the application does not answer lifespan.{what} {within}; its tasks:\n{tasks}"
 
-        await wait_until(answered, self._news, complaint)
-        failed = self._said.get(f"{what}.failed")
+        await wait_until(answered, self._changes, complaint)
+        failed = self._answers.get(f"{what}.failed")
         if failed is not None:
             did = "start" if what == "startup" else "shut down"
             raise AssertionError(
-                f"the application did not {did}: {failed or 'no reason given'} (a traceback may be "
-                "in the log of the application)"
+                f"the application did not {did}: {failed or 'no reason given'} (the log of the "
+                "application may have a traceback)"
             )
 
     def _complaint(self, within: str) -> str:
-        tasks = tell(self.tasks())
+        tasks = describe(self.tasks())
         return f"the application has shut down, but its tasks do not end {within}:\n{tasks}"
 
     async def _send(self, message: dict[str, Any]) -> None:
-        self._said[message["type"].removeprefix("lifespan.")] = message.get("message", "")
-        self._news.tell()
+        self._answers[message["type"].removeprefix("lifespan.")] = message.get("message", "")
+        self._changes.notify()
         await trio.lowlevel.checkpoint()
 
 
@@ -126,33 +122,33 @@ App = TypeVar("App", bound=Any)
 
 @asynccontextmanager
 async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[App]:
-    """Start an application up, shut it down when the block is left, and see that nothing is left.
+    """Start an application up; at the end of the block, shut it down and check for leaks.
 
         async with open_app(app):
             async with open_client(app, "/prices") as client:
                 await hub.publish(ServerSentEvent("3.10"), topics=["prices"])
                 assert (await client.event()).data == "3.10"
 
-    What `penstock.quart.add_hub` adds, and Quart's ``before_serving``, ``while_serving`` and
-    ``after_serving``, run as under a server. At the end of the block, before the shutdown, there
-    may be no open stream, no subscription, and no task in the application's own nursery that was
-    not there after the start-up. What lingers has a second to go.
+    `penstock.quart.add_hub`, and Quart's ``before_serving``, ``while_serving`` and
+    ``after_serving``, work as under a server. At the end of the block, before the shutdown, there
+    must be no open stream, no subscription, and no task in the application's nursery that was not
+    there after the startup. They have a second to end.
 
     Args:
-      app: any application on ASGI that runs on Trio; the block is given it.
-      allow: names of background tasks that a request may start and leave to the shutdown; patterns,
+      app: an ASGI application that runs on Trio; the block is given it.
+      allow: names of background tasks that a request may start and leave to the shutdown; patterns
         as in `fnmatch`, such as ``"*.poll"``.
 
     Raises:
-      AssertionError: the application did not start or stop, a task of its own raised an error, or
-        something is left: the message names it. When the block raised an error, this is a note to
-        that error.
-      trio.TooSlowError: the start-up or the shutdown took longer than 10 seconds of a real clock,
-        or two days of a `trio.testing.MockClock`; the message names the application's tasks.
+      AssertionError: the application did not start or stop, one of its own tasks raised an error,
+        or something is left: the message names it. If the block raised an error, this is added to
+        it as a note.
+      trio.TooSlowError: the startup or the shutdown took longer than 10 seconds of a real clock, or
+        two days of a `trio.testing.MockClock`; the message names the application's tasks.
 
     Cancellation:
-      Entering and leaving are checkpoints. The application is cancelled with the block, and its
-      shutdown does not run then.
+      Entering and leaving are checkpoints. The application is cancelled with the block, without its
+      shutdown.
 
     Resource handling:
       No task of the application outlives the block: those that do not end are cancelled.
@@ -162,18 +158,20 @@ async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[Ap
     complaint: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lifespan.live, name="lifespan of the application")
+            nursery.start_soon(lifespan.run, name="lifespan of the application")
             try:
                 await lifespan.start()
-                before = _there(lifespan, ())
+                before = _present(lifespan, ())
                 try:
                     yield app
                 except BaseException as error:  # noqa: ASYNC103 - raised again below, as it was:
                     raised = error  # the nursery would wrap it in a group
                 if raised is None:
-                    left = await left_over(lambda: _there(lifespan, allow) - before)
+                    left = await leftovers(lambda: _present(lifespan, allow) - before)
                     if left:
-                        complaint = AssertionError(f"the application has left:\n{tell(left)}")
+                        complaint = AssertionError(
+                            f"left behind by the application:\n{describe(left)}"
+                        )
                 await lifespan.stop()
             except (AssertionError, trio.TooSlowError) as error:
                 if complaint is None:
@@ -188,11 +186,11 @@ async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[Ap
     raise_first(raised, complaint)
 
 
-def _there(lifespan: Lifespan, allow: Collection[str]) -> set[object]:
-    """Return what is open, and the tasks that are the application's own."""
+def _present(lifespan: Lifespan, allow: Collection[str]) -> set[object]:
+    """Return what is open, and the application's own tasks."""
     tasks = {
         task
         for task in lifespan.tasks()
         if not any(fnmatchcase(task.name, pattern) for pattern in allow)
     }
-    return {*open_things(), *tasks}
+    return {*open_objects(), *tasks}
