@@ -27,6 +27,7 @@ LAYERS = (
     ("hypercorn.protocol",),
     ("hypercorn.wire",),
     ("hypercorn.settings",),
+    ("applications",),
     ("quart",),
     ("hub",),
     ("logs",),

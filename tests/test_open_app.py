@@ -259,3 +259,25 @@ async def test_what_belongs_to_others_is_none_of_its_business(autojump_clock: Cl
             async with open_app(shop.app):
                 nursery.start_soon(trio.sleep_forever)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_response_may_own_a_resource(autojump_clock: Clock) -> None:
+    """Requests run in one task, as under Penstock's server; what the response owns is closed."""
+    app = QuartTrio("owning")
+    closed = trio.Event()
+
+    class Upstream:
+        async def aclose(self) -> None:
+            closed.set()
+
+    async def produce(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
+        await events.send(ServerSentEvent("first"))
+        await trio.sleep_forever()
+
+    @app.get("/")
+    async def view() -> EventSourceResponse:
+        return EventSourceResponse(produce, owns=Upstream())
+
+    async with open_app(app), open_client(app, "/") as client:
+        assert (await client.event()).data == "first"
+    assert closed.is_set()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, final
 
 import trio
 
+from penstock.applications import use_one_task_within
 from penstock.testing.leaks import describe, leftovers, open_objects, task_tree
 from penstock.testing.waiting import Changes, is_cancellation, raise_first, unwrapped, wait_until
 
@@ -129,6 +130,7 @@ async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[Ap
                 await hub.publish(ServerSentEvent("3.10"), topics=["prices"])
                 assert (await client.event()).data == "3.10"
 
+    Each request runs in one task, as under Penstock's server, so a response may own a resource.
     `penstock.quart.add_hub`, and Quart's ``before_serving``, ``while_serving`` and
     ``after_serving``, work as under a server. At the end of the block, before the shutdown, there
     must be no open stream, no subscription, and no task in the application's nursery that was not
@@ -153,6 +155,7 @@ async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[Ap
     Resource handling:
       No task of the application outlives the block: those that do not end are cancelled.
     """
+    use_one_task_within(app)
     lifespan = Lifespan(app)
     raised: BaseException | None = None
     complaint: Exception | None = None

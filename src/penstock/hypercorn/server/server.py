@@ -26,9 +26,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, Framework, LifespanState
 from hypercorn.utils import wrap_app
 
+from penstock.applications import use_one_task_within
 from penstock.errors import InvalidSettings
 from penstock.hypercorn.connection.connection import Connection
-from penstock.hypercorn.server.applications import use_one_task_within
 from penstock.hypercorn.server.lifespan import ApplicationLifespan
 from penstock.hypercorn.server.listeners import open_listeners
 from penstock.hypercorn.server.middleware import HealthMiddleware, Refusal

@@ -1,4 +1,4 @@
-"""What the server does for the applications of a framework that it knows."""
+"""What a server, or the testing kit, does for applications of a framework that it knows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, Final
 
 __all__ = ["use_one_task_within"]
 
-# Middleware that is looked through, one in another.
+# The most layers of middleware that are searched.
 _MAX_DEPTH: Final = 32
 
 
 def use_one_task_within(app: Any) -> None:
-    """Have a Quart-Trio application run each request in one task, as this server makes possible.
+    """Have a Quart-Trio application run each request in one task, if its server allows that.
 
-    Middleware round it is looked through where it keeps its application in ``app``, as it does by
-    convention. An application that is mounted beside others is not found: it calls
+    The application may be wrapped in middleware that stores it as ``app``, which is the convention.
+    An application that is mounted beside others is not found; it has to call
     `penstock.quart.use_one_task` itself.
     """
     quart_trio = sys.modules.get("quart_trio")
@@ -23,7 +23,7 @@ def use_one_task_within(app: Any) -> None:
         if quart_trio is None or app is None:
             return
         if isinstance(app, quart_trio.QuartTrio):
-            # Only here: an application of another framework needs no Quart.
+            # Imported here, since applications of other frameworks do not need Quart.
             from penstock.quart.asgi import use_one_task
 
             use_one_task(app)
