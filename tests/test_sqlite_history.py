@@ -168,7 +168,7 @@ async def test_a_failed_append_leaves_nothing(tmp_path: Path) -> None:
     await history.append(publications(1, 2))
     before = history.statistics()
     text: Any = "text, which the column refuses"
-    broken = [*publications(3), Publication.restored("id 4", ("new topic",), b"")]
+    broken = [*publications(3), Publication.from_log("id 4", ("new topic",), b"")]
     broken[1].wire = text
     with pytest.raises(LogError):
         await history.append(broken)

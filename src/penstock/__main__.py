@@ -1,8 +1,8 @@
 """The command `penstock`, and `python -m penstock`.
 
-Ctrl-C while modules are imported, for the first tenths of a second, ends the process quietly, with
-status 130. Before this module, Python itself starts, for some 15 ms: what it shows then of an
-interrupt is not ours to change.
+Ctrl-C during the imports, in the first tenths of a second, ends the process quietly, with status
+130. Before this module, Python itself starts, for some 15 ms; an interrupt in that time shows
+Python's own messages.
 """
 
 try:
@@ -22,7 +22,7 @@ def main() -> None:
     try:
         run()
     finally:
-        exit_at_interrupt()  # while the interpreter ends, too
+        exit_at_interrupt()  # also while the interpreter shuts down
 
 
 if __name__ == "__main__":

@@ -274,7 +274,7 @@ async def follow_local(
     Args:
       log: the log.
       after: the position after which to begin.
-      appended: where this waits; the log unparks all tasks in it after each append.
+      appended: where this waits; the log wakes all tasks in it after each append.
     """
     while True:
         while log.newest.position <= after:

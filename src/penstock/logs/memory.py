@@ -37,7 +37,7 @@ _SPARE: Final = 64
 # Bytes for remembering empty topics, of which no publication is kept: some 40,000 of them. A topic
 # that is forgotten may have a gap reported although nothing is missing.
 _REMEMBERED_SIZE: Final = 16 * 1024 * 1024
-_REMEMBERED_OVERHEAD: Final = 300  # for each topic, beside its text and an id
+_REMEMBERED_OVERHEAD: Final = 300  # of each topic, in addition to its text and an id
 
 _NOTHING: Final = Newest()
 
@@ -143,7 +143,7 @@ class MemoryLog:
             self._appended.unpark_all()
         return positions
 
-    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as there
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as in Log
         """Return the position of an id; not a checkpoint. See `Log.locate`."""
         self._trim(self._now())
         known = self._ids.get(id)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar, final
 
@@ -152,25 +152,17 @@ class SQLiteLog:
         self._appended.unpark_all()
         return positions
 
-    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as there
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as in Log
         """Return the position of an id; see `Log.locate`."""
-
-        def locate() -> Position | None:
-            with self._snapshot() as snapshot:
-                return snapshot.locate(id, selection)
-
-        return await self._in_thread(locate, self._reading)
+        return await self._in_snapshot(lambda snapshot: snapshot.locate(id, selection))
 
     async def read(
         self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
         """Return a part of the log; see `Log.read`."""
-
-        def read() -> Page:
-            with self._snapshot() as snapshot:
-                return snapshot.read(after, until, selection, count=count, size=size)
-
-        return await self._in_thread(read, self._reading)
+        return await self._in_snapshot(
+            lambda snapshot: snapshot.read(after, until, selection, count=count, size=size)
+        )
 
     def statistics(self) -> LogStatistics:
         """Return the log's statistics as they are now."""
@@ -189,9 +181,8 @@ class SQLiteLog:
         self._writer = None
         self._file.close()
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[Snapshot]:
-        """Lend a connection that reads, in a transaction."""
+    def _query(self, query: Callable[[Snapshot], _T]) -> _T:
+        """Call a function with a snapshot of the file."""
         min_time = -math.inf if self._bounds.age is None else self._clock() - self._bounds.age
         try:
             reader = self._readers.pop()
@@ -199,12 +190,16 @@ class SQLiteLog:
             reader = self._file.reader()
         try:
             reader.execute("BEGIN")
-            yield Snapshot(reader, min_time)
+            result = query(Snapshot(reader, min_time))
             reader.execute("COMMIT")
         except BaseException:
             reader.close()
             raise
         self._readers.append(reader)
+        return result
+
+    async def _in_snapshot(self, query: Callable[[Snapshot], _T]) -> _T:
+        return await self._in_thread(partial(self._query, query), self._reading)
 
     async def _in_thread(self, function: Callable[[], _T], limiter: trio.CapacityLimiter) -> _T:
         def translated() -> _T:

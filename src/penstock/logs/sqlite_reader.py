@@ -73,7 +73,7 @@ class Snapshot:
             rows = self._connection.execute(f"{_ROWS} {chosen} {_ORDER}", (json.dumps(positions),))
         entries: list[Entry] = []
         for position, id_, topics, wire in rows:
-            publication = Publication.restored(id_, tuple(topics.split("\n")), wire)
+            publication = Publication.from_log(id_, tuple(topics.split("\n")), wire)
             entries.append(Entry(Position(position), publication))
             size -= len(wire)
             if len(entries) >= count or size <= 0:

@@ -22,9 +22,9 @@ _KNOWN_TOPICS: Final = 10_000
 # gap reported although nothing is missing.
 _EMPTY_TOPICS: Final = 100_000
 
-# Publications that one append may discard, beyond twice as many as it adds. If more are beyond the
+# Publications that an append may discard, beyond twice as many as it adds. If more are beyond the
 # bounds, because nothing was published for long or the bounds are new, later appends discard the
-# rest. It takes a tenth of a second, for which publishers wait.
+# rest. Discarding this many takes a tenth of a second, for which publishers wait.
 _MAX_DISCARDED: Final = 10_000
 
 
