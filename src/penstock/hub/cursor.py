@@ -32,8 +32,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -75,7 +75,7 @@ class CursorState(Enum):
     ENDED = "ended"
 
 
-_State = CursorState
+_State = CursorState  # for the table
 
 _NEXT: Final = {
     _State.NEW: {_State.LOCATING, _State.REPLAYING, _State.ENDED},
@@ -110,7 +110,7 @@ class SubscriptionHub(Protocol):
         """Raise `trio.ClosedResourceError` unless the hub is open."""
         ...
 
-    def check_run(self) -> None:
+    def check_trio_run(self) -> None:
         """Raise `RuntimeError` in another Trio run than the hub's."""
         ...
 
@@ -216,58 +216,48 @@ class Cursor:
             return
         if self._requested is None:
             self._start_now()
-        elif self._requested == EARLIEST:
-            await self._locate_earliest()
         elif (position := self._decode(self._requested)) is not None:
             self._start(position, self._requested)
         else:
-            await self._locate_id(self._requested)
+            await self._look_up(self._requested)
 
-    async def _locate_id(self, requested: str) -> None:
-        position = None
-        with self._locating():
-            try:
-                position = await self._hub.log.locate(requested, self._selection)
-            except LogError as error:
-                if not self._hub.closed:
-                    _logger.error("History lookup failed, resuming with a gap: %s", error)
-        if self.state is not CursorState.LOCATING:
-            return  # it has ended meanwhile
-        if position is not None:
-            self._start(position, requested)
-        else:
-            self._start_now()
-            self._page = [_gap(requested, self.resume_id)]
-
-    async def _locate_earliest(self) -> None:
-        """Start at the beginning, or now if the log has no selected publication.
-
-        A client that receives nothing then gets the id of the position: if it asked for
-        ``earliest`` again, a loss in between would be hidden.
-        """
-        newest = self._hub.log.newest.position
-        begins_now = False
-        with self._locating(), suppress(LogError):  # the next read reports the error
-            page = await self._hub.log.read(START, newest, self._selection, count=1, size=1)
-            begins_now = not page.publications
-        if self.state is not CursorState.LOCATING:
-            return  # it has ended meanwhile
-        if begins_now:
-            self._requested = None
-            self._start(newest, self._id_of(newest))
-        else:
-            self._start(START, EARLIEST)
-
-    @contextmanager
-    def _locating(self) -> Iterator[None]:
-        """Be LOCATING in the block; return to NEW if an exception, such as `Cancelled`, leaves."""
+    async def _look_up(self, requested: str) -> None:
         self._move(CursorState.LOCATING)
         try:
-            yield
-        except BaseException:
+            position = await self._find(requested)
+        except BaseException:  # such as Cancelled
             if self.state is CursorState.LOCATING:
                 self._move(CursorState.NEW)
             raise
+        if self.state is not CursorState.LOCATING:
+            return  # it has ended meanwhile
+        if position is None:
+            self._start_now()
+            self._page = [_gap(requested, self.resume_id)]
+        else:
+            self._start(position, self._requested or self._id_of(position))
+
+    async def _find(self, requested: str) -> Position | None:
+        """Return the position of an id, or of the beginning; None if it is unknown.
+
+        If the log has no selected publication, ``earliest`` is the newest position, and the client
+        gets its id: if it requested ``earliest`` again, a loss in between would be hidden.
+        """
+        log = self._hub.log
+        if requested == EARLIEST:
+            newest = log.newest.position
+            with suppress(LogError):  # the next read reports the error
+                page = await log.read(START, newest, self._selection, count=1, size=1)
+                if not page.entries:
+                    self._requested = None
+                    return newest
+            return START
+        try:
+            return await log.locate(requested, self._selection)
+        except LogError as error:
+            if not self._hub.closed:
+                _logger.error("History lookup failed, resuming with a gap: %s", error)
+            return None
 
     def _decode(self, id_: str) -> Position | None:
         log = self._hub.log
@@ -320,7 +310,8 @@ class Cursor:
             if self.state not in (CursorState.REPLAYING, CursorState.CATCHING_UP):
                 break
             await self._read(self._dispatcher)
-        return bool(self._page or (self._queue and self.state in (_State.LIVE, _State.ENDED)))
+        can_take_queue = self.state in (CursorState.LIVE, CursorState.ENDED)
+        return bool(self._page or (self._queue and can_take_queue))
 
     async def wait(self, direct: DirectWriter | None = None) -> None:
         """Wait until `ready` may have changed; meanwhile, the dispatcher may write directly.

@@ -120,9 +120,8 @@ class Hub:
         self._subscriptions: dict[Subscription, None] = {}
         self._subscriptions_closed: Counter[CloseReason] = Counter()
         self._state = "new"
-        self._running = False
         self._run_ended = trio.Event()
-        self._token: trio.lowlevel.TrioToken | None = None  # of the Trio run in which it runs
+        self._token: trio.lowlevel.TrioToken | None = None  # of the Trio run, while it is in `run`
         self._queue: DeliveryQueue
         self._committer: Committer
         self.dispatcher: Dispatcher
@@ -280,7 +279,7 @@ class Hub:
 
         See `penstock.hub.on_demand.ProducersOnDemand.add`.
         """
-        self.check_run()
+        self.check_trio_run()
         subscribers = sum(each.selection.matches((topic,)) for each in self._subscriptions)
         self._on_demand.add(topic, producer, keep_running_for, restart_after, subscribers)
 
@@ -310,7 +309,7 @@ class Hub:
         Cancellation:
           Synchronous, no checkpoint; may be called again.
         """
-        self.check_run()
+        self.check_trio_run()
         self._on_demand.stop()
         self.dispatcher.stop_batching()
         self._committer.close()
@@ -324,7 +323,7 @@ class Hub:
         Cancellation:
           A checkpoint.
         """
-        self.check_run()
+        self.check_trio_run()
         await self._run_ended.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -338,10 +337,9 @@ class Hub:
           Checkpoints throughout. If cancelled, it drops publications that are not committed yet,
           and their publishers get `trio.ClosedResourceError`.
         """
-        if self._running:
+        if self._token is not None:
             raise RuntimeError("the hub is already running: make another hub")
         check_trio("a hub runs")
-        self._running = True
         self._token = trio.lowlevel.current_trio_token()
         self._state = "opening"
         if self._run_ended.is_set():  # if not, a task may be waiting for it
@@ -364,7 +362,7 @@ class Hub:
                 subscription.end(CloseReason.FINISHED)
             with trio.CancelScope(shield=True):
                 await self.log.aclose()
-            self._running = False
+            self._token = None
             self._run_ended.set()
 
     def _reset_pipeline(self) -> None:
@@ -395,19 +393,19 @@ class Hub:
           trio.ClosedResourceError: the hub is not open.
           RuntimeError: the hub is open in another Trio run.
         """
-        self.check_run()
+        self.check_trio_run()
         if self._state != "open":
             raise trio.ClosedResourceError(
                 "the hub is closed" if self.closed else "the hub is not open yet"
             )
 
-    def check_run(self) -> None:
+    def check_trio_run(self) -> None:
         """Raise an error if the hub runs in another Trio run, or this is a thread.
 
         Raises:
           RuntimeError: it does.
         """
-        if self._running and self._token is not _current_token():
+        if self._token is not None and self._token is not _current_token():
             raise RuntimeError(
                 "the hub is open in another Trio run: from a thread, call trio.from_thread.run("
                 "hub.publish, event, topics, trio_token=token), with the token that "

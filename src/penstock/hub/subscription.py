@@ -181,7 +181,7 @@ class Subscription:
         """
         if self._close_reason is not None:
             return
-        self._hub.check_run()
+        self._hub.check_trio_run()
         self._close_reason = reason
         self._cursor.end()
         if self._opened:

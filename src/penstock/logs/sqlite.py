@@ -55,7 +55,7 @@ class SQLiteLog:
 
     Args:
       path: the file, which is created if it does not exist; SQLite adds ``-wal`` and ``-shm``
-        files to it. One hub uses it at a time. Only its owner has access to it.
+        files to it. One hub uses it at a time. It is created for its owner only.
       count: the most publications to keep, or None.
       size: the most bytes to keep, or None, as the sum of `Publication.size`. The file is somewhat
         larger.

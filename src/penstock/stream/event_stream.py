@@ -1,9 +1,9 @@
 """One client's event stream: its source, its writer, and the reason why it ends.
 
-Rule 1: a stream ends because its source ends, or because it is cancelled. The producer returns,
-raises or closes its channel, or the subscription ends; `EventStream.end` or the end of the lifetime
-ends the source; or the client disconnects, and everything around the stream is cancelled. There is
-no other way.
+Rule 1: a stream ends because its source ends, or because its block is left early. The source ends
+because the producer returns, raises or closes its channel, or the subscription ends; or because of
+`EventStream.end` or the end of the lifetime. The block is left early when the client disconnects:
+writing fails, or everything around the stream is cancelled. There is no other way.
 
 Rule 2: lifetime equals block. When the block of `EventStream.open` is left, the producer and
 everything it started have finished, and the subscription has ended, whatever the reason.

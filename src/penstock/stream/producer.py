@@ -75,7 +75,7 @@ def not_an_event(value: object) -> TypeError:
 def start_producer(
     producer: Producer, events: trio.abc.SendChannel[ServerSentEvent]
 ) -> Awaitable[None]:
-    """Call a producer, and return the coroutine or another awaitable object.
+    """Call a producer, and return its result, for the caller to await.
 
     Raises:
       TypeError: it is no async function: it returned something that cannot be awaited.
