@@ -92,7 +92,7 @@ async def test_errors_come_out_as_they_are() -> None:
         await collect(sends_text)
     with pytest.raises(TypeError, match="does not yield"):
         await collect(yields)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="returned NoneType and nothing to await"):
+    with pytest.raises(TypeError, match="returned NoneType, which cannot be awaited"):
         await collect(returns)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="count must be 1 or more"):
         await collect(fails, 0)

@@ -81,16 +81,16 @@ async def test_who_cannot_be_admitted_ends_alone(
     class Failing:
         failed: Exception | None = None
 
-        def admit(self) -> None:
+        def head_reached(self) -> None:
             raise ZeroDivisionError("oops")
 
         def fail(self, error: Exception) -> None:
             self.failed = error
-            hub.dispatcher.forget(Position(1), member)
+            hub.dispatcher.remove_awaiting(Position(1), member)
 
     member: Any = Failing()
     async with prompt_hub() as hub, hub.subscribe(["a"]) as other:
-        hub.dispatcher.expect(Position(1), member)
+        hub.dispatcher.add_awaiting(Position(1), member)
         await publish(hub, "1", "2")
         assert await what_comes(other) == ["1", "2"]
     assert isinstance(member.failed, ZeroDivisionError)
@@ -218,7 +218,7 @@ def test_without_trio_it_says_so() -> None:
     """Under asyncio a hub does not open, and says in a sentence what it needs."""
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="a hub runs on Trio, and this is no task of Trio's"):
+        with pytest.raises(RuntimeError, match="a hub runs on Trio, but this is no Trio task"):
             async with open_hub():
                 pytest.fail("there is no hub")
 

@@ -268,7 +268,7 @@ class KnowsNoBounds(Broken):
 
 class LosesContent(Broken):
     def append_nowait(self, publications: Sequence[Publication]) -> Sequence[Position] | None:
-        bare = [Publication.restored(one.id, one.topics[:1], one.wire) for one in publications]
+        bare = [Publication.from_log(one.id, one.topics[:1], one.wire) for one in publications]
         return self.inner.append_nowait(bare)
 
 

@@ -349,7 +349,7 @@ async def test_a_history_that_fails_is_its_error_and_it_is_started_again(
         ),
         ({"restart_after": -1}, ValueError, "keep_running_for and restart_after must be"),
         ({"producer": "x"}, TypeError, "producer must be an async function"),
-        ({"topic": "taken"}, ValueError, "the topic 'taken' has a producer already"),
+        ({"topic": "taken"}, ValueError, "the topic 'taken' already has a producer"),
         ({"topic": "*"}, InvalidPublication, "is reserved"),
         ({"topic": ""}, InvalidPublication, "must not be empty"),
     ],
@@ -381,7 +381,7 @@ async def test_one_that_is_no_async_function_is_logged(
             assert await what_comes(subscription) == ["1"]
     (record,) = caplog.records
     assert record.exc_info is not None
-    assert "nothing to await" in str(record.exc_info[1])
+    assert "cannot be awaited" in str(record.exc_info[1])
 
 
 async def test_who_comes_while_it_fails_to_tidy_up_has_it_started(autojump_clock: Clock) -> None:

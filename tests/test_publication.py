@@ -219,7 +219,7 @@ def test_what_was_restored_is_what_was_published(
         return
     assume(name != "gap")
     publication = Publication(event, ["a", "b"])
-    restored = Publication.restored(publication.id, publication.topics, publication.wire)
+    restored = Publication.from_log(publication.id, publication.topics, publication.wire)
     assert restored == publication
     assert hash(restored) == hash(publication)
     assert restored.event == publication.event

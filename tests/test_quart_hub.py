@@ -183,7 +183,7 @@ async def test_the_server_stops_its_streams_first(autojump_clock: Clock) -> None
         await trio.sleep(1)
         await hub.publish(ServerSentEvent("last", id="1"), ["a"])
         await trio.sleep(1)
-        await group.drain(spread=5)
+        await group.drain(reconnect_spread=5)
     for client in clients:
         assert client.ended
         assert b"data: last\n\nretry: " in client.body

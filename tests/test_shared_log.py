@@ -112,7 +112,7 @@ async def test_closed_it_does_not_wait_for_ever(
         hub.close()
         await hub.wait_closed()
         assert 4.9 < trio.current_time() - closed_at < 5.1
-    assert caplog.messages[-1] == "The hub closed before the log returned what it has committed"
+    assert caplog.messages[-1] == "Hub closed before the log returned all entries it had committed"
 
 
 async def test_an_append_that_fails_is_not_waited_for(autojump_clock: Clock) -> None:

@@ -50,7 +50,7 @@ async def test_a_full_disk(small_disk: Path) -> None:
                     event = ServerSentEvent("x" * 10_000)
                     acknowledged.append(await hub.publish(event, ["a"]))
 
-            with pytest.raises(LogError, match="the disk is full: make room on it") as caught:
+            with pytest.raises(LogError, match="the disk is full: free some space") as caught:
                 await fill()
             assert "\n" not in str(caught.value)
             with pytest.raises(LogError):
@@ -88,7 +88,7 @@ async def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
         first = await hub.publish(ServerSentEvent("1"), ["a"])
         writer: Any = history._writer
         writer._connection.execute("PRAGMA query_only = ON")
-        with pytest.raises(LogError, match="it cannot be written: see to its permissions"):
+        with pytest.raises(LogError, match="it cannot be written: check its permissions"):
             await hub.publish(ServerSentEvent("2"), ["a"])
         async with hub.subscribe(["a"], last_event_id="earliest") as heard:
             assert (await anext(heard)).id == first

@@ -58,7 +58,7 @@ async def test_closing_waits_for_who_reads(tmp_path: Path) -> None:
 
 async def test_much_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes little by little, so that nobody waits for it; none of it is returned meanwhile."""
-    monkeypatch.setattr(sqlite_writer, "_AT_ONCE", 10)
+    monkeypatch.setattr(sqlite_writer, "_MAX_DISCARDED", 10)
     now = 1000.0
     history = SQLiteLog(tmp_path / "events.db", age=60, clock=lambda: now)
     await history.open()
@@ -168,7 +168,7 @@ async def test_a_failed_append_leaves_nothing(tmp_path: Path) -> None:
     await history.append(publications(1, 2))
     before = history.statistics()
     text: Any = "text, which the column refuses"
-    broken = [*publications(3), Publication.restored("id 4", ("new topic",), b"")]
+    broken = [*publications(3), Publication.from_log("id 4", ("new topic",), b"")]
     broken[1].wire = text
     with pytest.raises(LogError):
         await history.append(broken)

@@ -23,7 +23,7 @@ async def test_a_text_file(tmp_path: Path) -> None:
     """A file that is no database is left as it is."""
     path = tmp_path / "notes.txt"
     path.write_text("Buy milk, and then some more of it.\n" * 100)
-    assert await refusal(path) == "it is not a history of Penstock's: choose another file"
+    assert await refusal(path) == "it is not a Penstock history: choose another file"
 
 
 async def test_another_programs_database(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ async def test_an_empty_file_is_begun(tmp_path: Path) -> None:
 
 async def test_no_such_directory(tmp_path: Path) -> None:
     """It says so."""
-    said = "its directory does not exist: make that first"
+    said = "its directory does not exist: create it first"
     assert await refusal(tmp_path / "none" / "events.db") == said
 
 

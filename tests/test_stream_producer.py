@@ -142,7 +142,7 @@ async def test_what_is_no_async_function_fails_its_stream(
     stream = EventStream(produce)  # type: ignore[arg-type] # the mistake
     assert await stream.run(Client().send) is CloseReason.FAILED
     assert len(caplog.records) == 1
-    assert "returned NoneType and nothing to await: define it with `async def`" in caplog.text
+    assert "returned NoneType, which cannot be awaited: define it with `async def`" in caplog.text
 
 
 async def test_a_function_that_returns_an_awaitable_is_a_producer() -> None:

@@ -91,7 +91,7 @@ async def test_a_group_drains_streams_of_a_hub(autojump_clock: Clock) -> None:
         for server in servers[:5]:
             nursery.start_soon(held, server)
         await trio.sleep(1)
-        await group.drain(over=2, spread=10)
+        await group.drain(seconds=2, reconnect_spread=10)
         await held(servers[5])
         await trio.sleep(1)
         assert group.statistics().streams_closed == {CloseReason.DRAINING: 6}

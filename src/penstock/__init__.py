@@ -1,10 +1,10 @@
 """Penstock: Server-Sent Events for Trio.
 
-What needs no web framework can be imported from here. `penstock.quart` has the response for
-Quart-Trio, `penstock.hypercorn` serves it, `penstock.demo` shows it.
+This package exports everything that needs no web framework. `penstock.quart` has the response for
+Quart-Trio, `penstock.hypercorn` the server, `penstock.demo` a demonstration.
 
-A name is looked up when it is first used: `penstock.event` and `penstock.decode` do not import
-Trio, and the command line starts without importing anything.
+A name is imported when it is first used: `penstock.event` and `penstock.decode` do not import Trio,
+and the command line starts without importing any of them.
 """
 
 TYPE_CHECKING = False  # as type checkers know it, without importing `typing`

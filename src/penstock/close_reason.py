@@ -1,4 +1,4 @@
-"""What became of a stream: its figures, and the one reason why it ended."""
+"""A stream's close reason, and its statistics."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ __all__ = ["CloseReason", "EventStreamStatistics", "ProducerState"]
 
 
 class CloseReason(StrEnum):
-    """Why a stream ended; exactly one for each stream."""
+    """Why a stream ended; each stream has exactly one reason."""
 
     FINISHED = "finished"
-    """Its producer returned or closed its channel, and everything it sent was written."""
+    """The producer returned or closed its channel, and everything that it sent was written."""
     DISCONNECTED = "disconnected"
-    """The client went away, or the server took its connection away."""
+    """The client disconnected, or the server closed its connection."""
     SLOW = "slow"
-    """The client did not take its events fast enough."""
+    """The client did not read its events fast enough."""
     EXPIRED = "expired"
-    """It reached its greatest lifetime."""
+    """The stream reached its maximum lifetime."""
     DRAINING = "draining"
     """The server is stopping."""
     KICKED = "kicked"
-    """The application ended it."""
+    """The application ended the stream."""
     FAILED = "failed"
-    """Its producer, or delivery to its client, raised an error, which was logged."""
+    """The producer, or delivery to the client, raised an error, which was logged."""
 
 
 class ProducerState(StrEnum):
-    """What a stream's producer is doing, or how it ended."""
+    """The state of a stream's producer."""
 
     WAITING = "waiting"
     """The stream has not been opened."""
@@ -40,21 +40,21 @@ class ProducerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventStreamStatistics:
-    """A stream's figures at one moment."""
+    """A stream's statistics at one moment."""
 
     open: bool
     """Whether the stream's block is running."""
     seconds: float
-    """How long it has been open, or was."""
+    """How long the stream has been open, or was open."""
     events_sent: int
-    """Events with data, which clients dispatch, that were written: the transport has come back."""
+    """Events written, that is, accepted by the transport; only events with data are counted."""
     bytes_sent: int
-    """Bytes that were written, keep-alive comments included."""
+    """Bytes written, keep-alive comments included."""
     keep_alives_sent: int
-    """Comments that were written because the stream was silent."""
+    """Keep-alive comments written."""
     events_buffered: int
-    """Events that the producer sent and no writer has taken yet."""
+    """Events that wait for the writer."""
     producer: ProducerState | None
-    """What the producer is doing, or how it ended; None for a subscription, which has none."""
+    """The state of the producer; None for a subscription, which has no producer."""
     close_reason: CloseReason | None
     """Why the stream ended or is ending; None while nothing ends it."""

@@ -1,17 +1,17 @@
-"""The errors Penstock raises of its own.
+"""The errors that Penstock defines.
 
     PenstockError
-    ├── InvalidEvent (ValueError)             your event cannot be sent as it is
+    ├── InvalidEvent (ValueError)             the event stream format cannot carry your event
     ├── InvalidPublication (ValueError)       this cannot be published, or not on these topics
-    │   └── PublicationTooLarge               the event is larger than the hub takes
-    ├── InvalidSubscription (ValueError)      this cannot be subscribed to
-    ├── InvalidSettings (ValueError)          the server cannot be set up like this
-    ├── ConnectionFailed                      their event stream cannot be had, now or later
-    ├── DecodeError                           their event stream cannot be read further
-    ├── LogError                          the history cannot keep or read publications now
-    └── StreamingUnsupported (RuntimeError)   this server cannot carry a Trio stream
+    │   └── PublicationTooLarge               the event or batch is larger than the hub accepts
+    ├── InvalidSubscription (ValueError)      these topics cannot be subscribed to
+    ├── InvalidSettings (ValueError)          the server cannot run with these settings
+    ├── ConnectionFailed                      the peer has no event stream for the client
+    ├── DecodeError                           the peer's event stream cannot be decoded further
+    ├── LogError                              the log cannot append or read publications now
+    └── StreamingUnsupported (RuntimeError)   the server cannot run a Trio stream
 
-The state of a resource is told with Trio's own errors: `trio.ClosedResourceError`,
+For the states of resources, Penstock raises Trio's errors: `trio.ClosedResourceError`,
 `trio.BrokenResourceError`, `trio.EndOfChannel`, `trio.WouldBlock`.
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class PenstockError(Exception):
-    """The base of every error Penstock defines."""
+    """The base class of all errors that Penstock defines."""
 
 
 class InvalidEvent(PenstockError, ValueError):
@@ -43,7 +43,7 @@ class InvalidPublication(PenstockError, ValueError):
     """A hub does not accept this publication; nothing was published.
 
     Attributes:
-      index: the publication's place in its batch, from 0; None where there was no batch.
+      index: the publication's place in its batch, from 0; None if there is no batch.
     """
 
     def __init__(self, message: str, *, index: int | None = None) -> None:
@@ -58,20 +58,20 @@ class PublicationTooLarge(InvalidPublication):
 class InvalidSubscription(PenstockError, ValueError):
     """A hub does not accept a subscription to these topics.
 
-    Topics mostly come from a URL: an application with `penstock.quart.add_hub` answers 400.
+    Topics usually come from a URL: an application with `penstock.quart.add_hub` answers 400.
     """
 
 
 class InvalidSettings(PenstockError, ValueError):
-    """A server was to be set up in a way that cannot be, or that breaks its guarantee."""
+    """The server's settings are impossible, or would break its guarantee."""
 
 
 class ConnectionFailed(PenstockError):
-    """A client cannot have the event stream it asked for, and gives up.
+    """A client failed to get the event stream that it requested, and gives up.
 
     Attributes:
-      status: the HTTP status of the answer that decided it; None if there was none.
-      body: how the body of that answer begins, if it is text; 2048 bytes of it at most.
+      status: the HTTP status of the response that caused it; None if there was no response.
+      body: the beginning of that response's body, if it is text; at most 2048 bytes.
     """
 
     def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
@@ -81,20 +81,21 @@ class ConnectionFailed(PenstockError):
 
 
 class DecodeError(PenstockError):
-    """A peer sent an event stream that cannot be read further."""
+    """A peer sent an event stream that cannot be decoded further."""
 
 
 class LogError(PenstockError):
-    """A history could not do what it was asked: its disk is full, or its file is not its own.
+    """A log failed, for example because its disk is full, or its file belongs to something else.
 
-    What it had acknowledged before is not affected. It may succeed later, when the cause is mended.
+    Publications acknowledged before are not affected. Once the cause is fixed, a later call may
+    succeed.
     """
 
 
 class StreamingUnsupported(PenstockError, RuntimeError):
-    """The application runs where no Trio event stream can be served.
+    """The application's server does not run on Trio.
 
-    Penstock needs Trio underneath: ``penstock serve``, or ``hypercorn -k trio``.
+    Serve it with ``penstock serve`` or ``hypercorn -k trio``.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,13 @@
 """One event, checked when it is made and encoded once.
 
-Rule 1: an event that exists can be sent. Whatever the wire format cannot carry is refused at
+Rule 1: an event that exists can be sent. Anything that the wire format cannot carry is refused at
 construction; nothing is repaired, dropped or escaped later, so no value can smuggle in a field.
 
-Rule 2: an event is encoded once. Its bytes are made at construction and shared by all who send it.
+Rule 2: an event is encoded once. Its bytes are made at construction and shared by all senders.
 
 Rule 3: a blank line ends an event only where it has an effect, that is, where there is data to
-dispatch or an id to remember. A comment or a ``retry`` counts when its line is read, and several
-client libraries dispatch an empty event, or fail, at a blank line with no data before it.
+dispatch or an id to remember. A comment or a ``retry`` takes effect when its line is read, and
+several client libraries dispatch an empty event, or fail, at a blank line with no data before it.
 
 Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
@@ -26,13 +26,13 @@ from uuid import UUID
 
 from penstock.errors import InvalidEvent
 
-__all__ = ["LINE_END", "MAX_RETRY", "ServerSentEvent", "event_of_wire"]
+__all__ = ["LINE_END", "MAX_RETRY", "ServerSentEvent", "event_from_wire"]
 
 # Spec: lines end in CRLF, LF or CR, and in nothing else: U+2028 and U+0085 are ordinary characters.
 LINE_END: Final = re.compile("\r\n|\r|\n")
 
-# Milliseconds, 24.8 days: the longest delay that JavaScript's setTimeout holds. A client that waits
-# with it would take anything longer for zero, and come back at once, for ever.
+# Milliseconds, 24.8 days: the longest delay that JavaScript's setTimeout accepts. It treats longer
+# delays as zero, so a client that uses it would reconnect immediately, forever.
 MAX_RETRY: Final = 2**31 - 1
 
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -47,19 +47,20 @@ class ServerSentEvent:
     never ``onmessage``; an unnamed one reaches ``onmessage`` and no named listener.
 
     Args:
-      data: the payload. Every line end (CR, LF or CRLF) starts a new ``data:`` line, and is a
-        single LF for the client. ``""`` is sent and dispatched; None sends no data, and then a
-        client dispatches nothing: it only takes note of ``id`` and ``retry``. Some client
-        libraries do not tolerate an ``id`` without data; all tolerate the rest.
+      data: the payload. Every line end (CR, LF or CRLF) starts a new ``data:`` line, and the
+        client gets a single LF. ``""`` is sent and dispatched; None sends no data, and clients
+        dispatch nothing: they only remember ``id`` and ``retry``. Some client libraries do not
+        tolerate an ``id`` without data; all tolerate the other combinations.
       event: the event's name; None is an unnamed event, which clients call ``message``.
-      id: what the client repeats as ``Last-Event-ID`` when it reconnects; ``""`` makes it forget.
+      id: the id that the client sends as ``Last-Event-ID`` when it reconnects; ``""`` clears it.
       retry: how long the client waits before it reconnects, in milliseconds (the unit of the wire).
       comment: text that every client ignores.
 
     Raises:
-      InvalidEvent: nothing was given at all; ``event`` without ``data``, which no client would
-        dispatch; a line end or NUL in ``id``; a line end in ``event``; a ``retry`` that is not a
-        whole number from 0 to 2147483647; a value that is not text, or not expressible in UTF-8.
+      InvalidEvent: no field was given, or ``event`` without ``data``, which no client would
+        dispatch. Or a field is invalid: a line end or NUL in ``id``, a line end in ``event``, a
+        ``retry`` that is not a whole number from 0 to 2147483647, a value that is not text, or text
+        that UTF-8 cannot carry.
 
     Spec: #event-stream-interpretation: a block is dispatched when its data is not empty.
     """
@@ -94,11 +95,11 @@ class ServerSentEvent:
         """Make an event whose data is a value as JSON, on one line.
 
         Args:
-          value: anything that `json.dumps` takes, without NaN and infinities, which are not JSON.
-            A lone surrogate, which UTF-8 cannot carry, is written as its JSON escape.
-          default: as in `json.dumps`: called for each object of another type; returns one that can
-            be encoded, or raises TypeError. None encodes dates and times in ISO 8601, UUID and
-            Decimal as text, dataclasses as objects, and whatever has ``__html__()`` as that text.
+          value: any value that `json.dumps` accepts, except NaN and infinities, which are not
+            JSON. A lone surrogate, which UTF-8 cannot carry, is written as its JSON escape.
+          default: as in `json.dumps`: called for each object of another type; returns a value that
+            can be encoded, or raises TypeError. None encodes dates and times in ISO 8601, UUID and
+            Decimal as text, dataclasses as objects, and objects with ``__html__()`` as its text.
             In a Quart application, ``app.json.default`` encodes as its ``jsonify`` does.
           event: as in `ServerSentEvent`.
           id: as in `ServerSentEvent`.
@@ -127,7 +128,7 @@ class ServerSentEvent:
         """Return the same event with another id.
 
         Raises:
-          InvalidEvent: no event can have this id.
+          InvalidEvent: the id is not valid.
         """
         return ServerSentEvent(
             self.data, event=self.event, id=id, retry=self.retry, comment=self.comment
@@ -138,11 +139,11 @@ class ServerSentEvent:
         return self._encoded
 
 
-def event_of_wire(wire: bytes) -> ServerSentEvent:
+def event_from_wire(wire: bytes) -> ServerSentEvent:
     r"""Return the event that `ServerSentEvent.encode` encoded to these bytes.
 
-    Only for bytes that are known to be one whole event; `penstock.decode.EventStreamDecoder` reads
-    any stream. Line ends within data or comment come back as LF.
+    Only for bytes that are known to be one whole event: `penstock.decode.EventStreamDecoder`
+    decodes any stream. Line ends in data and comments become LF.
 
     Raises:
       InvalidEvent: these are not the bytes of one event.
@@ -181,8 +182,8 @@ def _make_text(event: ServerSentEvent, name: str, value: object) -> None:
     if not isinstance(value, str):
         remedy = "use str(…) or ServerSentEvent.json(…)" if name == "data" else "use str(…)"
         raise InvalidEvent(f"{name} must be text, not {type(value).__name__}: {remedy}")
-    # The characters themselves, such as an Enum's value. What the subclass would make of itself
-    # when it is formatted is not what was checked.
+    # The characters themselves, such as an Enum's value: a subclass may format itself differently,
+    # and that text would not be checked.
     object.__setattr__(event, name, str.__str__(value))
 
 
@@ -196,7 +197,7 @@ def _check(event: ServerSentEvent) -> None:
         if _has_line_end(event.id):
             raise InvalidEvent(f"id must not contain a line end: {reprlib.repr(event.id)}")
         if "\0" in event.id:
-            # Spec: "If the field value does not contain U+0000 NULL", else the client ignores it.
+            # Spec: "If the field value does not contain U+0000 NULL", else clients ignore it.
             raise InvalidEvent(f"id must not contain NUL: {reprlib.repr(event.id)}")
     if event.event is not None and event.data is None:
         raise InvalidEvent(

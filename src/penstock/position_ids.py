@@ -1,16 +1,16 @@
-"""Ids for positions in a history: what a client is given before it has an event of its own.
+"""Ids for positions in a log, for clients that have not received an event yet.
 
-A client that subscribes now, and has received nothing yet, must be able to resume from here. The id
-of somebody else's event would tell it what others publish, and a plain number how much. So a
-position is enciphered: its id is opaque, valid for its own history only, and cannot be guessed.
+A client that has subscribed, and has received no event, must be able to resume at that position.
+The id of an event on another topic would disclose what others publish, and a plain number how much.
+So a position is encrypted: its id is opaque, valid for one log only, and cannot be guessed.
 
 Rule: `PositionIds.decode` returns a position only for an id that `PositionIds.encode` made with the
 same key; every other text is an event's id.
 
-Theory of operation: a block of 128 bits, of which the upper half is zero and the lower half is the
-position, goes through a Feistel network of four rounds with keyed BLAKE2b as the round function
-(Luby and Rackoff: a strong pseudorandom permutation). An id that was made up, or with another key,
-has a zero upper half with a probability of 2⁻⁶⁴.
+Theory of operation: the block has 128 bits; its upper half is zero, and its lower half is the
+position. It goes through a Feistel network of four rounds, whose round function is keyed `BLAKE2b`
+(Luby and Rackoff: a strong pseudorandom permutation). An id that was made up, or made with another
+key, has a zero upper half with a probability of 2⁻⁶⁴.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _ID: Final = re.compile(re.escape(POSITION_ID_PREFIX) + "([0-9a-f]{32})", re.ASC
 
 @final
 class PositionIds:
-    """The position ids of one history.
+    """The position ids of one log.
 
     Args:
-      key: 16 random bytes, which belong to the history as its positions do and are kept secret.
+      key: 16 random bytes, stored with the log and kept secret.
     """
 
     __slots__ = ("_key",)
@@ -44,14 +44,14 @@ class PositionIds:
         self._key = key
 
     def encode(self, position: int) -> str:
-        """Return the id of a position: the same one each time."""
+        """Return the id of a position; it is always the same."""
         left, right = 0, position
         for number in _ROUNDS:
             left, right = right, left ^ self._round(number, right)
         return f"{POSITION_ID_PREFIX}{left:016x}{right:016x}"
 
     def decode(self, id_: str) -> int | None:
-        """Return the position that an id stands for, or None if it is no position's.
+        """Return the position of an id, or None if it is no position id.
 
         Args:
           id_: any text.

@@ -1,9 +1,9 @@
-"""What is published: one event, with its id, on its topics.
+"""A publication: one event, with an id, on its topics.
 
-Rule 1: a publication that exists can be delivered, kept and resumed from: what cannot be is refused
-before it is published.
+Rule 1: a publication that exists can be delivered, kept and resumed from. Anything else is refused
+at construction.
 
-Rule 2: every publication has an id, so that whoever received it can go on from there.
+Rule 2: every publication has an id, so that any client that received it can resume after it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Final, final
 import uuid_utils
 
 from penstock.errors import InvalidPublication
-from penstock.event import ServerSentEvent, event_of_wire
+from penstock.event import ServerSentEvent, event_from_wire
 from penstock.position_ids import POSITION_ID_PREFIX
 from penstock.selection import check_topics, control_character
 
 __all__ = ["EARLIEST", "GAP", "MAX_ID_SIZE", "TOPIC_OVERHEAD", "Publication"]
 
-# A Last-Event-ID that asks for everything the history has: Mercure's word. It is a wish and never a
-# position: no client is told it.
+# A Last-Event-ID that requests everything in the history, as in Mercure. It is no position: clients
+# send it, and never receive it.
 EARLIEST: Final = "earliest"
 
 # The name of the synthetic event that marks missing events.
 GAP: Final = "gap"
 
-# Bytes of an id in UTF-8: a client sends it back in a header, and a history's index holds it.
+# Bytes of an id in UTF-8: clients send it back in a header, and the index of a log holds it.
 MAX_ID_SIZE: Final = 1024
 
-# Bytes that each topic of a publication counts for beside its text: what an index takes for it.
+# Bytes that each topic adds to a publication's size, in addition to its text: the cost of an index.
 TOPIC_OVERHEAD: Final = 256
 
 
@@ -40,20 +40,20 @@ class Publication:
     """One event on its topics, as a hub delivers it; immutable.
 
     Args:
-      event: what is delivered. One without an id gets one, ``urn:uuid:`` and a UUID of version 7.
-      topics: where; the first is the canonical one, the others are alternates.
+      event: the event. If it has no id, it gets ``urn:uuid:`` and a UUID of version 7.
+      topics: the topics; the first is the canonical one, the others are alternates.
 
     Raises:
-      InvalidPublication: there is no topic, or one that a hub does not accept (``check_topics``);
+      InvalidPublication: there is no topic, or a topic that hubs do not accept (``check_topics``);
         the event is not a `ServerSentEvent`, or is named ``gap``; its id is empty, ``earliest`` or
-        a position's, or cannot be sent in a header.
+        that of a position, or cannot be sent in a header.
 
     Attributes:
       id: the event's id.
       topics: the topics, each once.
       wire: the event as it goes over the wire.
-      size: the bytes that it counts for where publications are kept or wait: those of the event and
-        its topics, and 256 more for each topic.
+      size: its bytes in the bounds of logs and queues: those of the event and its topics, and 256
+        more for each topic.
       dispatched: whether clients dispatch the event: whether it has data.
     """
 
@@ -81,12 +81,12 @@ class Publication:
         self._event: ServerSentEvent | None = event
 
     @classmethod
-    def restored(cls, id_: str, topics: tuple[str, ...], wire: bytes) -> Publication:
-        """Return the publication of which a history kept this; nothing is checked again."""
+    def from_log(cls, id_: str, topics: tuple[str, ...], wire: bytes) -> Publication:
+        """Return a publication that was read from a log; nothing is checked again."""
         publication = object.__new__(cls)
         publication.id, publication.topics, publication.wire = id_, topics, wire
         publication.size = _size(wire, topics)
-        # No other line of an event begins like this.
+        # No other line of an event begins with this.
         publication.dispatched = wire.startswith(b"data: ") or b"\ndata: " in wire
         publication._event = None
         return publication
@@ -106,14 +106,14 @@ class Publication:
     def event(self) -> ServerSentEvent:
         """The event, with its id."""
         if self._event is None:
-            self._event = event_of_wire(self.wire)
+            self._event = event_from_wire(self.wire)
         return self._event
 
 
 def _check_id(id_: str) -> None:
-    """Refuse an id that a client could not send back, or that means something else."""
+    """Refuse an id that clients cannot send back, or that is reserved."""
     if not id_:
-        raise InvalidPublication('an id must not be "": leave it out to be given one')
+        raise InvalidPublication('an id must not be "": leave it out to get one')
     if id_ == EARLIEST:
         raise InvalidPublication('the id "earliest" is reserved for the beginning of the history')
     if id_.startswith(POSITION_ID_PREFIX):

@@ -1,7 +1,7 @@
-"""What a subscription selects: exact topics, or every topic.
+"""Selections: the topics of a subscription, or every topic.
 
-Rule: a selection is a value. Equal selections are one audience of a hub; a history finds by
-`Selection.topics` what its index has, and everything else asks `Selection.matches`.
+Rule: a selection is a value. Subscriptions with equal selections are one audience of a hub. An
+index looks up `Selection.topics`; everything else calls `Selection.matches`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = [
     "select",
 ]
 
-# Bytes of a topic in UTF-8: an index holds them.
+# Bytes of a topic in UTF-8: the index of a log holds topics.
 MAX_TOPIC_SIZE: Final = 1024
 
-# Topics of one publication or subscription, as in Mercure hubs: each is a row of an index.
+# Topics of one publication or subscription, as in Mercure hubs: each is a row in an index.
 MAX_TOPICS: Final = 1000
 
-# Mercure's word for every topic. Here it is no topic: a word that can come from a URL must not
-# select everything.
+# Every topic, in Mercure. Here it is no topic: text that may come from a URL must not select
+# everything.
 _WILDCARD: Final = "*"
 
 
@@ -41,11 +41,11 @@ class Selection:
       topics: the exact topics, any of which selects a publication; None selects every publication.
 
     Attributes:
-      topics: the same, in a set; an index may use them.
+      topics: the topics as a set, which an index may use; None if every publication is selected.
 
     Raises:
-      InvalidSubscription: there is none, or there are more than 1,000; or one is not text, is
-        empty, is ``*``, is longer than 1,024 bytes, or contains a control character.
+      InvalidSubscription: there is no topic, or there are more than 1,000; or a topic is not text,
+        is empty, is ``*``, is longer than 1,024 bytes, or contains a control character.
     """
 
     __slots__ = ("topics",)
@@ -84,7 +84,7 @@ def select(topics: Iterable[str] | Selection) -> Selection:
     """
     if isinstance(topics, Selection):
         return topics
-    return Selection(_checked(topics))  # None, which may come from a request, is not every topic
+    return Selection(_checked(topics))  # None, which a request may lack, is not every topic
 
 
 def _checked(topics: Iterable[str]) -> frozenset[str]:
@@ -98,8 +98,8 @@ def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
     """Return topics as a tuple, each once, in their order.
 
     Raises:
-      InvalidPublication: there is none, or there are more than 1,000; or one is not text, is empty,
-        is ``*``, is longer than 1,024 bytes, or contains a control character.
+      InvalidPublication: there is no topic, or there are more than 1,000; or a topic is not text,
+        is empty, is ``*``, is longer than 1,024 bytes, or contains a control character.
     """
     if isinstance(topics, str):
         raise InvalidPublication(f"topics must be a list: pass [{reprlib.repr(topics)}]")

@@ -157,7 +157,7 @@ async def test_few_streams_need_no_window() -> None:
             await client.until(b":\n")
             clients.append(client)
         told = trio.current_time()
-        drain = server.streams.drain(over=600, spread=1)
+        drain = server.streams.drain(seconds=600, reconnect_spread=1)
         await drain
         seconds = trio.current_time() - told
         figure(seconds < 0.5, f"drained in {seconds:.2f} s")

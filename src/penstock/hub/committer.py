@@ -1,9 +1,9 @@
-"""The committer: what is published is appended to the log, all that waits in one step.
+"""The committer: appends publications to the log, all that wait in one step.
 
-Group commit: while the log takes one group, the next one grows. The busier the hub, the less each
-event costs. What is committed goes into the `DeliveryQueue`, from which the dispatcher takes it;
-when that does not keep up, publishers wait. It is the event loop that cannot, then: nobody waits
-for a client.
+Group commit: while the log appends one group, the next group collects. The busier the hub, the less
+each event costs. Committed entries go into the `DeliveryQueue`, from which the dispatcher takes
+them. When the dispatcher does not keep up, publishers wait: then the event loop is overloaded, and
+no client is the cause.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from penstock.publication import Publication
 
 __all__ = ["Committer", "DeliveryQueue"]
 
-# Publications that are committed without waiting before others get their turn: with many clients,
-# as many are then delivered at once.
+# Publications to commit without a checkpoint: with many clients, this many are delivered at once.
 _COMMITS_PER_TURN: Final = 8
 
-# Bytes of publications, with what each takes beside them, that may wait for the dispatcher; whoever
-# publishes more waits.
+# Bytes of publications that may wait for the dispatcher before publishers wait.
 _MAX_SIZE: Final = 2**24
-_OVERHEAD: Final = 500
+_OVERHEAD: Final = 500  # of each publication, in addition to its size
 
 _logger = logging.getLogger(__name__)
 
@@ -52,12 +50,12 @@ class DeliveryQueue:
         self._filled.set()
 
     def close(self) -> None:
-        """Put in nothing more: `take` returns None when the rest was taken. Synchronous."""
+        """Accept no more entries: `take` returns None once the rest is taken. Synchronous."""
         self._closed = True
         self._filled.set()
 
     def abandon(self) -> None:
-        """Take out nothing more: nobody is to wait for room. Synchronous."""
+        """Take no more entries: nothing waits for room any longer. Synchronous."""
         self._abandoned = True
         self._emptied.set()
 
@@ -67,7 +65,7 @@ class DeliveryQueue:
             await self._emptied.wait()
 
     async def wait(self) -> None:
-        """Wait until there may be something to take; a checkpoint."""
+        """Wait until there may be entries to take; a checkpoint."""
         await self._filled.wait()
 
     def take(self) -> list[Entry] | None:
@@ -83,27 +81,27 @@ class DeliveryQueue:
 
 @final
 class _Group:
-    """Publications that are appended together, and what their publishers wait for."""
+    """Publications that are appended together, and the event that their publishers wait for."""
 
-    __slots__ = ("done", "error", "publications", "raises")
+    __slots__ = ("done", "error", "error_type", "publications")
 
     def __init__(self) -> None:
         self.publications: list[Publication] = []
         self.done = trio.Event()
         self.error: str | None = "the hub was closed: this may or may not have been published"
-        self.raises: type[Exception] = trio.ClosedResourceError
+        self.error_type: type[Exception] = trio.ClosedResourceError
 
 
 @final
 class Committer:
-    """Commits publications to the log; `run` is a task of the hub's.
+    """Commits publications to the log; `run` is a task of the hub.
 
     Args:
-      log: where publications are kept.
-      queue: what takes the committed entries; not those of a shared log, which the hub follows.
+      log: the log.
+      queue: the queue for committed entries; entries of a shared log come from the follower.
 
     Attributes:
-      committed: how many publications the log has taken.
+      committed: the number of publications committed.
       newest: the position of the last of them.
     """
 
@@ -113,26 +111,26 @@ class Committer:
         self._log = log
         self._queue = queue
         self._closed = False
-        self._failing = False  # the log, at the last append
+        self._failing = False  # whether the last append failed
         self._group = _Group()  # waits for the next append
-        self._grown = trio.Event()
+        self._group_filled = trio.Event()
 
     @property
     def waiting(self) -> int:
-        """How many publications wait for the next append."""
+        """The number of publications that wait for the next append."""
         return len(self._group.publications)
 
     async def publish(self, publications: Sequence[Publication]) -> None:
-        """Commit publications; return when the log has them.
+        """Commit publications; return once the log has them.
 
         Raises:
-          LogError: the log could not keep them: none was published.
+          LogError: the log failed: none was published.
           trio.ClosedResourceError: the hub is closed, or was closed before they were committed.
 
         Cancellation:
-          A checkpoint. Cancelled before it waits, or while it waits for the dispatcher to keep up,
-          nothing is published; later, they are published all the same. Where the log is in memory,
-          other tasks get their turn at every eighth publication only.
+          A checkpoint. If cancelled before it waits, or while it waits for the dispatcher to keep
+          up, nothing is published; if cancelled later, they are published anyway. With a log in
+          memory, other tasks may run at every eighth publication only.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._queue.wait_for_room()
@@ -147,28 +145,29 @@ class Committer:
             return
         group = self._group
         group.publications += publications
-        self._grown.set()
+        self._group_filled.set()
         await group.done.wait()
         if group.error is not None:
-            raise group.raises(group.error)
+            raise group.error_type(group.error)
 
     def close(self) -> None:
-        """Take nothing more; `run` returns when what waits was committed."""
+        """Accept no more publications; `run` returns once those that wait are committed."""
         self._closed = True
-        self._grown.set()
+        self._group_filled.set()
 
     async def run(self) -> None:
-        """Append all that waits, again and again; where appending is immediate, nothing waits.
+        """Append group after group until closed; if `append_nowait` works, none ever waits.
 
         Cancellation:
-          Checkpoints throughout. Cancelled, it tells those whose publications were not committed.
+          Checkpoints throughout. If cancelled, publishers whose publications are not committed get
+          an error.
         """
         try:
             while not self._closed or self._group.publications:
-                await self._grown.wait()
+                await self._group_filled.wait()
                 group, self._group = self._group, _Group()
                 if not self._closed:
-                    self._grown = trio.Event()
+                    self._group_filled = trio.Event()
                 try:
                     if group.publications:
                         await self._queue.wait_for_room()
@@ -180,17 +179,17 @@ class Committer:
             self._group.done.set()
 
     async def _commit(self, group: _Group) -> None:
-        """Append a group; an error is its publishers' to know, and the hub goes on."""
+        """Append a group; an error is raised in its publishers, and the hub keeps running."""
         try:
             positions = await self._log.append(group.publications)
         except LogError as error:
-            group.error, group.raises = str(error), LogError
+            group.error, group.error_type = str(error), LogError
             if not self._failing:
                 _logger.error("History write failed, publishing suspended: %s", error)
             self._failing = True
         except Exception as error:
             _logger.exception("The log failed")
-            group.error, group.raises = f"the log failed: {error!r}", LogError
+            group.error, group.error_type = f"the log failed: {error!r}", LogError
         else:
             group.error = None
             if self._failing:

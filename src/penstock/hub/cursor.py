@@ -1,29 +1,30 @@
-"""A subscription's way from the log to live delivery.
+"""The cursor: one subscription's progress from the log to live delivery.
 
 Rule 1: no gap and no duplicate. Every selected publication is taken once, in the log's order.
 
-Rule 2: the dispatcher may write to the client directly in `CursorState.LIVE` only: not before
-everything that comes first was taken.
+Rule 2: the dispatcher may write to the client directly in `CursorState.LIVE` only, and then only
+while nothing is queued: everything earlier was taken before.
 
-Rule 3: a loss is reported once, by an event named ``gap`` in the place where something is missing.
+Rule 3: a loss is reported once, by an event named ``gap`` at the place where events are missing.
 
-Rule 4: a client is never given the id of a publication that it does not select. Before it has an
-event of its own, it is given the id of a position (`penstock.position_ids`).
+Rule 4: a client never gets the id of a publication that it does not select. Before its first event
+it gets the id of a position (`penstock.position_ids`).
 
     state          the position is …                        next
     ─────────────  ───────────────────────────────────────  ─────────────────────────────────
     NEW            not known                                LOCATING, REPLAYING, ENDED
     LOCATING       being looked up                          NEW (cancelled), REPLAYING, ENDED
-    REPLAYING      where the log was read up to             AWAITING_HEAD, CATCHING_UP, LIVE, ENDED
-    AWAITING_HEAD  committed, and not dispatched yet        CATCHING_UP, LIVE, ENDED
-    CATCHING_UP    short of the mark, or its page not taken LIVE, ENDED
+    REPLAYING      where the log was read up to             AWAITING_HEAD, CATCHING_UP, ENDED
+    AWAITING_HEAD  committed, and not dispatched yet        CATCHING_UP, ENDED
+    CATCHING_UP    before the mark, or its page not taken   LIVE, ENDED
     LIVE           no longer needed                         ENDED
-    ENDED          no longer needed
+    ENDED          no longer needed                         (none)
 
-Theory of operation: a cursor reads page after page, each up to the dispatcher's head at that time.
-When one is complete it joins its audience, with no checkpoint between looking at the head and
-joining; that head is the mark. What comes up to the mark is read from the log, and what is
-dispatched after it is queued. When the mark is reached and the page taken, the cursor is live.
+Theory of operation: a cursor reads page after page, each up to the dispatcher's head when the read
+begins. Once a page reaches that head, the cursor joins its audience. The head may have moved since;
+the mark is the head when the cursor joins, with no checkpoint in between. Publications up to the
+mark are read from the log; later publications are queued when they are dispatched. Once everything
+up to the mark is read and taken, the cursor is live.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cursor", "CursorState", "SubscriptionHub"]
 
-# What is read of a log at once, and so what a client that resumes is ahead of its socket.
+# Publications and bytes to read at once, which are also what a client that resumes has in memory.
 _PAGE: Final = 256
 _PAGE_SIZE: Final = 2**16
 
@@ -63,7 +64,7 @@ _logger = logging.getLogger(__name__)
 
 
 class CursorState(Enum):
-    """Where a cursor is on its way; the table at the head of this module has the transitions."""
+    """The state of a cursor; the table at the head of this module has the transitions."""
 
     NEW = "new"
     LOCATING = "locating"
@@ -74,13 +75,13 @@ class CursorState(Enum):
     ENDED = "ended"
 
 
-_State = CursorState
+_State = CursorState  # for the table
 
 _NEXT: Final = {
     _State.NEW: {_State.LOCATING, _State.REPLAYING, _State.ENDED},
     _State.LOCATING: {_State.NEW, _State.REPLAYING, _State.ENDED},
-    _State.REPLAYING: {_State.AWAITING_HEAD, _State.CATCHING_UP, _State.LIVE, _State.ENDED},
-    _State.AWAITING_HEAD: {_State.CATCHING_UP, _State.LIVE, _State.ENDED},
+    _State.REPLAYING: {_State.AWAITING_HEAD, _State.CATCHING_UP, _State.ENDED},
+    _State.AWAITING_HEAD: {_State.CATCHING_UP, _State.ENDED},
     _State.CATCHING_UP: {_State.LIVE, _State.ENDED},
     _State.LIVE: {_State.ENDED},
     _State.ENDED: set[CursorState](),
@@ -88,16 +89,16 @@ _NEXT: Final = {
 
 
 class SubscriptionHub(Protocol):
-    """What a subscription and its cursor need of their hub."""
+    """The hub, as a subscription and its cursor see it."""
 
     @property
     def log(self) -> Log:
-        """What it resumes from."""
+        """The log."""
         ...
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """What delivers to it while the hub is open."""
+        """The dispatcher, while the hub is open."""
         ...
 
     @property
@@ -109,12 +110,12 @@ class SubscriptionHub(Protocol):
         """Raise `trio.ClosedResourceError` unless the hub is open."""
         ...
 
-    def check_run(self) -> None:
+    def check_trio_run(self) -> None:
         """Raise `RuntimeError` in another Trio run than the hub's."""
         ...
 
     def subscriber_added(self, subscription: Any) -> None:
-        """Count a subscription as open; in a hub that is closed, it ends at once."""
+        """Count a subscription as open; if the hub is closed, end it."""
         ...
 
     def subscriber_removed(self, subscription: Any, reason: CloseReason) -> None:
@@ -124,29 +125,29 @@ class SubscriptionHub(Protocol):
 
 @final
 class Cursor:
-    """One subscription's cursor, and a member of its hub's audiences.
+    """One subscription's cursor, which is the dispatcher's `Member`.
 
     Args:
-      hub: whose log it reads.
-      selection: which publications it takes.
-      requested: the id after which to resume, ``earliest``, or None to begin with what is published
-        from now on.
-      queue: where publications wait that are dispatched before the client takes them.
-      on_end: called when the cursor cannot go on, with the reason; it calls `end`.
+      hub: the hub.
+      selection: which publications to take.
+      requested: the id after which to resume, ``earliest``, or None to begin with the next
+        publication.
+      queue: the queue for publications that are dispatched before the client takes them.
+      on_end: called with a reason when the cursor has to end; it calls `end`.
 
     Attributes:
-      state: where it is; only this class changes it.
-      resume_id: the id after which it goes on: that of the last publication of a page, before that
-        the one requested or a position's. None until it is located.
-      complete: whether everything before its end was taken or can be.
+      state: the state; only this class changes it.
+      resume_id: the id after which the pages continue: that of the last publication read, before
+        that the requested id or the id of a position. None until the cursor is located.
+      complete: whether everything before the end was taken, or can still be.
       direct: the client's direct writer, while the dispatcher may use it.
-      written: what was written directly, or by the stream.
-      last_direct_write: when something was last written directly.
+      written: counts of all that was written, directly or by the stream.
+      last_direct_write: the Trio time of the last direct write.
     """
 
     __slots__ = (
-        *("_after", "_dispatcher", "_hub", "_mark", "_missed_after", "_on_end"),
-        *("_page", "_queue", "_reading", "_reported", "_requested", "_selection", "_waiting"),
+        *("_after", "_dispatcher", "_failed_after", "_hub", "_mark", "_on_end", "_page"),
+        *("_queue", "_reading", "_reported_until", "_requested", "_selection", "_wakeup"),
         *("complete", "direct", "resume_id", "last_direct_write", "state", "written"),
     )
 
@@ -169,26 +170,26 @@ class Cursor:
         self._requested = requested
         self._queue = queue
         self._on_end: Callable[[CloseReason], None] | None = on_end
-        self._after: Position = START  # the position up to which everything is on pages
-        self._mark: Position = START  # after it, everything is queued; from CATCHING_UP on
-        self._missed_after: str | None = None  # the id after which a failed read was reported
-        self._reported: Position = START  # losses up to this position are known to the client
-        self._page: Sequence[Publication | ServerSentEvent] = ()
+        self._after: Position = START  # everything up to this position was read
+        self._mark: Position = START  # from CATCHING_UP on, everything after it is queued
+        self._failed_after: str | None = None  # the id after which a failed read was reported
+        self._reported_until: Position = START  # losses up to this position were reported
+        self._page: Sequence[Publication | ServerSentEvent] = ()  # read, and not taken
         self._reading = False
-        self._dispatcher: Dispatcher | None = None  # while it has begun, and not ended
-        self._waiting: trio.Event | None = None
+        self._dispatcher: Dispatcher | None = None  # from `begin` to `end`
+        self._wakeup: trio.Event | None = None  # while a task is in `wait`
 
     def __repr__(self) -> str:
         return f"<Cursor {self.state.value}, {self.waiting} waiting>"
 
     @property
     def waiting(self) -> int:
-        """How many items are read or queued, and not taken."""
+        """The number of items that are read or queued, and not taken."""
         return len(self._page) + len(self._queue)
 
     @property
     def position_id(self) -> str | None:
-        """The id of the position at which it began, if the client is to be given that."""
+        """The id of the position at which the cursor began, if the client needs it."""
         return self.resume_id if self._requested is None else None
 
     @property
@@ -198,13 +199,13 @@ class Cursor:
     # Locating
 
     async def locate(self) -> None:
-        """Find the position after which to go on; done once.
+        """Find the position after which to begin; later calls do nothing.
 
-        An id that is not known, or a log that cannot be read now, is a gap: the cursor goes on
+        If the id is unknown or the log cannot be read now, there is a gap, and the cursor begins
         after the newest publication.
 
         Cancellation:
-          May be a checkpoint. Cancelled, it can be called again.
+          May be a checkpoint. If cancelled, it can be called again.
 
         Raises:
           trio.BusyResourceError: another task is locating it.
@@ -215,62 +216,53 @@ class Cursor:
             return
         if self._requested is None:
             self._start_now()
-        elif self._requested == EARLIEST:
-            await self._look_for_any()
         elif (position := self._decode(self._requested)) is not None:
             self._start(position, self._requested)
         else:
             await self._look_up(self._requested)
 
     async def _look_up(self, requested: str) -> None:
-        position = None
-        with self._locating():
-            try:
-                position = await self._hub.log.locate(requested, self._selection)
-            except LogError as error:
-                if not self._hub.closed:
-                    _logger.error("History lookup failed, resuming with a gap: %s", error)
-        if self.state is not CursorState.LOCATING:
-            return  # it has ended meanwhile
-        if position is not None:
-            self._start(position, requested)
-        else:
-            self._start_now()
-            self._page = [_gap(requested, self.resume_id)]
-
-    async def _look_for_any(self) -> None:
-        """Start at the beginning, or now if nothing of the selection is kept.
-
-        Who receives nothing is given the id of the position: ``earliest`` would hide a loss.
-        """
-        newest = self._hub.log.newest.position
-        begins_now = False
-        with self._locating(), suppress(LogError):  # reading it again will report that
-            page = await self._hub.log.read(START, newest, self._selection, count=1, size=1)
-            begins_now = not page.publications
-        if self.state is not CursorState.LOCATING:
-            return  # it has ended meanwhile
-        if begins_now:
-            self._requested = None
-            self._start(newest, self._id_of(newest))
-        else:
-            self._start(START, EARLIEST)
-
-    @contextmanager
-    def _locating(self) -> Iterator[None]:
-        """Ask the log in the block; what leaves it, such as a cancellation, is no answer."""
         self._move(CursorState.LOCATING)
         try:
-            yield
-        except BaseException:
+            position = await self._find(requested)
+        except BaseException:  # such as Cancelled
             if self.state is CursorState.LOCATING:
                 self._move(CursorState.NEW)
             raise
+        if self.state is not CursorState.LOCATING:
+            return  # it has ended meanwhile
+        if position is None:
+            self._start_now()
+            self._page = [_gap(requested, self.resume_id)]
+        else:
+            self._start(position, self._requested or self._id_of(position))
+
+    async def _find(self, requested: str) -> Position | None:
+        """Return the position of an id, or of the beginning; None if it is unknown.
+
+        If the log has no selected publication, ``earliest`` is the newest position, and the client
+        gets its id: if it requested ``earliest`` again, a loss in between would be hidden.
+        """
+        log = self._hub.log
+        if requested == EARLIEST:
+            newest = log.newest.position
+            with suppress(LogError):  # the next read reports the error
+                page = await log.read(START, newest, self._selection, count=1, size=1)
+                if not page.entries:
+                    self._requested = None
+                    return newest
+            return START
+        try:
+            return await log.locate(requested, self._selection)
+        except LogError as error:
+            if not self._hub.closed:
+                _logger.error("History lookup failed, resuming with a gap: %s", error)
+            return None
 
     def _decode(self, id_: str) -> Position | None:
         log = self._hub.log
         number = PositionIds(log.key).decode(id_)
-        # One that is ahead was lost with a copy of the log that was newer.
+        # A position after the newest was lost: the log is an older copy that was restored.
         return None if number is None or number > log.newest.position else Position(number)
 
     def _start_now(self) -> None:
@@ -287,7 +279,7 @@ class Cursor:
     # Reading
 
     def begin(self, dispatcher: Dispatcher) -> None:
-        """Begin to receive: at once if nothing of the log is needed.
+        """Begin to receive: immediately if nothing has to be read from the log.
 
         Cancellation:
           Synchronous, no checkpoint.
@@ -299,12 +291,12 @@ class Cursor:
             self._join_at_head()
 
     async def ready(self) -> bool:
-        """Return whether `take` has something; before that, read the log as far as is due.
+        """Return whether there is something to `take`, after reading the log if necessary.
 
-        If not, `wait` for it, unless the cursor has ended.
+        If there is nothing, `wait`, unless the cursor has ended.
 
         Cancellation:
-          May be a checkpoint. Cancelled, nothing is lost, and it can be called again.
+          May be a checkpoint. If cancelled, nothing is lost, and it can be called again.
 
         Raises:
           trio.BusyResourceError: another task is locating or reading for this cursor.
@@ -312,19 +304,20 @@ class Cursor:
         while not self._page and self._dispatcher is not None:
             if self.state in (CursorState.NEW, CursorState.LOCATING):
                 await self.locate()
-                continue  # it may have ended meanwhile, or have a gap to report
+                continue  # meanwhile it may have ended, or have a gap to report
             if self.state is CursorState.REPLAYING:
                 self._join_at_head()
             if self.state not in (CursorState.REPLAYING, CursorState.CATCHING_UP):
                 break
             await self._read(self._dispatcher)
-        return bool(self._page or (self._queue and self.state in (_State.LIVE, _State.ENDED)))
+        can_take_queue = self.state in (CursorState.LIVE, CursorState.ENDED)
+        return bool(self._page or (self._queue and can_take_queue))
 
     async def wait(self, direct: DirectWriter | None = None) -> None:
-        """Wait until `ready` may have changed; in between, the dispatcher may write directly.
+        """Wait until `ready` may have changed; meanwhile, the dispatcher may write directly.
 
         Args:
-          direct: the client's direct writer, if the client has taken everything it was given.
+          direct: the client's direct writer, if everything taken was written.
 
         Cancellation:
           A checkpoint.
@@ -332,18 +325,18 @@ class Cursor:
         Raises:
           trio.BusyResourceError: another task is waiting for this cursor.
         """
-        if self._waiting is not None:
+        if self._wakeup is not None:
             raise trio.BusyResourceError("another task is waiting for this subscription")
-        self._waiting = trio.Event()
+        self._wakeup = trio.Event()
         if self.state is CursorState.LIVE and not self.waiting:
             self.direct = direct
         try:
-            await self._waiting.wait()
+            await self._wakeup.wait()
         finally:
-            self._waiting = self.direct = None
+            self._wakeup = self.direct = None
 
     def take(self, size: int) -> Sequence[Publication | ServerSentEvent]:
-        """Take what comes next: a page, or up to this many bytes of the queue, at least one item.
+        """Take the next items: a page, or items from the queue, until they have this many bytes.
 
         An item is a publication, or a gap, which is an event that was not published.
         """
@@ -354,7 +347,7 @@ class Cursor:
         return list(self._queue.pop(size))
 
     def take_one(self) -> Publication | ServerSentEvent:
-        """Take the one item that comes next."""
+        """Take the next item."""
         if self._page:
             first, self._page = self._page[0], self._page[1:]
             self._go_live_at_mark()
@@ -362,7 +355,7 @@ class Cursor:
         return next(self._queue.pop(1))
 
     async def _read(self, dispatcher: Dispatcher) -> None:
-        """Read the next page, and join if the log was read up to the dispatcher's head."""
+        """Read the next page, and join once the log is read up to the dispatcher's head."""
         if self._reading:
             raise trio.BusyResourceError("another task is reading for this subscription")
         until = self._mark if self.state is CursorState.CATCHING_UP else dispatcher.head
@@ -375,19 +368,20 @@ class Cursor:
             if self.state is CursorState.ENDED:
                 return
             _logger.error("History read failed, replaying with a gap: %s", error)
-            # The client keeps its last id, and with it can ask for the rest again.
-            if self._missed_after != self.resume_id:  # one gap for one loss
-                self._missed_after = self.resume_id
+            # The client keeps its last id, and can resume after it later.
+            if self._failed_after != self.resume_id:  # one gap for one loss
+                self._failed_after = self.resume_id
                 self._page = [_gap(self.resume_id, None)]
             self._after = until
         else:
             if self.state is CursorState.ENDED:
                 return
             if self._after == START and self._requested == EARLIEST:
-                self._reported = page.discarded_until  # whoever asks for what is left misses none
+                # For a request for whatever is left, nothing is missing.
+                self._reported_until = page.discarded_until
             self._page = page.publications
-            if page.discarded_until > max(self._after, self._reported):
-                self._reported = page.discarded_until
+            if page.discarded_until > max(self._after, self._reported_until):
+                self._reported_until = page.discarded_until
                 self._page = [self._gap_before(page), *page.publications]
             self._after = page.until
             if page.publications:
@@ -399,17 +393,17 @@ class Cursor:
         self._go_live_at_mark()
 
     def _gap_before(self, page: Page) -> ServerSentEvent:
-        """Return the gap that comes before a page; behind one without any event it goes on."""
-        missed, goes_on = self.resume_id, None
+        """Return the gap to report before a page; if the page is empty, the gap has a new id."""
+        missed, resumes = self.resume_id, None
         if not page.publications:
-            # With the id it had, the client would get the same gap at each reconnection.
-            goes_on = self.resume_id = self._id_of(page.until)
-        return _gap(missed, goes_on)
+            # With its last id, the client would get the same gap at each reconnection.
+            resumes = self.resume_id = self._id_of(page.until)
+        return _gap(missed, resumes)
 
     # Joining; no checkpoint between looking at the dispatcher's head and joining
 
     def _join_at_head(self) -> None:
-        """Join if nothing of the log is needed, or will be when the head is there."""
+        """Join if everything before the head is read; if the head is behind, await it."""
         assert self._dispatcher is not None
         head = self._dispatcher.head
         if self._page or self._after < head:
@@ -419,12 +413,12 @@ class Cursor:
             self._go_live_at_mark()
         else:
             self._move(CursorState.AWAITING_HEAD)
-            self._dispatcher.expect(self._after, self)
+            self._dispatcher.add_awaiting(self._after, self)
 
-    def admit(self) -> None:
-        """Join: the dispatcher's head has come to the position, or passed it.
+    def head_reached(self) -> None:
+        """Join: the dispatcher's head has reached, or passed, the position.
 
-        Publications that were dispatched together with that one are read from the log.
+        Publications that are dispatched together with the awaited one are read from the log.
         """
         if self.state is CursorState.AWAITING_HEAD:
             self._join()
@@ -444,10 +438,10 @@ class Cursor:
     # Receiving
 
     def put(self, publications: Iterable[Publication]) -> bool:
-        """Queue publications, since they were not written directly; False if it has ended.
+        """Queue publications that were not written directly; return False if it has ended.
 
-        A client that is too far behind ends with `CloseReason.SLOW`, and loses what is queued; the
-        log has it.
+        A subscription that is too far behind ends with `CloseReason.SLOW`, and its queue is
+        cleared; the log has the publications.
         """
         self.direct = None
         if not self._joined:
@@ -460,7 +454,7 @@ class Cursor:
         return True
 
     def fail(self, error: Exception) -> None:
-        """End for an error of this client's own, which nobody else notices."""
+        """End because of an error that concerns this client only."""
         _logger.error("Delivery to a subscriber failed, its subscription ended", exc_info=error)
         self._give_up(CloseReason.FAILED)
 
@@ -470,9 +464,9 @@ class Cursor:
             self._on_end(reason)
 
     def end(self) -> None:
-        """Receive no more: what is read, and what is queued behind it, can still be taken.
+        """Receive no more; items that were read, and those queued after them, can still be taken.
 
-        What is queued behind a part of the log that was not read is dropped.
+        Items queued after a part of the log that was not read are dropped.
 
         Cancellation:
           Synchronous, no checkpoint.
@@ -488,28 +482,33 @@ class Cursor:
             if self._joined:
                 self._dispatcher.leave(self, self._selection)
             elif self.state is CursorState.AWAITING_HEAD:
-                self._dispatcher.forget(self._after, self)
+                self._dispatcher.remove_awaiting(self._after, self)
         self._move(CursorState.ENDED)
-        # What refers to each other here would wait for the cyclic collector.
+        # Reference cycles would wait for the cyclic collector.
         self._dispatcher = self.direct = self._on_end = None
         self._wake()
 
     def clear(self) -> None:
-        """Drop what was not taken."""
+        """Drop all items that were not taken."""
         self._page = ()
         self._queue.clear()
 
     def _wake(self) -> None:
-        if self._waiting is not None:
-            self._waiting.set()
+        if self._wakeup is not None:
+            self._wakeup.set()
 
     def _move(self, to: CursorState) -> None:
         assert to in _NEXT[self.state], f"{self.state} → {to}"
         self.state = to
 
 
-def _gap(missed: str | None, goes_on: str | None) -> ServerSentEvent:
-    """Return the event that reports a loss after an id, and where to go on if that is elsewhere."""
-    # In ASCII, since what was requested may be text that UTF-8 cannot carry.
+def _gap(missed: str | None, resumes: str | None) -> ServerSentEvent:
+    """Return the event that reports a loss.
+
+    Args:
+      missed: the id after which events are missing.
+      resumes: the id after which to resume next, if it is another one.
+    """
+    # In ASCII, since a requested id may be text that UTF-8 cannot carry.
     data = json.dumps({"last_event_id": missed}, separators=(",", ":"))
-    return ServerSentEvent(data, event=GAP, id=goes_on)
+    return ServerSentEvent(data, event=GAP, id=resumes)

@@ -1,19 +1,20 @@
-"""The dispatcher: committed publications, from the delivery queue to all subscribers.
+"""The dispatcher: delivers committed publications from the delivery queue to all subscribers.
 
-Rule 1: all that waits in the queue goes out together, to each audience as one chunk.
+Rule 1: publications that wait in the queue are delivered together, to each audience as one chunk.
+They are cut into slices of some 64 KiB.
 
-Rule 2: nobody waits for a client. What a client does not take at once waits in the queue of its
-subscription.
+Rule 2: nothing waits for a client. Publications that a client does not take immediately wait in the
+queue of its subscription.
 
-Rule 3: no gap, no duplicate. `Dispatcher.head` moves, and the members of the audiences are noted,
-with no checkpoint between: a cursor that joins before is among them, and one that joins later
-begins after the head. A cursor whose position is ahead of the head is admitted when the head has
-come to it, and reads from the log what was dispatched together with it.
+Rule 3: no gap, no duplicate. There is no checkpoint between moving `Dispatcher.head` and listing
+the members of the audiences: a cursor that joined before is in the list, and a cursor that joins
+later begins after the head. A cursor that awaits a position ahead of the head joins once the head
+reaches it, and reads from the log anything dispatched together with it.
 
-Rule 4: it does not hold the loop. After some milliseconds of delivering it lets others have their
-turn, and goes on where it was.
+Rule 4: it does not hold the loop. After some milliseconds of delivery it yields to other tasks, and
+then continues.
 
-Rule 5: one member's failure ends that member.
+Rule 5: one member's failure ends that member only.
 """
 
 from __future__ import annotations
@@ -33,80 +34,80 @@ from penstock.stream.transport import Chunk, DirectWriter
 
 __all__ = ["DEFAULT_BATCH_DELAY", "Dispatcher", "Member"]
 
-# Seconds of delivering after which others get their turn: a tenth of what people notice. Shorter
-# turns would lengthen the way of an event to thousands while others connect: each turn of ours is
-# followed by one of everybody else's, of some 10 ms.
+# Seconds of delivery after which other tasks may run: a tenth of the delay that people notice. With
+# shorter turns, an event would take longer to reach thousands of clients while others connect: each
+# turn of the dispatcher is followed by some 10 ms of other tasks.
 _TURN: Final = 0.01
 
-# With many clients, writing to each of them for each event is most of what a hub does, and most of
-# that is the kernel's. So a busy hub collects what is published in the meantime: delivering takes a
-# fifth of its time at most, unless somebody would wait for this longer than these seconds.
+# With many clients, most of a hub's work is to write each event to each client, most of it in the
+# kernel. So a busy hub batches publications: delivery takes at most a fifth of its time, unless a
+# publication would wait longer than these seconds.
 _SHARE: Final = 5
 DEFAULT_BATCH_DELAY: Final = 0.015
 
-# Seconds of delay that are not worth a timer.
+# Seconds: a shorter delay is not worth a timer.
 _MIN_BATCH_DELAY: Final = 0.001
 
 # Members between two looks at the clock, at some 5 µs each.
 _LOOK: Final = 32
 
-# Bytes that go to a client at once: what its socket's buffer takes (Settings.send_buffer).
+# Bytes to write to a client at once: the size of its socket's buffer (Settings.send_buffer).
 _SLICE: Final = 2**16
 
-# Topics that are matched at once, at some 0.2 µs each.
+# Topics to match at once, at some 0.2 µs each.
 _SLICE_TOPICS: Final = 2**12
 
 
 class Member(Protocol):
-    """What the dispatcher delivers to: the cursor of one subscription."""
+    """A recipient of the dispatcher: the cursor of one subscription."""
 
     direct: DirectWriter | None
-    """The client's direct writer, while it has taken everything before."""
+    """The client's direct writer, while everything before was written."""
     written: Tally
-    """What was written directly is counted here."""
+    """Counts direct writes."""
     last_direct_write: float
-    """When something was last written directly."""
+    """The Trio time of the last direct write."""
 
     def put(self, publications: Iterable[Publication]) -> bool:
-        """Queue publications; False if the member has left meanwhile."""
+        """Queue publications; return False if the member has left meanwhile."""
         ...
 
-    def admit(self) -> None:
-        """Join: the head has come to the position that the member awaits, or has passed it."""
+    def head_reached(self) -> None:
+        """Join: the head has reached, or passed, the position that the member awaits."""
         ...
 
     def fail(self, error: Exception) -> None:
-        """End, for an error that delivery to this member raised."""
+        """End, because delivery to this member raised an error."""
         ...
 
 
 @final
 class Dispatcher:
-    """A hub's dispatcher; its `run` is a task of the hub's.
+    """A hub's dispatcher; its `run` is a task of the hub.
 
     Args:
       queue: the committed entries.
-      batch_delay: the most seconds for which a busy dispatcher collects what is published.
-      head: where it begins.
+      batch_delay: the most seconds for which a busy dispatcher batches publications.
 
     Attributes:
-      head: the position of the newest publication that has been, or is being, delivered.
-      delivered: how many publications went to subscribers, counted for each subscriber.
+      head: the position of the newest publication that has been, or is being, delivered; the hub
+        sets it at the beginning.
+      delivered: the number of publications delivered, counted for each subscriber.
     """
 
-    def __init__(self, queue: DeliveryQueue, batch_delay: float, head: Position = START) -> None:
-        self.head: Position = head
+    def __init__(self, queue: DeliveryQueue, batch_delay: float) -> None:
+        self.head: Position = START
         self.delivered: int = 0
         self._queue = queue
-        # The members with one selection are an audience, in the order of their joining.
+        # An audience is the members that have one selection, in the order in which they joined.
         self._audiences: dict[Selection, dict[Member, None]] = {}
         self._on_topic: dict[str, dict[Selection, dict[Member, None]]] = {}
-        self._expected: dict[Position, dict[Member, None]] = {}  # by the position that they await
+        self._awaiting: dict[Position, dict[Member, None]] = {}  # by the position they await
         self._batch_delay = batch_delay
-        self._hurries = False
-        self._began = 0.0  # when it last began to deliver
-        self._took = 0.0  # how long that took, without the turns of others
-        self._turn = 0.0  # when this turn of delivering began
+        self._batches = True
+        self._began = 0.0  # when the last delivery began
+        self._took = 0.0  # how long that took, other tasks' turns excluded
+        self._turn = 0.0  # when this turn of delivery began
         self._until_look = _LOOK
 
     @property
@@ -114,12 +115,12 @@ class Dispatcher:
         """How many different selections its members have."""
         return len(self._audiences)
 
-    def hurry(self) -> None:
-        """Collect nothing any more: the queue is about to be closed. Synchronous."""
-        self._hurries = True
+    def stop_batching(self) -> None:
+        """Deliver immediately from now on: the hub is closing. Synchronous."""
+        self._batches = False
 
     async def run(self) -> None:
-        """Deliver all that is queued, again and again, until the queue is closed.
+        """Deliver queued entries until the queue is closed.
 
         Cancellation:
           Checkpoints throughout.
@@ -127,7 +128,7 @@ class Dispatcher:
         try:
             while True:
                 await self._queue.wait()
-                await self._collect()
+                await self._delay_batch()
                 entries = self._queue.take()
                 if entries is None:
                     return
@@ -135,11 +136,11 @@ class Dispatcher:
         finally:
             self._queue.abandon()
 
-    async def _collect(self) -> None:
-        """Wait a little when delivering takes much of the time."""
+    async def _delay_batch(self) -> None:
+        """Wait for more publications if delivery takes too much of the time."""
         interval = min(_SHARE * self._took, self._batch_delay)
         pause = self._began + interval - trio.current_time()
-        if pause > _MIN_BATCH_DELAY and not self._hurries:
+        if pause > _MIN_BATCH_DELAY and self._batches:
             await trio.sleep(pause)
         self._began = trio.current_time()
         self._took = 0.0
@@ -147,14 +148,14 @@ class Dispatcher:
     async def _deliver(self, entries: Sequence[Entry]) -> None:
         self._turn = perf_counter()
         for part in _slices(entries):
-            # No checkpoint before all who receive this are noted, and who awaits it is admitted.
+            # No checkpoint between moving the head, listing the recipients, and joining others.
             self.head = part[-1].position
             matched = self._match([entry.publication for entry in part])
-            self._admit_expected()
-            for members, theirs in matched:
-                chunk = Chunk(b"".join([publication.wire for publication in theirs]))
-                await self._deliver_to(members, chunk, theirs)
-            await self._let_others()
+            self._notify_awaiting()
+            for members, received in matched:
+                chunk = Chunk(b"".join([publication.wire for publication in received]))
+                await self._deliver_to(members, chunk, received)
+            await self._yield_if_due()
         self._took += perf_counter() - self._turn
 
     # The audiences
@@ -184,10 +185,9 @@ class Dispatcher:
     def _match(
         self, publications: Sequence[Publication]
     ) -> list[tuple[list[Member], list[Publication]]]:
-        """Return the members of each audience that receives any of these, with those.
+        """Return the members of each audience that receives publications, and the publications.
 
-        It costs what the audiences that receive something cost, however many others there are, and
-        whatever the number of their members.
+        The cost depends on the audiences that receive publications, not on the number of others.
         """
         matched: dict[int, tuple[dict[Member, None], list[Publication]]] = {}
         for publication in publications:
@@ -201,31 +201,30 @@ class Dispatcher:
             found.append((list(everything), list(publications)))
         return found
 
-    def expect(self, position: Position, member: Member) -> None:
-        """Have a member admitted when the head is at a position, or has passed it.
+    def add_awaiting(self, position: Position, member: Member) -> None:
+        """Call a member's `head_reached` when the head reaches, or passes, a position. Synchronous.
 
-        Cancellation:
-          Synchronous, no checkpoint.
+        The position is ahead of the head.
         """
-        self._expected.setdefault(position, {})[member] = None
+        self._awaiting.setdefault(position, {})[member] = None
 
-    def forget(self, position: Position, member: Member) -> None:
-        """Expect a member no longer; also one that is being admitted. Synchronous."""
-        expected = self._expected.get(position, {})
-        expected.pop(member, None)
-        if not expected:
-            self._expected.pop(position, None)
+    def remove_awaiting(self, position: Position, member: Member) -> None:
+        """Cancel `add_awaiting`, also during the call of `head_reached`. Synchronous."""
+        awaiting = self._awaiting.get(position, {})
+        awaiting.pop(member, None)
+        if not awaiting:
+            self._awaiting.pop(position, None)
 
-    def _admit_expected(self) -> None:
-        for position in [each for each in self._expected if each <= self.head]:
-            for member in self._expected.pop(position):
+    def _notify_awaiting(self) -> None:
+        for position in [each for each in self._awaiting if each <= self.head]:
+            for member in self._awaiting.pop(position):
                 try:
-                    member.admit()
+                    member.head_reached()
                 except Exception as error:
                     member.fail(error)
 
-    async def _let_others(self) -> None:
-        """Let others have their turn, if it is time."""
+    async def _yield_if_due(self) -> None:
+        """Let other tasks run if this turn of delivery has taken long enough."""
         self._until_look = _LOOK
         if (took := perf_counter() - self._turn) > _TURN:
             self._took += took
@@ -254,13 +253,13 @@ class Dispatcher:
                 self.delivered -= count
             self._until_look -= 1
             if not self._until_look:
-                await self._let_others()
+                await self._yield_if_due()
                 now = trio.current_time()
         self.delivered += count * len(members)
 
 
 def _slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Cut what is delivered into parts that are matched and written at once."""
+    """Cut entries into slices that are matched and written at once."""
     start = size = topics = 0
     for index, (_, publication) in enumerate(entries):
         size += len(publication.wire)

@@ -1,4 +1,4 @@
-"""The follower: what anybody appends to a shared log goes into the delivery queue of this hub."""
+"""The follower: puts all entries of a shared log into the hub's delivery queue."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from penstock.logs.log import Log, Position
 
 __all__ = ["Follower"]
 
-# Seconds after which a log that failed is asked again.
-_RETRY: Final = 1.0
+# Seconds before another attempt, after the log failed.
+_RETRY_DELAY: Final = 1.0
 
-# Seconds that a hub which closes waits for what it has committed to come back from the log. Its
-# subscribers can resume from there, at another node.
-_CLOSING: Final = 5.0
+# Seconds for which a closing hub waits for the log to return the entries that it has committed.
+# After that, its subscribers can resume at another node.
+_MAX_CLOSE_WAIT: Final = 5.0
 
 _logger = logging.getLogger(__name__)
 
 
 @final
 class Follower:
-    """Follows one shared log; `run` is a task of the hub's.
+    """Follows one shared log; `run` is a task of the hub.
 
     Args:
       log: the log.
-      queue: where its entries go; closed at the end.
+      queue: the queue for its entries; closed at the end.
       after: the position after which to begin.
     """
 
@@ -42,20 +42,20 @@ class Follower:
         self._scope = trio.CancelScope()
 
     def stop_at(self, position: Position) -> None:
-        """Have `run` return when everything up to a position is queued, within 5 s. Synchronous."""
+        """Let `run` return once it has queued a position, in 5 s at most. Synchronous."""
         self._until = position
         reached = self._position >= position
-        self._scope.deadline = -math.inf if reached else trio.current_time() + _CLOSING
+        self._scope.deadline = -math.inf if reached else trio.current_time() + _MAX_CLOSE_WAIT
 
     async def run(self) -> None:
-        """Queue entries as they are appended, until `stop_at` was called.
+        """Queue entries as they are appended, until `stop_at` is called.
 
         Cancellation:
-          Checkpoints throughout; entries that were not queued are left out.
+          Checkpoints throughout; entries that are not queued yet are left out.
 
         Error handling:
-          When the log fails, that is logged once, and the log is asked again each second. If it
-          does not return in time what the hub has committed, that is logged when the hub closes.
+          A failure of the log is logged once, and the log is called again each second. If it does
+          not return the hub's own entries in time when the hub closes, that is logged.
         """
         failing = False
         with self._scope:
@@ -66,7 +66,7 @@ class Follower:
                     if not failing:
                         _logger.error("Following the log failed, delivery suspended: %s", error)
                     failing = True
-                    await trio.sleep(_RETRY)
+                    await trio.sleep(_RETRY_DELAY)
                     continue
                 if failing:
                     _logger.info("Following the log recovered, delivery resumed")
@@ -75,5 +75,5 @@ class Follower:
                 self._queue.put(entries)
                 self._position = entries[-1].position
         if self._until is not None and self._position < self._until:
-            _logger.warning("The hub closed before the log returned what it has committed")
+            _logger.warning("Hub closed before the log returned all entries it had committed")
         self._queue.close()

@@ -1,12 +1,12 @@
-"""The hub: what publishers, subscribers and whoever runs it have to do with.
+"""The hub: publishes, subscribes, runs producers on demand, and owns the log.
 
-Rule: lifetime equals block. The committer, the dispatcher and the producers are tasks of `Hub.run`;
-when that has ended, what was published is committed and delivered, every subscription has ended,
-and the log is closed.
+Rule: lifetime equals block. The committer, the dispatcher and the producers are tasks of `Hub.run`.
+When it returns, everything published is committed and delivered, every subscription has ended, and
+the log is closed.
 
-Theory of operation: three things in a row. The committer appends what is published to the log, the
-delivery queue holds what was committed, and the dispatcher delivers it to the subscriptions. What a
-shared log has from all who append to it, the hub follows, and puts into the same queue.
+Theory of operation: three things in a row. The committer appends publications to the log, the
+delivery queue holds the committed entries, and the dispatcher delivers them to the subscriptions.
+From a shared log, to which other hubs append too, a follower puts the entries into the same queue.
 """
 
 from __future__ import annotations
@@ -47,59 +47,59 @@ __all__ = [
     "open_hub",
 ]
 
-# Bytes: what Mercure hubs accept as one publication.
+# Bytes: the limit of Mercure hubs for one publication.
 DEFAULT_MAX_EVENT_SIZE: Final = 2**20
 
-# A batch is appended and committed in one step: some 50 ms of the loop, and memory of this size.
+# A batch is appended and committed in one step, which takes some 50 ms and this much memory.
 MAX_BATCH: Final = 10_000
 MAX_BATCH_SIZE: Final = 2**25  # bytes
 
-# Publications that are checked and encoded before others get their turn, at some 5 µs each.
-_PER_TURN: Final = 256
+# Publications to check and encode before other tasks may run, at some 5 µs each.
+_CHECKS_PER_TURN: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class HubStatistics:
-    """A hub's figures at one moment."""
+    """A hub's statistics at one moment."""
 
     subscriptions_open: int
-    """Subscriptions that receive, or read the log before they do."""
+    """Subscriptions that receive live, or still read the log."""
     subscriptions_closed: Mapping[CloseReason, int]
     """Subscriptions that have ended, by reason; reasons that did not occur are not in it."""
     audiences: int
-    """Different selections of topics among those that receive."""
+    """Different selections among the subscriptions that receive live."""
     published: int
-    """Publications that the log has taken from this hub."""
+    """Publications of this hub that the log has committed."""
     waiting: int
     """Publications that wait for the next commit."""
     delivered: int
-    """Publications handed on live, counted for each subscription; those replayed are not."""
+    """Publications delivered live, counted for each subscription; replayed ones are not counted."""
     producers_running: int
-    """Producers on demand that are running."""
+    """Producers on demand that are running, or wait to be restarted."""
     log: LogStatistics
-    """The log's figures."""
+    """The log's statistics."""
 
 
 @final
 class Hub:
-    """A hub; made and run by `open_hub`, or by `penstock.quart.add_hub` for an application.
+    """A hub; created and run by `open_hub`, or by `penstock.quart.add_hub` for an application.
 
-    It may run again when it was closed.
+    After it is closed, it may run again.
 
     Args:
-      log: where publications are kept, for those who were away; it is the hub's, which opens
-        and closes it. The default, a `penstock.logs.MemoryLog`, forgets all at the end.
+      log: the log, from which reconnecting clients resume; the hub owns it, and opens and closes
+        it. The default is a `penstock.logs.MemoryLog`, which is lost when the process ends.
       max_event_size: the most bytes of an event, as it goes over the wire.
-      batch_delay: the most seconds for which a hub that is busy collects what is published before
-        it delivers it: one write to each client then has several events. A hub is busy when it
-        delivers for more than a fifth of the time. 0 delivers at once, always.
+      batch_delay: the most seconds for which a busy hub batches publications before it delivers
+        them, so that one write to each client has several events. A hub is busy if delivery takes
+        more than a fifth of the time. 0 always delivers immediately.
 
     Raises:
       ValueError: ``max_event_size`` is below 1, or ``batch_delay`` below 0.
 
     Attributes:
       log: the log.
-      dispatcher: what delivers; for the subscriptions.
+      dispatcher: the dispatcher; for the subscriptions.
     """
 
     def __init__(
@@ -120,13 +120,12 @@ class Hub:
         self._subscriptions: dict[Subscription, None] = {}
         self._subscriptions_closed: Counter[CloseReason] = Counter()
         self._state = "new"
-        self._running = False
         self._run_ended = trio.Event()
-        self._token: trio.lowlevel.TrioToken | None = None  # of the Trio run that it is open in
+        self._token: trio.lowlevel.TrioToken | None = None  # of the Trio run, while it is in `run`
         self._queue: DeliveryQueue
         self._committer: Committer
         self.dispatcher: Dispatcher
-        self._connect()
+        self._reset_pipeline()
 
     def __repr__(self) -> str:
         return f"<Hub {self._state}, {len(self._subscriptions)} subscriptions>"
@@ -138,28 +137,28 @@ class Hub:
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The subscriptions that are open, in the order of their opening."""
+        """The open subscriptions, in the order in which they were opened."""
         return tuple(self._subscriptions)
 
     async def publish(self, event: ServerSentEvent, topics: Iterable[str]) -> str:
-        """Publish an event, and return its id when the log has it.
+        """Publish an event, and return its id once the log has it.
 
-        It is delivered once to each who subscribes to any of the topics; nobody's slowness makes a
-        publisher wait.
+        It is delivered once to every subscriber to any of the topics; a slow subscriber does not
+        make a publisher wait.
 
         Args:
-          event: what to publish; one without an id is given one.
-          topics: where; the first one is the canonical one, others are alternates.
+          event: the event; if it has no id, it gets one.
+          topics: its topics; the first is the canonical one, the others are alternates.
 
         Raises:
-          InvalidPublication: it cannot be published: see the message. Nothing was.
-          LogError: the log could not keep it, so it was not published. A later one may be.
-          trio.ClosedResourceError: the hub is not open (any more).
-          RuntimeError: the hub is open in another Trio run, or this task is not Trio's. From a
-            thread, call ``trio.from_thread.run(hub.publish, event, topics, trio_token=token)``.
+          InvalidPublication: the event cannot be published on these topics; nothing was published.
+          LogError: the log failed, and nothing was published. A later call may succeed.
+          trio.ClosedResourceError: the hub is not open, or no longer open.
+          RuntimeError: the hub is open in another Trio run, or this is no Trio task. From a thread,
+            call ``trio.from_thread.run(hub.publish, event, topics, trio_token=token)``.
 
         Cancellation:
-          A checkpoint. Cancelled while it waits for the log, it is published all the same.
+          A checkpoint. If cancelled while it waits for the log, the event is published anyway.
         """
         self.check_open()
         publication = self._publication(event, topics)
@@ -172,18 +171,18 @@ class Hub:
         """Publish events, all of them or none, in their order; return their ids.
 
         Args:
-          batch: each event with its topics; 10,000 at most, and together 32 MiB
+          batch: each event with its topics; at most 10,000 events, and 32 MiB in total
             (`Publication.size`).
 
         Raises:
-          InvalidPublication: one cannot be published, and its ``index`` says which; or there are
-            too many. None was.
+          InvalidPublication: an event cannot be published, and ``index`` is its place; or there are
+            too many. Nothing was published.
           LogError: as in `publish`.
           trio.ClosedResourceError: as in `publish`.
           RuntimeError: as in `publish`.
 
         Cancellation:
-          As in `publish`; cancelled while a large batch is checked, nothing is published.
+          As in `publish`; if cancelled while a large batch is checked, nothing is published.
         """
         self.check_open()
         publications: list[Publication] = []
@@ -208,7 +207,7 @@ class Hub:
                 )
             publications.append(publication)
             work += 1 + len(publication.topics)
-            if work >= _PER_TURN:
+            if work >= _CHECKS_PER_TURN:
                 work = 0
                 await trio.lowlevel.checkpoint()
         if publications:
@@ -234,11 +233,11 @@ class Hub:
         buffer_size: int = DEFAULT_BUFFER_SIZE,
         retry: int | None = None,
     ) -> Subscription:
-        """Return a subscription, which begins when it is opened or its stream is.
+        """Return a subscription, which begins when it is opened, or its stream is.
 
             return EventSourceResponse(hub.subscription(["prices"], last_event_id=last_event_id()))
 
-        See `Subscription` for what there is to say, and for what it raises.
+        For the arguments and the errors, see `Subscription`.
         """
         return Subscription(
             self,
@@ -261,10 +260,10 @@ class Hub:
 
         Args:
           topics: as in `subscription`.
-          options: as in `subscription`; it raises what that raises.
+          options: as in `subscription`, which also raises its errors.
 
         Raises:
-          trio.ClosedResourceError: the hub is not open (any more).
+          trio.ClosedResourceError: the hub is not open, or no longer open.
         """
         return self.subscription(topics, **options).open()
 
@@ -276,16 +275,16 @@ class Hub:
         keep_running_for: float = DEFAULT_KEEP_RUNNING_FOR,
         restart_after: float | None = DEFAULT_RESTART_AFTER,
     ) -> None:
-        """Have a topic's events made by a producer that runs while anybody subscribes to it.
+        """Add a producer for a topic, which runs while there are subscribers to the topic.
 
-        It is one as a stream's own: see `penstock.hub.on_demand.ProducersOnDemand.add`.
+        See `penstock.hub.on_demand.ProducersOnDemand.add`.
         """
-        self.check_run()
+        self.check_trio_run()
         subscribers = sum(each.selection.matches((topic,)) for each in self._subscriptions)
         self._on_demand.add(topic, producer, keep_running_for, restart_after, subscribers)
 
     def statistics(self) -> HubStatistics:
-        """Return the hub's figures as they are now."""
+        """Return the hub's statistics as they are now."""
         return HubStatistics(
             subscriptions_open=len(self._subscriptions),
             subscriptions_closed=dict(self._subscriptions_closed),
@@ -298,9 +297,10 @@ class Hub:
         )
 
     def close(self) -> None:
-        """Take no more publications; end when those that wait are kept and delivered.
+        """Accept no more publications; `run` returns once those that wait are delivered.
 
-        Every subscription then receives what waits for it, and ends. Producers are cancelled.
+        Every subscription then receives the events that wait for it, and ends. Producers are
+        cancelled.
 
         Raises:
           RuntimeError: the hub is open in another Trio run, or this is a thread: call
@@ -309,13 +309,13 @@ class Hub:
         Cancellation:
           Synchronous, no checkpoint; may be called again.
         """
-        self.check_run()
+        self.check_trio_run()
         self._on_demand.stop()
-        self.dispatcher.hurry()
+        self.dispatcher.stop_batching()
         self._committer.close()
 
     async def wait_closed(self) -> None:
-        """Wait until `run` has nothing more to do.
+        """Wait until `run` has ended.
 
         Raises:
           RuntimeError: the hub is running in another Trio run.
@@ -323,29 +323,28 @@ class Hub:
         Cancellation:
           A checkpoint.
         """
-        self.check_run()
+        self.check_trio_run()
         await self._run_ended.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the hub until it is closed; `open_hub` does this, in a nursery of its own.
+        """Run the hub until it is closed; `open_hub` calls this, in its own nursery.
 
         Raises:
           LogError: the log cannot be opened.
-          RuntimeError: it is running, or this task is not Trio's.
+          RuntimeError: the hub is running, or this is no Trio task.
 
         Cancellation:
-          Checkpoints throughout. Cancelled, it drops what the log has not kept yet, and tells
-          its publishers.
+          Checkpoints throughout. If cancelled, it drops publications that are not committed yet,
+          and their publishers get `trio.ClosedResourceError`.
         """
-        if self._running:
-            raise RuntimeError("the hub is running already: run another one")
+        if self._token is not None:
+            raise RuntimeError("the hub is already running: make another hub")
         check_trio("a hub runs")
-        self._running = True
         self._token = trio.lowlevel.current_trio_token()
         self._state = "opening"
-        if self._run_ended.is_set():  # not the one that somebody waits for already
+        if self._run_ended.is_set():  # if not, a task may be waiting for it
             self._run_ended = trio.Event()
-        self._connect()
+        self._reset_pipeline()
         try:
             await self.log.open()
             self.dispatcher.head = self.log.newest.position
@@ -359,21 +358,21 @@ class Hub:
         finally:
             self._state = "closed"
             self._on_demand.stop()
-            for subscription in list(self._subscriptions):  # they receive what waits for them
+            for subscription in list(self._subscriptions):  # waiting events are still delivered
                 subscription.end(CloseReason.FINISHED)
             with trio.CancelScope(shield=True):
                 await self.log.aclose()
-            self._running = False
+            self._token = None
             self._run_ended.set()
 
-    def _connect(self) -> None:
-        """Put the committer, the queue and the dispatcher in a row."""
+    def _reset_pipeline(self) -> None:
+        """Create the committer, the queue and the dispatcher."""
         self._queue = DeliveryQueue()
         self._committer = Committer(self.log, self._queue)
         self.dispatcher = Dispatcher(self._queue, self._batch_delay)
 
     async def _deliver(self) -> None:
-        """Commit and deliver what is published, until the hub is closed."""
+        """Commit and deliver publications until the hub is closed."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.dispatcher.run, name="dispatcher")
             if self.log.shared:
@@ -388,25 +387,25 @@ class Hub:
     # For the subscriptions
 
     def check_open(self) -> None:
-        """Refuse what a hub does only while it is open.
+        """Raise an error unless the hub is open in this Trio run.
 
         Raises:
-          trio.ClosedResourceError: it is not.
-          RuntimeError: it is, but not in this Trio run.
+          trio.ClosedResourceError: the hub is not open.
+          RuntimeError: the hub is open in another Trio run.
         """
-        self.check_run()
+        self.check_trio_run()
         if self._state != "open":
             raise trio.ClosedResourceError(
                 "the hub is closed" if self.closed else "the hub is not open yet"
             )
 
-    def check_run(self) -> None:
-        """Refuse what comes from a thread, or from another Trio run than that of the open hub.
+    def check_trio_run(self) -> None:
+        """Raise an error if the hub runs in another Trio run, or this is a thread.
 
         Raises:
           RuntimeError: it does.
         """
-        if self._running and self._token is not _current_token():
+        if self._token is not None and self._token is not _current_token():
             raise RuntimeError(
                 "the hub is open in another Trio run: from a thread, call trio.from_thread.run("
                 "hub.publish, event, topics, trio_token=token), with the token that "
@@ -414,7 +413,7 @@ class Hub:
             )
 
     def subscriber_added(self, subscription: Subscription) -> None:
-        """Count a subscription as open; in a hub that is closed, it ends at once. Synchronous."""
+        """Count a subscription as open; if the hub is closed, end it. Synchronous."""
         self._subscriptions[subscription] = None
         self._on_demand.subscriber_added(subscription.selection)
         if self.closed:
@@ -442,12 +441,12 @@ async def open_hub(
       batch_delay: as in `Hub`.
 
     Raises:
-      LogError: the log cannot be opened; as all that leaves the block, in a group.
-      RuntimeError: this task is not Trio's.
+      LogError: the log cannot be opened; in an exception group, as every error of the block.
+      RuntimeError: this is no Trio task.
 
     Cancellation:
-      Entering is a checkpoint. Leaving waits until what was published is committed and delivered;
-      the block cancelled, it does not.
+      Entering is a checkpoint. Leaving waits until everything published is committed and delivered,
+      unless the block is cancelled.
 
     Resource handling:
       When the block has been left, no task and no subscription of the hub is left, and the log is
@@ -464,15 +463,18 @@ async def open_hub(
 
 
 def check_trio(what: str) -> None:
-    """Refuse to go on where the current task is not Trio's.
+    """Raise an error unless the current task is a Trio task.
+
+    Args:
+      what: the beginning of the message, such as "a hub runs".
 
     Raises:
-      RuntimeError: it is not; the message begins with what needs Trio.
+      RuntimeError: it is not.
     """
     if _current_token() is None:
         raise RuntimeError(
-            f"{what} on Trio, and this is no task of Trio's: start the program with trio.run(main),"
-            " and serve applications with `penstock serve` or `hypercorn -k trio`"
+            f"{what} on Trio, but this is no Trio task: start the program with trio.run(main), and "
+            "serve applications with `penstock serve` or `hypercorn -k trio`"
         )
 
 

@@ -1,10 +1,11 @@
-"""Producers that work for a topic while anybody subscribes to it.
+"""Producers on demand: each runs while its topic has subscribers.
 
-Rule: a producer runs if and only if somebody subscribes, or did so less than ``keep_running_for``
-seconds ago; it has returned; or it has raised and waits to be started again.
+Rule: a producer runs if and only if its topic has a subscriber, or had one less than
+``keep_running_for`` seconds ago. The exceptions: it has returned; or it has raised, and waits to be
+restarted, or is not to be restarted.
 
-Theory of operation: what waits for the last subscriber's successor is no task, but the deadline of
-the producer's own cancel scope, which is moved out and in as subscribers come and go.
+Theory of operation: no task waits for the next subscriber. The deadline of the producer's cancel
+scope does: it is set when the last subscriber is removed, and cleared when a subscriber is added.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ DEFAULT_KEEP_RUNNING_FOR: Final = 5.0
 
 DEFAULT_RESTART_AFTER: Final = 1.0
 
-# Seconds: the longest time between two starts of a producer that raises each time.
-_LONGEST_RESTART: Final = 60.0
+# Seconds: the longest delay before a producer that keeps raising is restarted.
+_MAX_RESTART_DELAY: Final = 60.0
 
 
 @final
@@ -35,17 +36,17 @@ class ProducersOnDemand:
     """A hub's producers, by topic.
 
     Args:
-      publish: what their events are published with.
+      publish: publishes their events.
     """
 
     def __init__(self, publish: Callable[[ServerSentEvent, Iterable[str]], Awaitable[str]]) -> None:
         self._publish = publish
-        self._producers: dict[str, _OnDemand] = {}
+        self._producers: dict[str, _OnDemandProducer] = {}
         self._nursery: trio.Nursery | None = None
 
     @property
     def running(self) -> int:
-        """How many of them run, or wait to be started again."""
+        """The number of producers that run, or wait to be restarted."""
         return sum(each.running for each in self._producers.values())
 
     def add(
@@ -56,40 +57,40 @@ class ProducersOnDemand:
         restart_after: float | None,
         subscribers: int,
     ) -> None:
-        """Have a topic's events made by a producer that runs while anybody subscribes to it.
+        """Add a producer for a topic, which runs while there are subscribers to the topic.
 
         Args:
-          topic: which.
+          topic: the topic.
           producer: see `penstock.stream.EventStream`.
-          keep_running_for: seconds after the last subscriber has gone until it is cancelled; who
-            comes back meanwhile finds it running.
-          restart_after: seconds until one that raised is started again, twice as many each time
-            that it raises again within a minute, up to a minute; None does not start it until a
-            subscriber comes when there is none.
-          subscribers: how many there are now.
+          keep_running_for: seconds from the removal of the last subscriber until the producer is
+            cancelled; a client that reconnects meanwhile finds it running.
+          restart_after: seconds until a producer that raised is restarted; the delay doubles each
+            time that it raises again within a minute, up to a minute. None does not restart it
+            until all subscribers are removed and a new one is added.
+          subscribers: the number of subscribers now.
 
         Raises:
-          InvalidPublication: the topic cannot be.
+          InvalidPublication: the topic is not valid.
           ValueError: it has a producer already, or a time is below 0.
-          TypeError: the producer cannot be one.
+          TypeError: the producer cannot be called, or it yields.
 
         Error handling:
-          What it raises is logged, with its traceback, to the logger ``penstock.stream.producer``.
+          Its exceptions are logged, with traceback, to the logger ``penstock.stream.producer``.
         """
         (topic,) = check_topics([topic])
         check_producer(producer)
         if topic in self._producers:
-            raise ValueError(f"the topic {topic!r} has a producer already")
+            raise ValueError(f"the topic {topic!r} already has a producer")
         if not keep_running_for >= 0 or (restart_after is not None and not restart_after >= 0):
             raise ValueError("keep_running_for and restart_after must be numbers of seconds from 0")
-        each = _OnDemand(topic, producer, keep_running_for, restart_after, self._publish)
+        each = _OnDemandProducer(topic, producer, keep_running_for, restart_after, self._publish)
         self._producers[topic] = each
         each.subscribers = subscribers
         if subscribers:
             self._start(each)
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Run them in this nursery, as they are needed."""
+        """Run the producers in this nursery, on demand."""
         self._nursery = nursery
         for each in self._producers.values():
             each.stopped = False
@@ -97,43 +98,43 @@ class ProducersOnDemand:
                 self._start(each)
 
     def stop(self) -> None:
-        """Cancel them, and start none until `start` is called again."""
+        """Cancel the producers; start none until `start` is called again."""
         self._nursery = None
         for each in self._producers.values():
             each.stopped = True
             each.scope.cancel()
 
     def subscriber_added(self, selection: Selection) -> None:
-        """Note that there is a subscription more with this selection."""
-        for each in self._of(selection):
+        """Count one more subscriber with this selection."""
+        for each in self._selected(selection):
             each.subscribers += 1
             each.scope.deadline = math.inf
             if each.subscribers == 1:
                 self._start(each)
 
     def subscriber_removed(self, selection: Selection) -> None:
-        """Note that there is one less."""
-        for each in self._of(selection):
+        """Count one fewer subscriber with this selection."""
+        for each in self._selected(selection):
             each.subscribers -= 1
             if not each.subscribers:
                 each.scope.deadline = trio.current_time() + each.keep_running_for
 
-    def _of(self, selection: Selection) -> list[_OnDemand]:
+    def _selected(self, selection: Selection) -> list[_OnDemandProducer]:
         if not self._producers:
             return []
         if selection.topics is None:
             return list(self._producers.values())
         return [self._producers[topic] for topic in selection.topics if topic in self._producers]
 
-    def _start(self, each: _OnDemand) -> None:
+    def _start(self, each: _OnDemandProducer) -> None:
         if self._nursery is not None and not each.running:
             each.running = True
             self._nursery.start_soon(each.run, name=f"producer of {each.topic}")
 
 
 @final
-class _OnDemand(trio.abc.SendChannel[ServerSentEvent]):
-    """One topic's producer, and the channel that it is given: what it sends is published."""
+class _OnDemandProducer(trio.abc.SendChannel[ServerSentEvent]):
+    """One topic's producer, and its send channel, which publishes the events."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class _OnDemand(trio.abc.SendChannel[ServerSentEvent]):
         self._closed = False
 
     async def run(self) -> None:
-        """Run the producer until it returns, or nobody needs it.
+        """Run the producer until it returns, or its topic has no subscriber.
 
         Cancellation:
           The producer is cancelled with it.
@@ -165,22 +166,23 @@ class _OnDemand(trio.abc.SendChannel[ServerSentEvent]):
             while again and self.subscribers and not self.stopped:
                 with trio.CancelScope() as self.scope:
                     await self._run_while_needed()
-                again = self.scope.cancel_called  # if not, it has returned
+                again = self.scope.cancel_called  # if not, the producer has returned
         finally:
             self.running = False
 
     async def _run_while_needed(self) -> None:
-        """Run the producer to its end; again and again if it raises."""
+        """Run the producer until it returns; restart it if it raises."""
         pause = self._restart_after
         began = trio.current_time()
-        while await self._fails() and pause is not None:
-            if trio.current_time() - began > _LONGEST_RESTART:
+        while await self._run_once() and pause is not None:
+            if trio.current_time() - began > _MAX_RESTART_DELAY:
                 pause = self._restart_after or 0.0
             await trio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_RESTART)
+            pause = min(2 * pause, _MAX_RESTART_DELAY)
             began = trio.current_time()
 
-    async def _fails(self) -> bool:
+    async def _run_once(self) -> bool:
+        """Run the producer once, and return whether it raised."""
         failed = self._closed = False
         try:
             await start_producer(self._producer, self)
@@ -189,23 +191,23 @@ class _OnDemand(trio.abc.SendChannel[ServerSentEvent]):
             log_failure(f"topic {self.topic}", errors)
         return failed
 
-    # The producer's end of the channel
+    # As the producer's send channel
 
     async def send(self, value: ServerSentEvent) -> None:
         """Publish an event; see `penstock.hub.Hub.publish`.
 
         Raises:
-          trio.ClosedResourceError: the channel was closed, or the hub.
+          trio.ClosedResourceError: the channel or the hub was closed.
         """
         if self._closed:
             raise trio.ClosedResourceError
         await self._publish(value, [self.topic])
 
     async def aclose(self) -> None:
-        """Send nothing more.
+        """Close the channel.
 
         Cancellation:
-          A checkpoint; the channel is closed even when it is cancelled.
+          A checkpoint; the channel is closed even if cancelled.
         """
         self._closed = True
         await trio.lowlevel.checkpoint()

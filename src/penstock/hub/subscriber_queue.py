@@ -1,4 +1,4 @@
-"""What waits for one subscriber that is behind, within bounds, and what becomes of the rest."""
+"""The bounded queue of one subscriber that is behind, and its overflow policies."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["OverflowPolicy", "SubscriberQueue"]
 
 
 class OverflowPolicy(StrEnum):
-    """What becomes of a subscription whose bounds would be passed."""
+    """What to do when a subscriber's queue would exceed its bounds."""
 
     DISCONNECT = "disconnect"
-    """It ends. The client comes back with its Last-Event-ID, and goes on from the log."""
+    """End the subscription. The client reconnects, and resumes from the log."""
     DROP_OLDEST = "drop_oldest"
-    """The oldest publications that wait make room for the new one."""
+    """Drop the oldest publications."""
     LATEST = "latest"
-    """A publication waits while it is the newest on any of its topics, from the first one that has
-    to wait; beyond the bounds the oldest makes room."""
+    """Keep only publications that are the newest on any of their topics, even within the bounds;
+    beyond the bounds, drop the oldest."""
 
 
 @final
@@ -30,11 +30,15 @@ class SubscriberQueue:
 
     Args:
       count: the most publications.
-      size: the most bytes (`Publication.size`); one publication may wait whatever its size.
-      overflow: what becomes of what is too much.
+      size: the most bytes (`Publication.size`); a single publication may have any size.
+      overflow: what to do when the bounds would be exceeded.
+
+    Attributes:
+      size: the bytes that wait.
+      dropped: the number of publications dropped.
     """
 
-    __slots__ = ("_count", "_latest", "_next", "_overflow", "_size", "_waiting", "dropped", "size")
+    __slots__ = ("_count", "_last", "_latest", "_overflow", "_size", "_waiting", "dropped", "size")
 
     def __init__(self, *, count: int, size: int, overflow: OverflowPolicy) -> None:
         self.size: int = 0
@@ -42,22 +46,21 @@ class SubscriberQueue:
         self._count = count
         self._size = size
         self._overflow = overflow
-        # In the order of their coming. In a plain dict, taking the first one is slow when many
-        # before it were taken.
+        # By number. In a plain dict, taking the first key is slow after many others were taken.
         self._waiting: OrderedDict[int, Publication] = OrderedDict()
-        self._next = 0
-        # By topic, the number of the newest that waits.
+        self._last = 0
+        # By topic, the number of the newest publication that waits.
         self._latest: dict[str, int] | None = {} if overflow is OverflowPolicy.LATEST else None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, publication: Publication) -> bool:
-        """Put a publication behind the others; False if it, and they, are too much.
+        """Append a publication; return False if it was refused.
 
-        Then, with `OverflowPolicy.DISCONNECT`, it was not taken.
+        It is refused if it exceeds the bounds, and the policy is `OverflowPolicy.DISCONNECT`.
         """
-        self._next += 1
+        self._last += 1
         if self._latest is not None:
             self._supersede(publication, self._latest)
         while self._waiting and (
@@ -67,35 +70,32 @@ class SubscriberQueue:
                 return False
             self._remove(next(iter(self._waiting)))
             self.dropped += 1
-        self._waiting[self._next] = publication
+        self._waiting[self._last] = publication
         self.size += publication.size
         return True
 
     def _supersede(self, publication: Publication, latest: dict[str, int]) -> None:
-        """Make this the newest on its topics, and drop those that no longer are on any."""
+        """Make this the newest on its topics; drop those that are no longer the newest on any."""
         earlier = {latest[topic] for topic in publication.topics if topic in latest}
-        latest.update(dict.fromkeys(publication.topics, self._next))
+        latest.update(dict.fromkeys(publication.topics, self._last))
         for number in sorted(earlier):
             if all(latest[topic] != number for topic in self._waiting[number].topics):
                 self._remove(number)
                 self.dropped += 1
 
     def pop(self, size: int) -> Iterator[Publication]:
-        """Take the oldest publications, one in any case, others until there are so many bytes."""
+        """Take the oldest publications until they have this many bytes; at least one."""
         while self._waiting and size > 0:
-            publication = self._pop()
+            publication = self._remove(next(iter(self._waiting)))
             size -= len(publication.wire)
             yield publication
 
     def clear(self) -> None:
-        """Drop all that waits."""
+        """Remove all publications."""
         self._waiting.clear()
         self.size = 0
         if self._latest is not None:
             self._latest.clear()
-
-    def _pop(self) -> Publication:
-        return self._remove(next(iter(self._waiting)))
 
     def _remove(self, number: int) -> Publication:
         publication = self._waiting.pop(number)

@@ -1,15 +1,14 @@
-"""One subscriber: first what the log has for it, then what is published, without a seam.
+"""A subscription: first the events that the log has, then live events, with no gap in between.
 
-What its user sees is here, and what makes it the source of a stream; the way from the log to live
-delivery is `penstock.hub.cursor`.
+This module has the public interface, and that of a stream's source; `penstock.hub.cursor` has the
+progress from the log to live delivery.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -26,59 +25,63 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_BUFFER_SIZE", "Subscription"]
 
-# Publications, as Mercure hubs have it: ten seconds at a hundred a second.
+# Publications, as in Mercure hubs: ten seconds at a hundred a second.
 DEFAULT_BUFFER: Final = 1000
 
-# Bytes: with a thousand stalled clients, a gigabyte of what is mostly shared.
+# Bytes: with a thousand stalled clients, a gigabyte, most of it shared.
 DEFAULT_BUFFER_SIZE: Final = 2**20
 
-# Bytes that a stream takes at once, unless one event has more: what a socket's buffer takes, so
-# that no more than this is a client's own copy.
+# Bytes that a stream takes at once, unless a single event is larger: the size of a socket's buffer,
+# so that each client has no more than this in a copy of its own.
 _CHUNK: Final = 2**16
 
 
 @final
 class Subscription:
-    """One subscriber's events; made by `penstock.hub.Hub.subscription`, for one use.
+    """One subscriber's events; made by `penstock.hub.Hub.subscription`, and used once.
 
-    Either it is given to an `EventSourceResponse` or `EventStream`, or its events are iterated:
+    Pass it to an `EventSourceResponse` or `EventStream`, or iterate its events:
 
         async with subscription.open():
             async for event in subscription:
                 ...
 
-    An event named ``gap`` is synthetic: it marks the place of events that are missing.
+    An event named ``gap`` is synthetic: it marks the place of missing events.
 
     Args:
-      hub: what it subscribes to.
-      topics: which topics; `penstock.EVERY_TOPIC` selects all of them.
-      last_event_id: the id after which to resume: what the log has after it comes first. None
-        or ``""`` begins with what is published from now on, ``"earliest"`` with everything that the
-        log has. After an id that the log does not know, an event named ``gap`` comes first,
-        whose data is ``{"last_event_id": …}``, and then what is published from now on. Ids of
-        publications on other topics are unknown.
-      overflow: what becomes of a subscriber that is too far behind: see `OverflowPolicy`.
-      buffer: how many publications may wait in memory for a subscriber.
-      buffer_size: how many bytes of them (`Publication.size`).
-      retry: what a stream tells its client at the beginning: how long to wait before it
-        reconnects, in milliseconds (the unit of the wire).
+      hub: the hub.
+      topics: the topics; `penstock.EVERY_TOPIC` selects all topics.
+      last_event_id: the id after which to resume: later events in the log come first. None or
+        ``""`` begins with the next publication, ``"earliest"`` with everything that the log has.
+        If the log does not know the id, an event named ``gap`` comes first, whose data is
+        ``{"last_event_id": …}``, and then the next publications. Ids of publications on other
+        topics are unknown.
+      overflow: what to do when the subscriber is too far behind: see `OverflowPolicy`.
+      buffer: how many publications may wait in memory for the subscriber.
+      buffer_size: how many bytes of publications may wait (`Publication.size`).
+      retry: how long a client waits before it reconnects, in milliseconds (the unit of the wire);
+        sent at the beginning of a stream.
 
     Raises:
-      InvalidSubscription: there is no topic, or one that no publication can have.
+      InvalidSubscription: there is no topic, or a topic that no publication can have.
       TypeError: ``last_event_id`` is not text.
-      ValueError: ``overflow`` is no policy, a bound is below 1, or ``retry`` out of its range.
+      ValueError: ``overflow`` is no policy, a bound is below 1, or ``retry`` is out of its range.
 
     Attributes:
-      last_event_id: where another one can go on, when this one is iterated: the id of the last
-        event that was received; before, the one after which it began.
-      preamble: the first bytes of its stream: when to reconnect, and where it began, if that is
-        known then.
+      last_event_id: while its events are iterated, the id after which another subscription can
+        resume: that of the last event received; before that, the id after which this began.
+      preamble: the first bytes of its stream: a comment, ``retry`` if given, and the id of the
+        position at which it began, if that is known by then.
     """
 
     __slots__ = (
-        *("_close_reason", "_cursor", "_hub", "_opened", "_position_told", "_queue", "_retry"),
+        *("_close_reason", "_cursor", "_hub", "_opened", "_position_sent", "_queue", "_retry"),
         *("_set_close_reason", "_used", "last_event_id", "preamble", "selection"),
     )
+
+    # As a `penstock.stream.source.Source`: it has no producer, and no work with a deadline.
+    producer_state: Final = None
+    expired: Final = False
 
     def __init__(
         self,
@@ -100,9 +103,9 @@ class Subscription:
         self.preamble: bytes = COMMENT
         self._queue = SubscriberQueue(count=buffer, size=buffer_size, overflow=overflow)
         self._set_close_reason: SetCloseReason | None = None  # of the stream, while it runs
-        self._position_told = False  # whether the client has the id of where it began
+        self._position_sent = False  # whether the client has the id of where it began
         self._cursor = Cursor(
-            hub, self.selection, last_event_id or None, self._queue, self._cannot_go_on
+            hub, self.selection, last_event_id or None, self._queue, self._on_cursor_end
         )
         self._retry = None if retry is None else ServerSentEvent(retry=retry).encode()
         self._hub = hub
@@ -115,7 +118,7 @@ class Subscription:
 
     @property
     def waiting(self) -> int:
-        """How many events wait for the subscriber in memory."""
+        """The number of events that wait for the subscriber in memory."""
         return self._cursor.waiting
 
     @property
@@ -125,7 +128,7 @@ class Subscription:
 
     @property
     def close_reason(self) -> CloseReason | None:
-        """Why it ended: `CloseReason.SLOW`, or what ended its stream, its block or its hub."""
+        """Why the subscription ended; None while it has not."""
         return self._close_reason
 
     @asynccontextmanager
@@ -134,7 +137,7 @@ class Subscription:
 
         Raises:
           trio.ClosedResourceError: the hub is not open.
-          RuntimeError: it was opened before.
+          RuntimeError: the subscription was used before.
 
         Cancellation:
           Entering may be a checkpoint; leaving is none.
@@ -152,16 +155,16 @@ class Subscription:
             self._cursor.clear()
 
     async def locate(self) -> str | None:
-        """Return the id after which a stream of this will go on, for its response's head.
+        """Return the id after which its stream resumes, for the response's head.
 
-        A client that asked for another id than this one missed something. None where there is no
-        position to name.
+        If a client requested another id than this, events are missing. None if the hub is closed,
+        or the stream begins with the earliest event.
 
         Raises:
           trio.ClosedResourceError: the hub is not open yet.
 
         Cancellation:
-          May be a checkpoint. Cancelled, it can be called again.
+          May be a checkpoint. If cancelled, it can be called again.
         """
         if self._hub.closed:
             return None
@@ -171,21 +174,21 @@ class Subscription:
         return None if resume_id == EARLIEST else resume_id
 
     def end(self, reason: CloseReason) -> None:
-        """Receive no more, for this reason if there is no earlier one; what waits stays.
+        """Receive no more; only the first reason counts. Events that wait can still be taken.
 
         Cancellation:
           Synchronous, no checkpoint.
         """
         if self._close_reason is not None:
             return
-        self._hub.check_run()
+        self._hub.check_trio_run()
         self._close_reason = reason
         self._cursor.end()
         if self._opened:
             self._hub.subscriber_removed(self, reason)
 
     def _begin(self) -> None:
-        """Begin to receive: at once if nothing of the log is needed. Synchronous.
+        """Begin to receive: immediately if nothing has to be read from the log. Synchronous.
 
         Raises:
           trio.ClosedResourceError: the hub is not open yet.
@@ -198,7 +201,7 @@ class Subscription:
         if self._close_reason is None:
             self._cursor.begin(self._hub.dispatcher)
 
-    def _cannot_go_on(self, reason: CloseReason) -> None:
+    def _on_cursor_end(self, reason: CloseReason) -> None:
         if self._set_close_reason is not None:
             self._set_close_reason(reason)
         self.end(reason)
@@ -213,9 +216,9 @@ class Subscription:
 
         Raises:
           StopAsyncIteration: the hub was closed.
-          trio.BrokenResourceError: the subscription fell behind, or the hub was closed while it
-            read the log; `last_event_id` is where another one can go on.
-          trio.ClosedResourceError: this is not the block of `open`, or it was ended.
+          trio.BrokenResourceError: the subscription fell behind, or the hub was closed before
+            everything was read from the log; another subscription can resume after `last_event_id`.
+          trio.ClosedResourceError: this is not the block of `open`, or the subscription was ended.
           trio.BusyResourceError: another task is waiting for an event.
 
         Cancellation:
@@ -241,14 +244,14 @@ class Subscription:
     # As a `penstock.stream.source.Source`
 
     def claim(self) -> None:
-        """Belong to one stream, or one block of `open`; see `Source.claim`."""
+        """Reserve it for one stream, or one block of `open`; see `Source.claim`."""
         if self._used:
-            raise RuntimeError("a subscription is used once: make another one")
+            raise RuntimeError("a subscription is used once: make another subscription")
         self._used = True
 
     @property
     def written(self) -> Tally:
-        """What was written to its stream's client; see `Source.written`."""
+        """Counts of all that was written to its stream's client; see `Source.written`."""
         return self._cursor.written
 
     @property
@@ -257,52 +260,37 @@ class Subscription:
         return self._cursor.last_direct_write
 
     @property
-    def producer_state(self) -> None:
-        """None: it has no producer."""
-        return
-
-    @property
     def ended(self) -> bool:
-        """Whether nothing more comes after what is ready."""
+        """Whether nothing follows the events that are ready."""
         return self._close_reason is not None
-
-    @property
-    def expired(self) -> bool:
-        """False: it does no work; its stream ends it."""
-        return False
 
     async def start(self, name: str, deadline: float, set_close_reason: SetCloseReason) -> None:
         """Subscribe; see `Source.start`."""
         self._set_close_reason = set_close_reason
         self._begin()
         self.preamble += self._retry or b""
-        if self._position_is_news:
+        if self._position_due:
             self.preamble += self._position_block()
 
-    async def stop(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def stop(self, *exc_info: Any) -> None:
         """Unsubscribe; see `Source.stop`."""
         if self._set_close_reason is not None:
             self.end(self._set_close_reason(CloseReason.DISCONNECTED))
-        # What refers to each other here would wait for the cyclic collector.
+        # Reference cycles would wait for the cyclic collector.
         self._set_close_reason = None
 
     async def ready(self) -> bool:
-        """Return whether `take` has something; see `Source.ready`."""
-        return await self._cursor.ready() or self._position_is_news
+        """Return whether there is something to `take`; see `Source.ready`."""
+        return await self._cursor.ready() or self._position_due
 
     async def wait(self, direct: DirectWriter | None) -> None:
         """Wait for a publication, or the end; see `Source.wait`."""
         await self._cursor.wait(direct)
 
     def take(self, tally: Tally) -> bytes:
-        """Take what is ready, up to some 64 KiB; see `Source.take`."""
+        """Take events that are ready, up to some 64 KiB; see `Source.take`."""
         chunks = []
-        if self._position_is_news:
+        if self._position_due:
             chunks.append(self._position_block())
         for item in self._cursor.take(_CHUNK):
             if isinstance(item, ServerSentEvent):
@@ -314,11 +302,11 @@ class Subscription:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     @property
-    def _position_is_news(self) -> bool:
-        return not self._position_told and self._cursor.position_id is not None
+    def _position_due(self) -> bool:
+        return not self._position_sent and self._cursor.position_id is not None
 
     def _position_block(self) -> bytes:
         # Spec: #event-stream-interpretation: a block without data dispatches nothing, but sets the
-        # last event id: whoever loses the connection before the first event misses none.
-        self._position_told = True
+        # last event id: a client that loses its connection before the first event misses none.
+        self._position_sent = True
         return ServerSentEvent(id=self._cursor.position_id).encode()

@@ -1,4 +1,4 @@
-"""Histories: where publications are kept for those who were away."""
+"""Logs: event history, so that reconnecting clients can resume."""
 
 from penstock.logs.memory import MemoryLog
 from penstock.logs.sqlite import SQLiteLog

@@ -1,16 +1,17 @@
 """The contract of a log: publications in one order, kept within bounds, so that clients can resume.
 
-Rule 1: what `Log.append` has returned for is kept, in its order, until a bound discards it.
+Rule 1: once `Log.append` has returned, its publications are kept, in order, until a bound discards
+them.
 
-Rule 2: nothing is discarded silently. A `Page` says up to where something that was asked for may
-have been discarded; per topic, so that a quiet topic has no gap because others are busy.
+Rule 2: nothing is discarded silently. A `Page` has the position up to which selected publications
+may have been discarded. It is kept per topic, so busy topics cause no gap on a quiet topic.
 
-Rule 3: a resume costs the publications it returns, not the size of the log.
+Rule 3: the cost of a resume depends on the publications it returns, not on the size of the log.
 
-Rule 4: an id outlives its event while nothing newer on the topic was discarded: whoever has seen
-that event has missed nothing.
+Rule 4: a discarded event can still be located by its id until a newer event on its topic is
+discarded: a client that has seen it has missed nothing.
 
-Rule 5: positions are the log's. Others store and compare them, and do not count with them.
+Rule 5: positions are opaque. Only the log computes them; others store and compare them.
 
 `penstock.testing.check_log` is this contract as an executable suite.
 """
@@ -21,13 +22,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType, Protocol
 
-from penstock.publication import Publication
-from penstock.selection import Selection
+import trio
 
-__all__ = ["START", "Bounds", "Entry", "Log", "LogStatistics", "Newest", "Page", "Position"]
+from penstock.publication import Publication
+from penstock.selection import EVERY_TOPIC, Selection
+
+__all__ = [
+    "START",
+    "Bounds",
+    "Entry",
+    "Log",
+    "LogStatistics",
+    "Newest",
+    "Page",
+    "Position",
+    "follow_local",
+]
+
+# Entries and bytes that `follow_local` reads at once.
+_PAGE: Final = 256
+_PAGE_SIZE: Final = 2**16
 
 Position = NewType("Position", int)
-"""A place in a log, which is a whole number from 1 that fits in 64 bits; later ones are greater."""
+"""A place in a log: a whole number from 1 that fits in 64 bits. Later positions are greater."""
 
 START: Final = Position(0)
 """The position before the first entry."""
@@ -37,64 +54,64 @@ class Entry(NamedTuple):
     """A publication in a log."""
 
     position: Position
-    """Its place."""
+    """Its position."""
     publication: Publication
-    """What was published."""
+    """The publication itself."""
 
 
 class Newest(NamedTuple):
-    """The newest publication that a log has ever taken."""
+    """The newest publication that a log has ever taken, or has discarded."""
 
     position: Position = START
-    """Its position; `START`: there is none."""
+    """Its position; `START` if there is none."""
     id: str | None = None
-    """Its id; None: there is none."""
+    """Its id; None if there is none."""
 
 
 class Page(NamedTuple):
     """A part of a log, in its order."""
 
     entries: Sequence[Entry]
-    """The publications that were asked for, with their positions."""
+    """The selected publications, with their positions."""
     until: Position
-    """The position up to which this is everything: where the next page begins."""
+    """The position up to which the page is complete; the next page begins after it."""
     discarded_until: Position
-    """The position of the newest publication of this selection that was discarded, whether or not
-    it is on this page; `START` if none was. It may be higher where the log no longer knows, which
-    then says that something may be missing, and never lower."""
+    """The position of the newest discarded publication of the selection, whether or not it is in
+    this part of the log; `START` if there is none. Where the log no longer knows it, this may be
+    higher, so that a possible loss is reported, and is never lower."""
 
     @property
     def publications(self) -> list[Publication]:
-        """The publications that were asked for."""
+        """The selected publications."""
         return [entry.publication for entry in self.entries]
 
 
 @dataclass(frozen=True, slots=True)
 class LogStatistics:
-    """A log's figures at one moment."""
+    """A log's statistics at one moment."""
 
     publications: int
-    """Publications that it has."""
+    """The number of publications that it has."""
     bytes: int
-    """Bytes that they count for: `Publication.size`."""
+    """The sum of their `Publication.size`."""
     newest: Newest
-    """The newest it has ever taken."""
+    """The newest publication that it has ever taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much a log keeps. The oldest goes first; the newest stays, whatever its size or age.
+    """How much a log keeps. The oldest publication is discarded first, the newest never.
 
     Args:
-      count: publications.
-      size: bytes, of which each publication counts for its `Publication.size`.
-      age: seconds. What is older is no longer returned.
-      per_topic: publications on one topic, of which each counts for every topic that it is on.
+      count: the most publications.
+      size: the most bytes, as the sum of `Publication.size`.
+      age: the most seconds. Older publications are no longer returned.
+      per_topic: the most publications on one topic; a publication counts on each of its topics.
 
-    Each is None where nothing is bounded by it.
+    None sets no bound.
 
     Raises:
-      ValueError: one of them is not above 0.
+      ValueError: a bound is not above 0.
     """
 
     count: int | None = None
@@ -112,110 +129,112 @@ class Bounds:
 class Log(Protocol):
     """Publications in their order, kept within bounds.
 
-    A local log belongs to one hub, which opens it, closes it and alone appends to it. A shared log
-    has several hubs, each with an object of its own.
+    A local log belongs to one hub, which opens it, closes it and is the only one to append to it.
+    A shared log has several hubs, each with its own object.
 
     Error handling:
-      Every method raises `penstock.errors.LogError` for what may go wrong with its storage, in one
-      sentence that says what and what to do. The hub goes on, and asks it again.
+      Every method raises `penstock.errors.LogError` when its storage fails, with one sentence that
+      names the problem and the remedy. The hub keeps running, and calls the log again.
     """
 
     async def open(self) -> None:
-        """Make it ready; called before anything else, by its hub.
+        """Open the log; the hub calls this first.
 
         Raises:
-          LogError: its storage cannot be used, is not its own, or is damaged.
+          LogError: the storage cannot be used, belongs to something else, or is damaged.
 
         Cancellation:
-          May be a checkpoint. Cancelled, nothing is left open.
+          May be a checkpoint. If cancelled, nothing is left open.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything; called after `open`, also when that was cancelled or failed.
+        """Release everything; called after `open`, even if that failed or was cancelled.
 
-        It may be opened again. Positions are never used again, not even then.
+        The log may be opened again. Positions are never reused, not even then.
 
         Cancellation:
-          May be a checkpoint. It closes even when it is cancelled. What was acknowledged is kept.
+          May be a checkpoint. It closes even if cancelled. Acknowledged publications are kept.
         """
         ...
 
     @property
     def shared(self) -> bool:
-        """Whether others append, too.
+        """Whether several hubs append to it.
 
-        Then a hub delivers what `follow` returns; otherwise, what it has appended itself, without
-        waiting for anything.
+        If so, a hub delivers the entries that `follow` returns. If not, it delivers the entries
+        that it has appended, and waits for nothing else.
         """
         ...
 
     @property
     def newest(self) -> Newest:
-        """The newest publication it has ever taken; known without waiting."""
+        """The newest publication it has ever taken; does not wait."""
         ...
 
     @property
     def key(self) -> bytes:
-        """16 random bytes for the ids of positions; known without waiting.
+        """16 random bytes, the key of position ids; does not wait.
 
-        They are the same as long as positions mean the same: in storage that outlives the process,
-        they are stored with the publications.
+        The key stays the same as long as positions keep their meaning: storage that outlives the
+        process stores the key with the publications.
         """
         ...
 
     def append_nowait(self, publications: Sequence[Publication]) -> Sequence[Position] | None:
-        """Append like `append`, if this log never waits for that; else return None.
+        """Append as `append` does, if this log can append without waiting; else return None.
 
-        It always does, or never. Synchronous, no checkpoint.
+        A log always appends here, or never. Synchronous, no checkpoint.
         """
         ...
 
     async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
-        """Keep publications, all of them or none, behind all that there is; return their positions.
+        """Append publications at the end, all of them or none; return their positions.
 
-        One call at a time: the hub has one task that appends. When it returns they are kept, as
-        safely as this log can, `newest` is the last of them, or a later one of others, and what
-        passes the bounds is discarded.
+        One call at a time: the hub has one task that appends. When it returns, the publications are
+        kept as safely as this log can, `newest` is the last of them, or a later publication of
+        another hub, and publications beyond the bounds are discarded.
 
         Args:
-          publications: at least one.
+          publications: at least one publication.
 
         Raises:
           LogError: none of them is kept, now or later.
 
         Cancellation:
-          May be a checkpoint. Cancelled, either all of them are kept, or none.
+          May be a checkpoint. If cancelled, either all of them are kept, or none.
         """
         ...
 
     async def follow(self, after: Position) -> Sequence[Entry]:
-        """Return what anybody has appended behind a position, waiting until there is something.
+        """Return the entries after a position, whoever appended them; wait until there are some.
 
-        Entries come in the log's one order, as soon as they are kept; not all at once if they are
-        many: who follows goes on after the last one. What a bound discards before is left out.
+        Entries are returned in the log's one order, as soon as they are kept. One call may return
+        a part of them: the next call continues after the last entry. Entries that a bound has
+        already discarded are left out.
 
         Raises:
-          LogError: it cannot be read now.
+          LogError: the log cannot be read now.
 
         Cancellation:
-          A checkpoint where it waits. Cancelled, nothing is lost: nothing was taken.
+          A checkpoint where it waits. If cancelled, nothing is lost: nothing was taken.
         """
         ...
 
     async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as usual
-        """Return the position of the publication with this id, or None if it is not known.
+        """Return the position of the publication with this id, or None if it is unknown.
 
-        It is known if it is kept, or is the newest that was discarded on one of the topics (or of
-        all publications, where every topic is selected), and the selection matches it: ids of other
-        topics are unknown. Where several have the id, it is the earliest of those that are kept.
+        A publication is known if the selection matches it, and it is kept, or is the newest
+        discarded publication on one of the topics (or in the log, where every topic is selected).
+        Ids on other topics are unknown. If several publications have the id, the earliest one kept
+        counts.
 
         Args:
-          id: any text at all, of any length.
-          selection: what is to be resumed.
+          id: any text, of any length.
+          selection: the selection to resume.
 
         Raises:
-          LogError: it cannot be read now.
+          LogError: the log cannot be read now.
 
         Cancellation:
           May be a checkpoint.
@@ -229,19 +248,39 @@ class Log(Protocol):
 
         Args:
           after: the position after which to begin.
-          until: the last position to look at: `newest`'s, or an earlier one.
-          selection: what to return.
+          until: the last position to read: that of `newest`, or an earlier one.
+          selection: which publications to return.
           count: the most publications to return.
-          size: bytes of events after which to stop; one is returned in any case.
+          size: bytes of events after which to stop; the first event is returned whatever its size.
 
         Raises:
-          LogError: it cannot be read now.
+          LogError: the log cannot be read now.
 
         Cancellation:
-          May be a checkpoint. It may be called by many tasks at a time, and while `append` runs.
+          May be a checkpoint. Many tasks may call it at a time, and while `append` runs.
         """
         ...
 
     def statistics(self) -> LogStatistics:
-        """Return its figures as they are now, without waiting."""
+        """Return the log's statistics as they are now; does not wait."""
         ...
+
+
+async def follow_local(
+    log: Log, after: Position, appended: trio.lowlevel.ParkingLot
+) -> Sequence[Entry]:
+    """Follow a log to which only this process appends; see `Log.follow`.
+
+    Args:
+      log: the log.
+      after: the position after which to begin.
+      appended: where this waits; the log wakes all tasks in it after each append.
+    """
+    while True:
+        while log.newest.position <= after:
+            await appended.park()
+        until = log.newest.position
+        page = await log.read(after, until, EVERY_TOPIC, count=_PAGE, size=_PAGE_SIZE)
+        if page.entries:
+            return page.entries
+        after = page.until

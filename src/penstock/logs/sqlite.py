@@ -1,12 +1,12 @@
-"""A log in a file, which outlives the process: SQLite, in the standard library.
+"""A log in an SQLite file, which outlives the process.
 
-Rule 1: what was acknowledged is on disk: each `append` is one transaction, and SQLite waits for the
-disk at its end (WAL, ``synchronous=FULL``).
+Rule 1: acknowledged means on disk: each `append` is one transaction, at the end of which SQLite
+waits for the disk (WAL, ``synchronous=FULL``).
 
-Rule 2: one connection writes, in one thread at a time; others read, beside it.
+Rule 2: one connection writes, in one thread at a time; other connections read meanwhile.
 
-Rule 3: the figures that bounds are checked against are kept with the data, in the same transaction,
-so that nothing is ever counted, and what is trimmed is about as much as was added.
+Rule 3: the counters that bounds are checked against are stored in the same transaction as the data:
+rows are never counted, and each append discards about as much as it adds.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar, final
 
 import trio
 
-from penstock.logs import sqlite_reader
-from penstock.logs.growth import Growth
-from penstock.logs.log import Bounds, Entry, LogStatistics, Newest, Page, Position
-from penstock.logs.sqlite_file import LogFile, told
+from penstock.logs.log import (
+    Bounds,
+    Entry,
+    LogStatistics,
+    Newest,
+    Page,
+    Position,
+    follow_local,
+)
+from penstock.logs.sqlite_file import LogFile, translate_errors
+from penstock.logs.sqlite_reader import Snapshot
 from penstock.logs.sqlite_writer import Writer
 from penstock.position_ids import KEY_SIZE
 from penstock.publication import Publication
@@ -32,11 +39,11 @@ from penstock.selection import Selection
 
 __all__ = ["SQLiteLog"]
 
-# A day at ten a second, and what that takes with a kilobyte each.
+# A day at ten publications a second, of a kilobyte each.
 DEFAULT_COUNT: Final = 1_000_000
 DEFAULT_SIZE: Final = 2**30
 
-# Threads that read at the same time: more would only wait for each other, in the interpreter.
+# Threads that read at the same time: more would wait for each other in the interpreter.
 _READERS: Final = 2
 
 _T = TypeVar("_T")
@@ -47,22 +54,22 @@ class SQLiteLog:
     """A `penstock.logs.log.Log` in a file.
 
     Args:
-      path: the file, which is made if there is none; beside it come ``-wal`` and ``-shm``.
-        One hub uses it at a time. It is created for its owner only.
-      count: how many publications it keeps, or None.
-      size: how many bytes it keeps, or None: each publication counts for its `Publication.size`.
-        The file is somewhat larger.
-      age: for how many seconds it keeps them, or None. What is older is no longer returned, and
-        leaves the file when more is published.
-      per_topic: how many on each topic, or None.
-      clock: what tells the Unix time, in seconds.
+      path: the file, which is created if it does not exist; SQLite adds ``-wal`` and ``-shm``
+        files to it. One hub uses it at a time. It is created for its owner only.
+      count: the most publications to keep, or None.
+      size: the most bytes to keep, or None, as the sum of `Publication.size`. The file is somewhat
+        larger.
+      age: the most seconds for which to keep a publication, or None. Older publications are no
+        longer returned, and are deleted from the file by later appends.
+      per_topic: the most publications to keep on each topic, or None.
+      clock: returns the Unix time, in seconds.
 
     Raises:
       ValueError: a bound is not above 0.
 
     Cancellation:
-      Its methods wait for the thread that does the work, even when they are cancelled meanwhile,
-      and however slow the disk is: then `append` has kept all.
+      Its methods wait for the thread that does the work, even if they are cancelled meanwhile, and
+      however slow the disk is: a cancelled `append` has kept all of its publications.
     """
 
     def __init__(
@@ -82,8 +89,8 @@ class SQLiteLog:
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(_READERS)
         self._closing = trio.Lock()
-        self._readers: list[sqlite3.Connection] = []  # that nobody uses now
-        self._growth = Growth()
+        self._readers: list[sqlite3.Connection] = []  # not in use
+        self._appended = trio.lowlevel.ParkingLot()
         self._statistics = LogStatistics(0, 0, Newest())
         self._key = bytes(KEY_SIZE)  # until the file is open
 
@@ -91,14 +98,14 @@ class SQLiteLog:
         return f"<SQLiteLog {str(self._file.path)!r} {self._statistics.publications}>"
 
     async def open(self) -> None:
-        """Open the file, or make it; see `Log.open`."""
+        """Open the file, or create it; see `Log.open`."""
         await self._in_thread(self._open, self._writing)
 
     async def aclose(self) -> None:
-        """Close the file, when nothing is being read any more; see `Log.aclose`."""
+        """Close the file once all reads have ended; see `Log.aclose`."""
         readers = [object() for _ in range(_READERS)]
         with trio.CancelScope(shield=True):
-            async with self._closing:  # two at a time would wait for each other's readers
+            async with self._closing:  # two closing tasks would wait for each other's readers
                 for reader in readers:
                     await self._reading.acquire_on_behalf_of(reader)
                 try:
@@ -109,12 +116,12 @@ class SQLiteLog:
 
     @property
     def newest(self) -> Newest:
-        """The newest publication it has ever taken."""
+        """The newest publication that it has ever taken."""
         return self._statistics.newest
 
     @property
     def key(self) -> bytes:
-        """The key of its position ids, which is stored in the file; see `Log.key`."""
+        """The key of position ids, which is stored in the file; see `Log.key`."""
         return self._key
 
     @property
@@ -123,14 +130,14 @@ class SQLiteLog:
         return False
 
     async def follow(self, after: Position) -> Sequence[Entry]:
-        """Return what was appended; see `Log.follow`."""
-        return await self._growth.follow(self, after)
+        """Return appended entries; see `Log.follow`."""
+        return await follow_local(self, after, self._appended)
 
     def append_nowait(self, publications: Sequence[Publication]) -> None:
-        """Return None: the disk has to be waited for."""
+        """Return None: appending waits for the disk."""
 
     async def append(self, publications: Sequence[Publication]) -> Sequence[Position]:
-        """Keep publications, in one transaction; see `Log.append`."""
+        """Append publications, in one transaction; see `Log.append`."""
 
         def append() -> tuple[LogStatistics, Sequence[Position]]:
             assert self._writer is not None
@@ -142,34 +149,23 @@ class SQLiteLog:
         if not publications:
             return []
         self._statistics, positions = await self._in_thread(append, self._writing)
-        self._growth.note()
+        self._appended.unpark_all()
         return positions
 
-    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as there
+    async def locate(self, id: str, selection: Selection) -> Position | None:  # noqa: A002 - as in Log
         """Return the position of an id; see `Log.locate`."""
-
-        def locate() -> Position | None:
-            with self._reader() as reader:
-                return sqlite_reader.locate(reader, id, selection, self._oldest_time())
-
-        return await self._in_thread(locate, self._reading)
+        return await self._in_snapshot(lambda snapshot: snapshot.locate(id, selection))
 
     async def read(
         self, after: Position, until: Position, selection: Selection, *, count: int, size: int
     ) -> Page:
         """Return a part of the log; see `Log.read`."""
-
-        def read() -> Page:
-            with self._reader() as reader:
-                oldest = self._oldest_time()
-                return sqlite_reader.read(
-                    reader, after, until, selection, count=count, size=size, oldest=oldest
-                )
-
-        return await self._in_thread(read, self._reading)
+        return await self._in_snapshot(
+            lambda snapshot: snapshot.read(after, until, selection, count=count, size=size)
+        )
 
     def statistics(self) -> LogStatistics:
-        """Return its figures as they are now."""
+        """Return the log's statistics as they are now."""
         return self._statistics
 
     def _open(self) -> None:
@@ -185,28 +181,29 @@ class SQLiteLog:
         self._writer = None
         self._file.close()
 
-    def _oldest_time(self) -> float:
-        return -math.inf if self._bounds.age is None else self._clock() - self._bounds.age
-
-    @contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection, which sees the file as it was at its first question."""
+    def _query(self, query: Callable[[Snapshot], _T]) -> _T:
+        """Call a function with a snapshot of the file."""
+        min_time = -math.inf if self._bounds.age is None else self._clock() - self._bounds.age
         try:
             reader = self._readers.pop()
-        except IndexError:  # asked rather than looked at: another thread may take the last one
+        except IndexError:  # not tested before: another thread may take the last one
             reader = self._file.reader()
         try:
             reader.execute("BEGIN")
-            yield reader
+            result = query(Snapshot(reader, min_time))
             reader.execute("COMMIT")
         except BaseException:
             reader.close()
             raise
         self._readers.append(reader)
+        return result
+
+    async def _in_snapshot(self, query: Callable[[Snapshot], _T]) -> _T:
+        return await self._in_thread(partial(self._query, query), self._reading)
 
     async def _in_thread(self, function: Callable[[], _T], limiter: trio.CapacityLimiter) -> _T:
-        def told_function() -> _T:
-            with told(self._file.path):
+        def translated() -> _T:
+            with translate_errors(self._file.path):
                 return function()
 
-        return await trio.to_thread.run_sync(told_function, limiter=limiter)
+        return await trio.to_thread.run_sync(translated, limiter=limiter)

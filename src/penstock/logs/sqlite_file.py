@@ -1,12 +1,12 @@
-"""The file of a log: created, migrated, locked, and told apart from other files.
+"""An SQLite log's file: its schema and migration, its lock, and the checks when it is opened.
 
-Rule 1: one hub uses a file at a time, by whatever name: the lock is the file's own, so hard links
-share it.
+Rule 1: one hub uses a file at a time, whatever its name: the lock is on the file itself, so hard
+links share it.
 
-Rule 2: a publication is acknowledged only while the file is where it was opened: what is written to
-a file that was deleted or replaced is lost.
+Rule 2: a publication is acknowledged only if the file still exists under the path where it was
+opened: anything written to a deleted or replaced file is lost.
 
-Rule 3: a migration is one transaction. Interrupted, the file is as it was.
+Rule 3: a migration is one transaction. If it is interrupted, the file is unchanged.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SIZE", "LogFile", "told"]
+__all__ = ["SIZE", "LogFile", "translate_errors"]
 
-# "PnSt": what `file` and SQLite call the application that a database belongs to.
+# "PnSt": names the application to which a database belongs, for SQLite and the command `file`.
 APPLICATION_ID: Final = 0x506E5374
 VERSION: Final = 2
 
-# The first that has STRICT tables, the youngest of what is asked of it.
+# The first version with STRICT tables, the newest feature used here.
 _OLDEST_SQLITE: Final = (3, 37)
 
 # Spec: https://sqlite.org/fileformat2.html#the_database_header
@@ -62,9 +62,9 @@ CREATE TABLE state (
 ) STRICT;
 """
 
-# All up to the floor was discarded, whatever its topics. `discarded` is the newest position that
-# was discarded for any reason, of a topic or of all; `forgotten` is the highest one of a topic
-# whose row was removed.
+# Everything up to `floor` is discarded, on all topics. `discarded` is the newest position discarded
+# for any reason, of a topic or of the log; `forgotten` is the highest of a topic whose row was
+# deleted. `kept` and `size` count the publications and their bytes.
 _SCHEMA: Final = f"""
 CREATE TABLE publications (
     position INTEGER PRIMARY KEY,
@@ -92,8 +92,8 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 
-# Version 1 did not know which topics had lost what was discarded by age, count or size: so all may
-# have, up to its floor. It counted the bytes of events only.
+# Version 1 does not have the topics of publications that were discarded by age, count or size: up
+# to its floor, any topic may have lost some. It counts the bytes of events only.
 _FROM_VERSION_1: Final = f"""
 ALTER TABLE topics RENAME COLUMN mark TO discarded;
 ALTER TABLE topics ADD COLUMN discarded_id TEXT;
@@ -107,19 +107,19 @@ DROP TABLE state_1;
 PRAGMA user_version = {VERSION};
 """
 
-_DAMAGED: Final = "it is damaged: restore a copy, or move it away to begin anew"
-_NOT_OURS: Final = "it is not a history of Penstock's: choose another file"
-_IN_USE: Final = "another hub is using it: stop that, or choose another file"
+_DAMAGED: Final = "it is damaged: restore a copy, or move it away to start an empty history"
+_NOT_OURS: Final = "it is not a Penstock history: choose another file"
+_IN_USE: Final = "another hub is using it: stop that hub, or choose another file"
 
-# Events may be private: the file is for its owner only, as SQLite then makes those beside it.
+# Events may be private, so only the owner has access; SQLite creates its other files likewise.
 _MODE: Final = 0o600
 
 _REMEDIES: Final = {
-    "SQLITE_FULL": "the disk is full: make room on it",
-    "SQLITE_READONLY": "it cannot be written: see to its permissions, and its directory's",
-    "SQLITE_CANTOPEN": "it cannot be opened: see that its directory exists, and to permissions",
-    "SQLITE_PERM": "it cannot be opened: see to its permissions",
-    "SQLITE_IOERR": "the disk does not work as it should",
+    "SQLITE_FULL": "the disk is full: free some space",
+    "SQLITE_READONLY": "it cannot be written: check its permissions, and its directory's",
+    "SQLITE_CANTOPEN": "it cannot be opened: check that its directory exists, and permissions",
+    "SQLITE_PERM": "it cannot be opened: check its permissions",
+    "SQLITE_IOERR": "the disk failed to read or write",
     "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_NOTADB": _NOT_OURS,
     "SQLITE_BUSY": "another program is using it",
@@ -128,16 +128,16 @@ _REMEDIES: Final = {
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system raise into a `LogError` that says what to do."""
+def translate_errors(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and the system into a `LogError` with a remedy."""
     try:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         base = "_".join(name.split("_")[:2])
         remedy = _REMEDIES.get(base)
-        said = f"{remedy} ({error})" if remedy else str(error)
-        raise LogError(f"{path}: {said}") from error
+        message = f"{remedy} ({error})" if remedy else str(error)
+        raise LogError(f"{path}: {message}") from error
     except OSError as error:
         raise LogError(f"{path}: {error.strerror or error}") from error
 
@@ -147,13 +147,13 @@ class LogFile:
     """A log's file, which one process uses at a time.
 
     Args:
-      path: where it is.
+      path: the file's path.
     """
 
     def __init__(self, path: Path) -> None:
         self.path: Path = path
-        self._resolved = path  # so that all who open it mean the same, whatever changes
-        self._locked: int | None = None  # the file's descriptor
+        self._resolved = path  # so that every connection opens the same file, whatever changes
+        self._locked: int | None = None  # the descriptor that holds the lock
         self._inodes: dict[Path, tuple[int, int]] = {}
         self._connection: sqlite3.Connection | None = None
 
@@ -161,20 +161,20 @@ class LogFile:
         """Open the file, or create it, and return the connection that writes.
 
         Raises:
-          LogError: it is not ours, is newer, damaged, or in use.
+          LogError: it is not a log, is of a newer version, damaged, or in use.
           sqlite3.Error: it cannot be opened.
-          OSError: its lock cannot.
+          OSError: it cannot be locked.
         """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             needed = ".".join(map(str, _OLDEST_SQLITE))
             raise self._error(
-                f"this Python has SQLite {sqlite3.sqlite_version}, and {needed} is needed"
+                f"this Python has SQLite {sqlite3.sqlite_version}, but {needed} is needed"
             )
         self._resolved = self.path.resolve()
         if self._resolved.is_dir():
             raise self._error("it is a directory: name a file in it")
         if not self._resolved.parent.is_dir():
-            raise self._error("its directory does not exist: make that first")
+            raise self._error("its directory does not exist: create it first")
         self._lock()
         self._connection = connection = sqlite3.connect(
             self._resolved, isolation_level=None, check_same_thread=False, cached_statements=64
@@ -182,10 +182,10 @@ class LogFile:
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         self._migrate(connection)
-        self._refuse_damaged(connection)
+        self._check_intact(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")  # the first transaction creates the log beside it
+        connection.execute("BEGIN IMMEDIATE")  # the first transaction creates the -wal file
         connection.execute("UPDATE state SET floor = floor")
         connection.execute("COMMIT")
         for path in (self._resolved, Path(f"{self._resolved}-wal")):
@@ -193,10 +193,10 @@ class LogFile:
         return connection
 
     def check_in_place(self) -> None:
-        """Refuse to go on with a file that was deleted or replaced.
+        """Refuse a file that was deleted or replaced after it was opened.
 
         Raises:
-          LogError: it, or the log beside it, is no longer the one that was opened.
+          LogError: the file, or its ``-wal`` file, is no longer the one that was opened.
         """
         for path, inode in self._inodes.items():
             try:
@@ -205,8 +205,8 @@ class LogFile:
             except FileNotFoundError:
                 pass
             raise LogError(
-                f"{path}: it was deleted or replaced while in use: restart the server, which opens "
-                "or creates it anew"
+                f"{path}: it was deleted or replaced while in use: restart the server to open or "
+                "create it again"
             )
 
     def reader(self) -> sqlite3.Connection:
@@ -217,7 +217,7 @@ class LogFile:
           sqlite3.Error: it cannot be opened.
         """
         if self._connection is None:
-            raise self._error("it is closed: open the hub that it is for")
+            raise self._error("it is closed: run its hub to open it")
         return sqlite3.connect(
             f"{self._resolved.as_uri()}?mode=ro",
             uri=True,
@@ -226,7 +226,7 @@ class LogFile:
         )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, and release its lock."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -235,8 +235,8 @@ class LogFile:
             os.close(self._locked)
             self._locked = None
 
-    def _refuse_other_files(self, header: bytes) -> None:
-        """Refuse what is not ours by its first bytes, before SQLite touches it."""
+    def _check_ours(self, header: bytes) -> None:
+        """Refuse other programs' files by their first bytes, before SQLite touches them."""
         if not header:
             return
         if not header.startswith(_MAGIC):
@@ -248,29 +248,29 @@ class LogFile:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise self._error(
-                f"it was written by a newer Penstock (its version is {version}, and this one knows "
-                f"{VERSION}): update Penstock, or choose another file"
+                f"it was written by a newer Penstock (its version is {version}, this Penstock "
+                f"supports up to {VERSION}): update Penstock, or choose another file"
             )
         if version == 1:
             connection.executescript(f"BEGIN IMMEDIATE; {_FROM_VERSION_1} COMMIT;")
 
-    def _refuse_damaged(self, connection: sqlite3.Connection) -> None:
+    def _check_intact(self, connection: sqlite3.Connection) -> None:
         newest = connection.execute("SELECT newest FROM state").fetchone()
         last = connection.execute("SELECT max(position) FROM publications").fetchone()
         if newest is None or (last[0] or 0) != newest[0]:
             raise self._error(_DAMAGED)
 
     def _lock(self) -> None:
-        """Open the file, made for its owner only if there is none, and lock it until `close`.
+        """Open the file, or create it for its owner only, and lock it until `close`.
 
-        SQLite's own locks let others write between two transactions. This one is closed after the
-        connection: closing any descriptor of a file gives up SQLite's locks on it.
+        SQLite's own locks would let others write between two transactions. The descriptor is closed
+        after the connection: closing any descriptor of a file releases SQLite's locks on it.
         """
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         self._locked = descriptor = os.open(self._resolved, flags, _MODE)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise self._error("it is not a regular file: choose another one")
-        self._refuse_other_files(os.pread(descriptor, _HEADER_SIZE, 0))
+            raise self._error("it is not a regular file: choose another file")
+        self._check_ours(os.pread(descriptor, _HEADER_SIZE, 0))
         if fcntl is not None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

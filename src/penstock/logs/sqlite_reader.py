@@ -1,4 +1,4 @@
-"""What is read from the file of a log; each function in one transaction of its caller."""
+"""Reads an SQLite log's file, as it is in one transaction."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, final
 
-from penstock.logs.log import Entry, Page, Position
+from penstock.logs.log import Entry, Newest, Page, Position
 from penstock.publication import Publication
 from penstock.selection import Selection
 
-__all__ = ["gone_until", "locate", "read"]
+__all__ = ["Snapshot", "expired_until"]
 
 _ROWS: Final = "SELECT position, id, topics, wire FROM publications WHERE"
 _ORDER: Final = "ORDER BY position"
@@ -23,104 +23,127 @@ _NEWEST_ON_TOPIC: Final = (
 )
 
 
-def locate(
-    connection: sqlite3.Connection, id_: str, selection: Selection, oldest: float
-) -> Position | None:
-    """Return the position of an id; see `Log.locate`.
+@final
+class Snapshot:
+    """The log as one transaction sees it.
 
     Args:
-      connection: to the file.
-      id_: any text.
-      selection: what is to be resumed.
-      oldest: the time before which all is too old.
+      connection: a connection to the file, in a transaction.
+      min_time: the time before which publications are expired.
     """
-    try:
-        id_.encode()
-    except UnicodeEncodeError:  # no publication has such an id, and SQLite takes no such text
+
+    def __init__(self, connection: sqlite3.Connection, min_time: float) -> None:
+        self._connection = connection
+        floor, newest = connection.execute("SELECT floor, newest FROM state").fetchone()
+        # Up to this position, every publication is discarded, or is in the file and expired.
+        self._expired_until = expired_until(connection, floor, newest, min_time)
+
+    def locate(self, id_: str, selection: Selection) -> Position | None:
+        """Return the position of an id; see `Log.locate`."""
+        try:
+            id_.encode()
+        except UnicodeEncodeError:  # no publication has such an id, and SQLite refuses such text
+            return None
+        for position, topics in self._connection.execute(
+            f"SELECT position, topics FROM publications WHERE id = ? AND position > ? {_ORDER}",
+            (id_, self._expired_until),
+        ):
+            if selection.matches(topics.split("\n")):
+                return Position(position)
+        for discarded in self._discarded(selection):
+            if discarded.id == id_:
+                return discarded.position
         return None
-    floor, newest = connection.execute("SELECT floor, newest FROM state").fetchone()
-    gone = gone_until(connection, floor, newest, oldest)
-    for position, topics in connection.execute(
-        "SELECT position, topics FROM publications WHERE id = ? AND position > ? ORDER BY position",
-        (id_, gone),
-    ):
-        if selection.matches(topics.split("\n")):
-            return Position(position)
-    for position, discarded_id in _discarded(connection, selection, gone):
-        if discarded_id == id_:
-            return Position(position)
-    return None
 
+    def read(
+        self, after: Position, until: Position, selection: Selection, *, count: int, size: int
+    ) -> Page:
+        """Return a part of the log; see `Log.read`."""
+        discarded_until = max(each.position for each in self._discarded(selection))
+        first = max(after, self._expired_until)
+        if selection.topics is None:
+            rows = self._connection.execute(
+                f"{_ROWS} position > ? AND position <= ? {_ORDER}", (first, until)
+            )
+        else:
+            numbers = [row[0] for topic in selection.topics if (row := self._topic(topic))]
+            found = _merged([self._on_topic(number, first, until) for number in numbers])
+            positions = list(islice(found, count))
+            chosen = "position IN (SELECT value FROM json_each(?))"
+            rows = self._connection.execute(f"{_ROWS} {chosen} {_ORDER}", (json.dumps(positions),))
+        entries: list[Entry] = []
+        for position, id_, topics, wire in rows:
+            publication = Publication.from_log(id_, tuple(topics.split("\n")), wire)
+            entries.append(Entry(Position(position), publication))
+            size -= len(wire)
+            if len(entries) >= count or size <= 0:
+                until = Position(position)
+                break
+        return Page(entries, until, discarded_until)
 
-def read(
-    connection: sqlite3.Connection,
-    after: Position,
-    until: Position,
-    selection: Selection,
-    *,
-    count: int,
-    size: int,
-    oldest: float,
-) -> Page:
-    """Return a part of the log; see `Log.read`.
+    def _discarded(self, selection: Selection) -> Iterator[Newest]:
+        """Iterate the newest discarded publications, of each selected topic or of the log."""
+        position, id_, forgotten = self._connection.execute(
+            "SELECT discarded, discarded_id, forgotten FROM state"
+        ).fetchone()
+        if selection.topics is None:
+            expired = self._newest_of("position <= ?", (self._expired_until,))
+            yield max(Newest(position, id_), expired, key=_position)
+            return
+        for topic in selection.topics:
+            row = self._topic(topic)
+            if row is None:
+                yield Newest(forgotten)
+                continue
+            number, position, id_ = row
+            expired = self._newest_of(_NEWEST_ON_TOPIC, (number, self._expired_until))
+            yield max(Newest(position, id_), expired, key=_position)
 
-    Args:
-      connection: to the file.
-      after: as there.
-      until: as there.
-      selection: as there.
-      count: as there.
-      size: as there.
-      oldest: the time before which all is too old.
-    """
-    floor, newest = connection.execute("SELECT floor, newest FROM state").fetchone()
-    gone = gone_until(connection, floor, newest, oldest)
-    discarded_until = max(position for position, _ in _discarded(connection, selection, gone))
-    first = max(after, gone)
-    if selection.topics is None:
-        rows = connection.execute(
-            f"{_ROWS} position > ? AND position <= ? {_ORDER}", (first, until)
+    def _newest_of(self, where: str, values: tuple[int, ...]) -> Newest:
+        row: tuple[Position, str] | None = self._connection.execute(
+            f"SELECT position, id FROM publications WHERE {where} ORDER BY position DESC LIMIT 1",
+            values,
+        ).fetchone()
+        return Newest(*row) if row else Newest()
+
+    def _topic(self, topic: str) -> tuple[int, Position, str | None] | None:
+        """Return a topic's number and newest discarded publication, if the log knows it."""
+        row: tuple[int, Position, str | None] | None = self._connection.execute(
+            "SELECT number, discarded, discarded_id FROM topics WHERE topic = ?", (topic,)
+        ).fetchone()
+        return row
+
+    def _on_topic(self, number: int, after: int, until: int) -> Iterator[int]:
+        rows = self._connection.execute(
+            "SELECT position FROM on_topic "
+            f"WHERE number = ? AND position > ? AND position <= ? {_ORDER}",
+            (number, after, until),
         )
-    else:
-        numbers = [row[0] for topic in selection.topics if (row := _topic(connection, topic))]
-        found = _merged([_on_topic(connection, number, first, until) for number in numbers])
-        positions = list(islice(found, count))
-        chosen = "position IN (SELECT value FROM json_each(?))"
-        rows = connection.execute(f"{_ROWS} {chosen} {_ORDER}", (json.dumps(positions),))
-    entries: list[Entry] = []
-    for position, id_, on, wire in rows:
-        publication = Publication.restored(id_, tuple(on.split("\n")), wire)
-        entries.append(Entry(Position(position), publication))
-        size -= len(wire)
-        if len(entries) >= count or size <= 0:
-            until = Position(position)
-            break
-    return Page(entries, until, Position(discarded_until))
+        return (position for (position,) in rows)
 
 
-def gone_until(connection: sqlite3.Connection, floor: int, newest: int, oldest: float) -> int:
-    """Return the position up to which all is gone or too old; the newest never is.
+def expired_until(connection: sqlite3.Connection, floor: int, newest: int, min_time: float) -> int:
+    """Return the position up to which all is discarded or expired; the newest never is.
 
-    It halves what there is, so it costs some twenty questions, however much has become too old
-    while nothing was published. Where the clock was set back meanwhile it is one of the positions
-    that this may mean.
+    A binary search, so it takes some twenty queries, however many publications have expired. If the
+    clock was set back between publications, several positions may satisfy this; one is returned.
 
     Args:
-      connection: to the file.
-      floor: the position up to which all is gone.
-      newest: the newest publication's.
-      oldest: the time before which all is too old.
+      connection: a connection to the file.
+      floor: the position up to which everything is discarded.
+      newest: the position of the newest publication.
+      min_time: the time before which publications are expired.
     """
-    if oldest == -math.inf:
+    if min_time == -math.inf:
         return floor
     low, high = floor, newest
-    middle = low + 1  # first the oldest there is, which is mostly young enough
+    middle = low + 1  # first the oldest publication, which is usually not expired
     while low + 1 < high:
         position, at = connection.execute(
-            "SELECT position, at FROM publications WHERE position >= ? ORDER BY position LIMIT 1",
+            f"SELECT position, at FROM publications WHERE position >= ? {_ORDER} LIMIT 1",
             (middle,),
         ).fetchone()
-        if position >= high or at >= oldest:
+        if position >= high or at >= min_time:
             high = middle
         else:
             low = position
@@ -128,67 +151,12 @@ def gone_until(connection: sqlite3.Connection, floor: int, newest: int, oldest: 
     return low
 
 
-def _discarded(
-    connection: sqlite3.Connection, selection: Selection, gone: int
-) -> Iterator[tuple[int, str | None]]:
-    """Iterate position and id of what was discarded last, on each selected topic or of all.
-
-    Args:
-      connection: to the file.
-      selection: which topics.
-      gone: the position up to which all is discarded, or is in the file and too old.
-    """
-    discarded, discarded_id, forgotten = connection.execute(
-        "SELECT discarded, discarded_id, forgotten FROM state"
-    ).fetchone()
-    too_old: tuple[int, str | None]
-    if selection.topics is None:
-        too_old = _newest_of(connection, "position <= ?", (gone,))
-        yield max((discarded, discarded_id), too_old, key=_position)
-        return
-    for topic in selection.topics:
-        row = _topic(connection, topic)
-        if row is None:
-            yield forgotten, None
-            continue
-        number, position, id_ = row
-        too_old = _newest_of(connection, _NEWEST_ON_TOPIC, (number, gone))
-        yield max((position, id_), too_old, key=_position)
-
-
-def _newest_of(
-    connection: sqlite3.Connection, where: str, values: tuple[int, ...]
-) -> tuple[int, str | None]:
-    row: tuple[int, str | None] | None = connection.execute(
-        f"SELECT position, id FROM publications WHERE {where} ORDER BY position DESC LIMIT 1",
-        values,
-    ).fetchone()
-    return row or (0, None)
-
-
-def _position(discarded: tuple[int, str | None]) -> int:
-    return discarded[0]
-
-
-def _topic(connection: sqlite3.Connection, topic: str) -> tuple[int, int, str | None] | None:
-    """Return a topic's number, and what was discarded of it last, if the log knows it."""
-    row: tuple[int, int, str | None] | None = connection.execute(
-        "SELECT number, discarded, discarded_id FROM topics WHERE topic = ?", (topic,)
-    ).fetchone()
-    return row
-
-
-def _on_topic(connection: sqlite3.Connection, number: int, after: int, until: int) -> Iterator[int]:
-    rows = connection.execute(
-        "SELECT position FROM on_topic "
-        "WHERE number = ? AND position > ? AND position <= ? ORDER BY position",
-        (number, after, until),
-    )
-    return (position for (position,) in rows)
+def _position(each: Newest) -> Position:
+    return each.position
 
 
 def _merged(sorted_positions: list[Iterator[int]]) -> Iterator[int]:
-    """Iterate several in one order, each position once."""
+    """Merge sorted positions into one order, each position once."""
     last = 0
     for position in heapq.merge(*sorted_positions):
         if position > last:

@@ -1,4 +1,4 @@
-"""What is written to the file of a log: publications, and what passes the bounds goes."""
+"""Writes an SQLite log's file: appends publications, and discards those beyond the bounds."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Final, NamedTuple, final
 
 from penstock.logs.log import Bounds, LogStatistics, Newest, Position
 from penstock.logs.sqlite_file import SIZE
-from penstock.logs.sqlite_reader import gone_until
+from penstock.logs.sqlite_reader import expired_until
 from penstock.publication import Publication
 
 __all__ = ["Writer"]
 
-# Topics whose numbers are known without asking.
+# Topics whose numbers are cached in memory.
 _KNOWN_TOPICS: Final = 10_000
 
-# Topics of which nothing is kept, and what was discarded last is remembered. A topic that is
-# forgotten may be told of a gap that it does not have.
+# Empty topics to remember, of which no publication is kept. A topic that is forgotten may have a
+# gap reported although nothing is missing.
 _EMPTY_TOPICS: Final = 100_000
 
-# Publications that go with one append, beside twice as many as came: what is more, because nothing
-# was published for long or the bounds are new, goes with the next ones. It takes a tenth of a
-# second, for which publishers wait.
-_AT_ONCE: Final = 10_000
+# Publications that an append may discard, beyond twice as many as it adds. If more are beyond the
+# bounds, because nothing was published for long or the bounds are new, later appends discard the
+# rest. Discarding this many takes a tenth of a second, for which publishers wait.
+_MAX_DISCARDED: Final = 10_000
 
 
-class _State(NamedTuple):
-    """The row of the table ``state``."""
+class _StateRow(NamedTuple):
+    """The row of the table ``state``; see `penstock.logs.sqlite_file` for its columns."""
 
     floor: int
     kept: int
@@ -44,41 +44,41 @@ class _State(NamedTuple):
 
 @final
 class Writer:
-    """The one who writes; in one thread at a time.
+    """Appends to the file; used by one thread at a time.
 
     Args:
-      connection: to the file, without transactions of its own.
-      bounds: what is kept.
+      connection: a connection to the file, with `isolation_level` None.
+      bounds: how much to keep.
     """
 
     def __init__(self, connection: sqlite3.Connection, bounds: Bounds) -> None:
         self._connection = connection
         self._bounds = bounds
         self._numbers: dict[str, int] = {}
-        (self._empty,) = connection.execute(  # topics of which nothing is kept, or more
+        (self._empty,) = connection.execute(  # the number of empty topics, or more
             "SELECT count(*) FROM topics WHERE kept = 0"
         ).fetchone()
-        self._state = _State(*connection.execute("SELECT * FROM state").fetchone())
+        self._state = _StateRow(*connection.execute("SELECT * FROM state").fetchone())
 
     @property
     def key(self) -> bytes:
-        """The key of the log's position ids."""
+        """The key of position ids."""
         return self._state.key
 
     def statistics(self) -> LogStatistics:
-        """Return the figures after the last transaction."""
+        """Return the log's statistics after the last transaction."""
         state = self._state
         newest = Newest(Position(state.newest), state.newest_id)
         return LogStatistics(state.kept, state.size, newest)
 
     def append(self, publications: Sequence[Publication], now: float) -> Sequence[Position]:
-        """Keep publications, and discard what passes the bounds, in one transaction.
+        """Append publications, and discard those beyond the bounds, in one transaction.
 
         Returns:
           Their positions.
 
         Raises:
-          sqlite3.Error: nothing was changed.
+          sqlite3.Error: nothing has changed.
         """
         before = self._state
         try:
@@ -86,7 +86,7 @@ class Writer:
             self._insert(publications, now)
             if self._bounds.per_topic is not None:
                 self._trim_topics(publications, self._bounds.per_topic)
-            self._trim(now, 2 * len(publications) + _AT_ONCE)
+            self._trim(now, 2 * len(publications) + _MAX_DISCARDED)
             self._forget_topics()
             self._connection.execute(
                 "UPDATE state SET floor = ?, kept = ?, size = ?, newest = ?, newest_id = ?, "
@@ -117,7 +117,7 @@ class Writer:
         self._connection.executemany("INSERT INTO on_topic VALUES (?, ?)", on_topic)
         self._connection.executemany(
             "UPDATE topics SET kept = kept + ? WHERE number = ?",
-            [(many, number) for number, many in Counter(each for each, _ in on_topic).items()],
+            [(count, number) for number, count in Counter(each for each, _ in on_topic).items()],
         )
         self._state = state._replace(
             kept=state.kept + len(rows),
@@ -133,7 +133,7 @@ class Writer:
                 "SELECT number FROM topics WHERE topic = ?", (topic,)
             ).fetchone()
             if row is None:
-                # It may be one that was forgotten.
+                # The topic may have been forgotten.
                 row = self._connection.execute(
                     "INSERT INTO topics (topic, discarded) VALUES (?, ?) RETURNING number",
                     (topic, self._state.forgotten),
@@ -144,19 +144,19 @@ class Writer:
             self._numbers[topic] = number
         return number
 
-    def _trim_topics(self, publications: Sequence[Publication], most: int) -> None:
-        """Discard the oldest of each topic that has too many, as each publication is added.
+    def _trim_topics(self, publications: Sequence[Publication], limit: int) -> None:
+        """Discard the oldest publications of each topic that has too many.
 
-        One after the other, since what goes is gone for its other topics, too: what is left must
-        not depend on what was appended together.
+        This replays the additions one by one, since a publication is discarded on all its topics:
+        the result must not depend on which publications were appended together.
         """
         added = Counter(topic for each in publications for topic in each.topics)
         kept = {topic: self._kept(topic) - count for topic, count in added.items()}
-        left = 2 * added.total() + _AT_ONCE
+        left = 2 * added.total() + _MAX_DISCARDED
         for publication in publications:
             for topic in publication.topics:
                 kept[topic] += 1
-                while kept[topic] > most and left:
+                while kept[topic] > limit and left:
                     left -= 1
                     for each in self._discard_oldest(topic):
                         if each in kept:
@@ -187,9 +187,12 @@ class Writer:
         return topics
 
     def _note_discarded(self, topics: Sequence[tuple[int, int, int, str]]) -> None:
-        """Note what was discarded: number, how many, and the last one's position and id, for each.
+        """Update the topics of discarded publications.
 
-        `max` is of what was noted before, since `per_topic` discards out of order.
+        Args:
+          topics: for each topic, its number, how many publications on it were discarded, and the
+            position and id of the newest of them. An earlier call may have had a later position,
+            since `per_topic` discards out of order.
         """
         self._connection.executemany(
             "UPDATE topics SET kept = kept - ?2, "
@@ -197,49 +200,54 @@ class Writer:
             "WHERE number = ?1",
             topics,
         )
-        self._empty += len(topics)  # at most
+        self._empty += len(topics)  # an upper bound
         _, _, position, id_ = max(topics, key=lambda each: each[2])
         if position > self._state.discarded:
             self._state = self._state._replace(discarded=position, discarded_id=id_)
 
-    def _trim(self, now: float, most: int) -> None:
-        """Discard the oldest, up to so many, until all is within the bounds; the newest stays."""
+    def _trim(self, now: float, limit: int) -> None:
+        """Discard the oldest publications, up to a limit, as the bounds say; the newest stays."""
         state = self._state
-        oldest = -math.inf if self._bounds.age is None else now - self._bounds.age
-        too_old = gone_until(self._connection, state.floor, state.newest, oldest)
+        min_time = -math.inf if self._bounds.age is None else now - self._bounds.age
+        expired = expired_until(self._connection, state.floor, state.newest, min_time)
         surplus = state.kept - (self._bounds.count or state.kept)
         excess = state.size - (self._bounds.size or state.size)
-        if surplus <= 0 and excess <= 0 and too_old <= state.floor:
+        if surplus <= 0 and excess <= 0 and expired <= state.floor:
             return
         floor, count, size = state.floor, 0, 0
         on_topics: dict[str, tuple[int, int, str]] = {}
         for position, id_, topics, its_size in self._connection.execute(
             f"SELECT position, id, topics, {SIZE} FROM publications "
             "WHERE position < ? ORDER BY position LIMIT ?",
-            (state.newest, most),
+            (state.newest, limit),
         ):
-            if position > too_old and count >= surplus and size >= excess:
+            if position > expired and count >= surplus and size >= excess:
                 break
             floor, count, size = position, count + 1, size + its_size
             for topic in topics.split("\n"):
-                many = on_topics[topic][0] if topic in on_topics else 0
-                on_topics[topic] = (many + 1, position, id_)
+                earlier = on_topics[topic][0] if topic in on_topics else 0
+                on_topics[topic] = (earlier + 1, position, id_)
         self._state = state._replace(floor=floor, kept=state.kept - count, size=state.size - size)
         self._discard_until(floor, on_topics)
 
     def _discard_until(self, floor: int, on_topics: dict[str, tuple[int, int, str]]) -> None:
-        """Discard all up to a position: how many on each topic, and the last one of each."""
+        """Discard everything up to a position.
+
+        Args:
+          floor: the position.
+          on_topics: by topic, how many publications that are, and the newest one's position and id.
+        """
         self._connection.execute("DELETE FROM publications WHERE position <= ?", (floor,))
-        numbers = [(self._number(topic), *last) for topic, last in on_topics.items()]
+        topics = [(self._number(topic), *last) for topic, last in on_topics.items()]
         self._connection.executemany(
             "DELETE FROM on_topic WHERE number = ? AND position <= ?",
-            [(number, floor) for number, *_ in numbers],
+            [(number, floor) for number, *_ in topics],
         )
-        if numbers:
-            self._note_discarded(numbers)
+        if topics:
+            self._note_discarded(topics)
 
     def _forget_topics(self) -> None:
-        """Forget the longest silent topics of which nothing is kept, if there may be too many."""
+        """Forget the empty topics that were silent longest, if there may be too many."""
         if self._empty <= 2 * _EMPTY_TOPICS:
             return
         (self._empty,) = self._connection.execute(

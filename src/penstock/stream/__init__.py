@@ -1,4 +1,4 @@
-"""One client's event stream: what feeds it, the writer, and where its bytes go."""
+"""One client's event stream: its source, its writer, and the server that takes its bytes."""
 
 from penstock.stream.event_stream import DEFAULT_BUFFER, DEFAULT_KEEP_ALIVE, EventStream
 

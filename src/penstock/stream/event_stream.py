@@ -1,20 +1,21 @@
 """One client's event stream: its source, its writer, and the reason why it ends.
 
-Rule 1: a stream ends because its source ends. The producer returns, raises or closes its channel,
-or the hub of the subscription closes; the source is ended (by `EventStream.end`, or because the
-lifetime is over); or everything round it is cancelled, because the client is gone. There is no
-other way out.
+Rule 1: a stream ends because its source ends, or because its block is left early. The source ends
+because the producer returns, raises or closes its channel, or the subscription ends; or because of
+`EventStream.end` or the end of the lifetime. The block is left early when the client disconnects:
+writing fails, or everything around the stream is cancelled. There is no other way.
 
 Rule 2: lifetime equals block. When the block of `EventStream.open` is left, the producer and
 everything it started have finished, and the subscription has ended, whatever the reason.
 
 Rule 3: one stream, one reason. The first cause to end a stream sets its `CloseReason`; a stream
-whose producer returned is *finished* only when everything it had sent has been written.
+whose producer returned is *finished* only once everything it sent is written.
 
-Theory of operation: the writer is whoever iterates, `EventStream.run` or a host that pulls a
-response body, as Quart does. The stream takes chunks from its source (`penstock.stream.source`) and
-adds what every stream has: the first bytes, keep-alive comments, the lifetime, the final event.
-Where the server offers it, events are written directly while the stream waits for its source.
+Theory of operation: the writer is the task that iterates the stream, in `EventStream.run` or in a
+host that pulls a response body, as Quart does. The stream takes chunks from its source
+(`penstock.stream.source`) and adds the parts common to all streams: the first bytes, keep-alive
+comments, the lifetime, the final event. Where the server offers direct writes, events are written
+directly while the stream waits for its source.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Never, final
 
 import trio
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_BUFFER", "DEFAULT_KEEP_ALIVE", "EventStream"]
 
-# Seconds. axum, FastAPI and sse-starlette send one after 15, better-sse after 10, Mercure after 40;
-# the shortest idle time-out of common proxies is 30.
+# Seconds. axum, FastAPI and sse-starlette send a comment after 15, better-sse after 10, Mercure
+# after 40; the shortest idle time-out of common proxies is 30.
 DEFAULT_KEEP_ALIVE: Final = 15.0
 
-# Events. A burst of this size costs one write; a producer is never further ahead.
+# Events. A burst of this size costs one write; a producer is never further ahead of its client.
 DEFAULT_BUFFER: Final = 16
 
 
@@ -54,39 +54,39 @@ class EventStream:
                 await write(chunk)
 
     or, in one call, ``await stream.run(send)``. A stream is opened once. The first chunk is a
-    comment and comes at once; then come the events, all that wait in one chunk, and a comment after
-    each ``keep_alive`` seconds of silence. The iteration ends when the producer has ended and the
-    channel is empty: what it sent before it returned is sent.
+    comment, and comes immediately; then come the events, all that wait in one chunk, and a comment
+    after each ``keep_alive`` seconds of silence. The iteration ends when the producer has ended and
+    the channel is empty, so everything that it sent before it returned is written.
 
     Args:
       source: ``async def producer(events: trio.abc.SendChannel[ServerSentEvent]) -> None``. It
         runs in a task of its own, may open nurseries and cancel scopes as it likes, and waits in
         ``events.send`` while its client is behind. Its channel is closed for it when it returns.
         Or a hub's subscription (`penstock.hub.Hub.subscription`), which needs no task.
-      keep_alive: seconds of silence after which a comment is sent; None sends none, and then a
-        proxy may close the stream, and a client that vanished is noticed at the next event only.
+      keep_alive: seconds of silence after which a comment is sent. None sends no comments; a proxy
+        may then close the stream, and only the next event finds that a client has vanished.
       buffer: how many events of a producer may wait for the writer; 0 makes each send wait for it;
-        None means 16. A subscription has a bound of its own, and takes no other.
+        None means 16. A subscription has its own bound, and does not accept this one.
       max_lifetime: seconds after which the producer is cancelled, and the stream ends with
-        `CloseReason.EXPIRED` when what was sent is written; None sets no limit. 0 or less, such as
-        what is left of a token that has expired, ends it after its first bytes, and does not call
-        the producer.
-      name: whose stream it is, for the log and for the name of the producer's task.
+        `CloseReason.EXPIRED` once everything sent is written; None sets no limit. 0 or less, such
+        as the remaining lifetime of an expired token, ends the stream after its first bytes, and
+        does not call the producer.
+      name: the stream's name, for the log and for the name of the producer's task.
 
     Raises:
-      TypeError: the producer cannot be one: it cannot be called, or it yields.
+      TypeError: the producer cannot be called, or it yields.
       ValueError: another argument is out of its range, or ``buffer`` was given with a subscription.
 
     Error handling:
-      An exception that leaves the producer ends this stream with `CloseReason.FAILED` and is
-      logged once, with its traceback, to the logger ``penstock.stream.producer``; it goes no
-      further. This holds too for one raised while the producer is being cancelled; the reason then
-      stays what it was.
+      An exception that leaves the producer ends this stream with `CloseReason.FAILED`, and is
+      logged once, with its traceback, to the logger ``penstock.stream.producer``; it does not
+      propagate. The same holds for an exception raised while the producer is being cancelled; the
+      close reason then stays as it was.
     """
 
     __slots__ = (
-        *("_close_reason", "_closed_at", "_deadline", "_direct", "_final_event"),
-        *("_interrupted", "_keep_alive", "_left", "_max_lifetime", "_opened_at", "_source"),
+        *("_close_reason", "_closed", "_closed_at", "_deadline", "_direct", "_final_event"),
+        *("_interruptions", "_keep_alive", "_max_lifetime", "_opened_at", "_source"),
         *("_started", "_writing", "name"),
     )
 
@@ -109,8 +109,8 @@ class EventStream:
         if is_source(source):
             if buffer is not None:
                 raise ValueError(
-                    "buffer is how far a producer may be ahead: a subscription's bound is given "
-                    "where it is made, as hub.subscription(…, buffer=…)"
+                    "buffer bounds a producer's events; bound a subscription's where it is made: "
+                    "hub.subscription(…, buffer=…)"
                 )
             source.claim()
             self._source: Source = source
@@ -119,16 +119,16 @@ class EventStream:
             self._source = ProducerSource(producer, DEFAULT_BUFFER if buffer is None else buffer)
         self._keep_alive = math.inf if keep_alive is None else float(keep_alive)
         self._max_lifetime = math.inf if max_lifetime is None else float(max_lifetime)
-        self._deadline = math.inf  # of its lifetime, once it is open
+        self._deadline = math.inf  # the end of its lifetime, once it is open
         self._final_event: bytes | None = None
         self._direct: DirectWriter | None = None
         self._close_reason: CloseReason | None = None
         self._opened_at: float | None = None
         self._closed_at: float | None = None
-        self._left: trio.Event | None = None  # made by the first that waits for it
+        self._closed: trio.Event | None = None  # created by the first task that waits for it
         self._started = False  # whether the first bytes were taken
-        self._interrupted = 0  # how often, in a row, a keep-alive has interrupted the source
-        self._writing = Tally()  # of the chunk that the writer has and has not come back from
+        self._interruptions = 0  # how often, in a row, a keep-alive has interrupted the source
+        self._writing = Tally()  # the chunk that the writer is writing
 
     def __repr__(self) -> str:
         state = "new" if self._opened_at is None else "open"
@@ -143,11 +143,11 @@ class EventStream:
 
     @property
     def written(self) -> Tally:
-        """What was written so far: what is asked of thousands of streams at a time."""
+        """Counts of everything written so far; cheaper than `statistics`."""
         return self._source.written
 
     def statistics(self) -> EventStreamStatistics:
-        """Return the stream's figures as they are now."""
+        """Return the stream's statistics as they are now."""
         begun = self._opened_at
         seconds = 0.0 if begun is None else (self._closed_at or trio.current_time()) - begun
         return EventStreamStatistics(
@@ -162,17 +162,17 @@ class EventStream:
         )
 
     def end(self, reason: CloseReason, final_event: ServerSentEvent | None = None) -> None:
-        """End the stream from outside: cancel its producer, and let the writer write what is there.
+        """End the stream: cancel its producer; the writer still writes everything that waits.
 
         Only the first reason counts. A stream that is not open yet ends as soon as it is.
 
         Args:
-          reason: why.
-          final_event: the last thing to write, such as ``ServerSentEvent(retry=…)``.
+          reason: why the stream ends.
+          final_event: the last event to write, such as ``ServerSentEvent(retry=…)``.
 
         Cancellation:
-          Synchronous, no checkpoint: it does not wait for the end. From a thread, such as a plain
-          view's, it is called through `trio.from_thread.run_sync`.
+          Synchronous, no checkpoint: it does not wait for the end. In a thread, such as that of a
+          synchronous view, call it through `trio.from_thread.run_sync`.
         """
         if self._close_reason is None and final_event is not None:
             self._final_event = final_event.encode()
@@ -182,14 +182,14 @@ class EventStream:
         """Run the stream for as long as the block runs; iterate it in the block.
 
         Args:
-          direct: the server's offer to write this response's bytes itself. Where it can be
-            enabled (see `DirectWriter.try_enable`), the iteration gives the first bytes only, and
+          direct: the direct writer that the server offers for this response. Where it can be
+            enabled (see `DirectWriter.try_enable`), the iteration yields the first bytes only, and
             ends with the stream.
 
         Cancellation:
-          Entering is no checkpoint. Leaving waits for the producer, which has been cancelled unless
-          the stream is finished: a producer may go on after it closed its channel. One that shields
-          itself or swallows `trio.Cancelled` delays it.
+          Entering is no checkpoint. Leaving waits for the producer, which is cancelled unless the
+          stream is finished: a producer may continue after it closed its channel. A producer that
+          shields itself or swallows `trio.Cancelled` delays leaving.
 
         Resource handling:
           When the block has been left, no task and no channel of the stream is left, and
@@ -198,24 +198,24 @@ class EventStream:
         Raises:
           RuntimeError: the stream was opened before.
         """
-        if self._opened_at is None:  # it refuses to be entered otherwise
+        if self._opened_at is None:  # if not, entering the block raises
             self._direct = direct
         return self
 
     async def wait_closed(self) -> None:
         """Wait until the block of `open` has been left; `close_reason` is final then.
 
-        Any number of tasks may wait, before the stream is opened, too.
+        Any number of tasks may wait, also before the stream is opened.
 
         Cancellation:
-          A checkpoint. Cancelled, nothing changes.
+          A checkpoint. If cancelled, nothing changes.
         """
         if self._closed_at is not None:
             await trio.lowlevel.checkpoint()
             return
-        if self._left is None:
-            self._left = trio.Event()
-        await self._left.wait()
+        if self._closed is None:
+            self._closed = trio.Event()
+        await self._closed.wait()
 
     async def run(
         self,
@@ -225,18 +225,18 @@ class EventStream:
         """Open the stream, write it until it ends, and return why it ended.
 
         Args:
-          send: called with each chunk, by one task. It writes all of it, waiting while the peer
-            takes none, and raises `trio.BrokenResourceError` when the peer is gone. See
-            `asgi_sender`.
+          send: called with each chunk, by one task. It writes the whole chunk, waits while the peer
+            accepts no data, and raises `trio.BrokenResourceError` when the peer has disconnected.
+            See `asgi_sender`.
           direct: as in `open`.
 
         Cancellation:
-          Checkpoints throughout. Cancelled while it writes, a chunk may have been written in part,
-          so the connection can only be closed then. The producer is cancelled with it.
+          Checkpoints throughout. If it is cancelled while it writes, a part of a chunk may have
+          been written, so the connection can only be closed. The producer is cancelled with it.
 
         Error handling:
-          `trio.BrokenResourceError` and `trio.ClosedResourceError` of ``send`` end the stream;
-          any other error of it propagates, in an exception group, after the producer is cancelled.
+          `trio.BrokenResourceError` and `trio.ClosedResourceError` from ``send`` end the stream;
+          other errors propagate, in an exception group, after the producer is cancelled.
         """
         async with self.open(direct):
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -249,16 +249,16 @@ class EventStream:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        """Return the next bytes to write; asking for them says that the last ones were written.
+        """Return the next bytes to write; the call also means that the last bytes were written.
 
         Raises:
           StopAsyncIteration: the stream has ended.
-          trio.ClosedResourceError: this is not the block of `open`.
+          trio.ClosedResourceError: the stream is not open.
 
         Cancellation:
           A checkpoint. Atomic: either bytes are returned or nothing was taken.
         """
-        # No coroutine of its own: it would be kept as long as the stream.
+        # Not async itself: an idle stream would keep one more coroutine.
         if self._opened_at is None or self._closed_at is not None:
             raise trio.ClosedResourceError("a stream is iterated in the block of its open()")
         self._note_written()
@@ -281,22 +281,22 @@ class EventStream:
         raise StopAsyncIteration
 
     async def _write_directly(self, direct: DirectWriter) -> Never:
-        """Write to the server, past whoever iterates, until the stream has ended."""
+        """Write to the server, bypassing the task that iterates, until the stream has ended."""
         try:
             while (chunk := await self._next_chunk(direct)) is not None:
                 await direct.send(chunk)
                 self._note_written()
-            await direct.send(b"")  # what the source has written has arrived, too
+            await direct.send(b"")  # waits for the source's direct writes
         except trio.BrokenResourceError:
             self._set_close_reason(CloseReason.DISCONNECTED)
         self._set_close_reason(CloseReason.FINISHED)
         raise StopAsyncIteration
 
     async def _next_chunk(self, direct: DirectWriter | None = None) -> bytes | None:
-        """Return what is to be written next: what is ready, or a comment; None at the end.
+        """Return the next chunk: all that is ready, or a comment; None at the end.
 
         Args:
-          direct: what the source may write to while there is nothing to return.
+          direct: the direct writer that the source may use while there is nothing to return.
 
         Cancellation:
           A checkpoint. Atomic: either bytes are returned or nothing was taken.
@@ -309,25 +309,25 @@ class EventStream:
                 self._end_source(CloseReason.EXPIRED)
             lifetime = math.inf if self._is_ending else self._deadline
             silent_since = max(began, source.last_direct_write)
-            # A source that is slower than the keep-alive is given twice as long each time.
-            patience = self._keep_alive * 2**self._interrupted
+            # A source that is slower than the keep-alive gets twice the time after each comment.
+            patience = self._keep_alive * 2**self._interruptions
             ready = False
             with trio.CancelScope(deadline=min(silent_since + patience, lifetime)) as reading:
                 ready = await source.ready()
             if ready and waited:
-                self._interrupted = 0
+                self._interruptions = 0
                 chunk = source.take(self._writing)
                 self._writing.bytes = len(chunk)
                 return chunk
             if ready:
-                await trio.lowlevel.checkpoint()  # whatever is ready, others have their turn
+                await trio.lowlevel.checkpoint()  # however much is ready, other tasks may run
                 waited = True
             elif source.ended:
                 return self._take_final_event()
             elif reading.cancelled_caught and lifetime <= trio.current_time():
                 continue
             elif reading.cancelled_caught or silent_since + self._keep_alive <= trio.current_time():
-                self._interrupted += reading.cancelled_caught
+                self._interruptions += reading.cancelled_caught
                 self._writing = Tally(bytes=len(COMMENT), keep_alives=1)
                 return COMMENT
             else:
@@ -353,10 +353,10 @@ class EventStream:
         self._source.end(self._set_close_reason(reason))
 
     def _set_close_reason(self, reason: CloseReason) -> CloseReason:
-        """Set why the stream ends, unless an earlier cause was set, or has come true."""
+        """Set why the stream ends, unless an earlier cause is set or known; return the reason."""
         if self._close_reason is None:
             if self._source.expired:
-                # `end` sets its reason before it ends the source: this was the deadline.
+                # `end` sets its reason before it ends the source, so this is the deadline.
                 reason = CloseReason.EXPIRED
             elif reason is CloseReason.DISCONNECTED and self._direct and self._direct.stalled:
                 reason = CloseReason.SLOW
@@ -365,31 +365,26 @@ class EventStream:
 
     async def __aenter__(self) -> EventStream:
         if self._opened_at is not None:
-            raise RuntimeError("a stream is opened once: make another for another client")
+            raise RuntimeError("a stream is opened once: make another stream for another client")
         self._opened_at = trio.current_time()
         self._deadline = self._opened_at + self._max_lifetime
         try:
             await self._source.start(self.name, self._deadline, self._set_close_reason)
         except BaseException:
-            self._leave()
+            self._set_closed()
             raise
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
         try:
             # ASYNC102: it waits for tasks that it has cancelled.
-            return await self._source.stop(exc_type, exc_value, traceback)  # noqa: ASYNC102
+            return await self._source.stop(*exc_info)  # noqa: ASYNC102
         finally:
-            self._leave()
+            self._set_closed()
 
-    def _leave(self) -> None:
-        if self._close_reason is None:  # it could not begin
+    def _set_closed(self) -> None:
+        if self._close_reason is None:  # the source failed to start
             self._close_reason = CloseReason.FAILED
         self._closed_at = trio.current_time()
-        if self._left is not None:
-            self._left.set()
+        if self._closed is not None:
+            self._closed.set()

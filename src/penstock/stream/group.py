@@ -1,7 +1,7 @@
-"""The streams of one server: counted, and ended together when it stops.
+"""A stream group: counts the streams of one server, and ends them when the server stops.
 
-A group belongs to whoever opens it, for as long as it likes: `penstock.hypercorn.serve` has one for
-each server. It starts no task and holds nothing but references to streams that are open.
+`penstock.hypercorn.serve` has a group for each server; an application may have others. A group
+starts no task, and holds nothing but references to open streams.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from penstock.stream.event_stream import EventStream
 
 __all__ = ["STREAM_GROUP", "StreamGroup", "StreamGroupStatistics"]
 
-# The entry of an ASGI scope's "extensions" in which a server offers the group it ends its streams
-# with. Without it a stream is its application's alone, and a stopping server just cancels it.
+# The entry of an ASGI scope's "extensions" in which a server offers its group, to end streams in
+# order. Streams outside the group are cancelled when the server stops.
 STREAM_GROUP: Final = "penstock.stream_group"
 
 
-# Streams that end in a second when there is time for more: their clients are no storm.
+# Streams to end per second, at least: this many clients that reconnect are no storm.
 _DRAIN_RATE: Final = 100
 
-# Seconds until a drained client comes back at the soonest: the process has to be gone, and another
-# to be there.
-_LEAST_RETRY: Final = 0.5
+# Seconds before a drained client reconnects, at least: the process has to exit, and its successor
+# to start.
+_MIN_RETRY: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class StreamGroupStatistics:
-    """A group's figures at one moment."""
+    """A group's statistics at one moment."""
 
     streams_open: int
     """Streams whose block is running."""
@@ -59,14 +59,14 @@ class StreamGroup:
         self._events_sent = 0
         self._bytes_sent = 0
         self._draining = False
-        self._spread: float | None = None
+        self._reconnect_spread: float | None = None
 
     def __repr__(self) -> str:
         state = "draining" if self._draining else "serving"
         return f"<StreamGroup {state}, {len(self._open)} open>"
 
     def statistics(self) -> StreamGroupStatistics:
-        """Return the group's figures as they are now."""
+        """Return the group's statistics as they are now."""
         written = [stream.written for stream in self._open]
         return StreamGroupStatistics(
             streams_open=len(written),
@@ -76,26 +76,27 @@ class StreamGroup:
             draining=self._draining,
         )
 
-    async def drain(self, *, over: float = 0.0, spread: float | None = None) -> None:
-        """End every stream with `CloseReason.DRAINING`, and each that is opened from now on.
+    async def drain(self, *, seconds: float = 0.0, reconnect_spread: float | None = None) -> None:
+        """End every stream with `CloseReason.DRAINING`, including streams opened from now on.
 
         Args:
-          over: seconds over which the ends are spread, in random order, so that not all clients
-            come back at once. Fewer than 100 streams a second are no storm: then it takes less.
-          spread: seconds over which the clients come back after that: each is told to wait for a
-            random part of it, and half a second, as its last ``retry:``. None tells them nothing.
+          seconds: the time over which the streams end, in random order, so that not all clients
+            reconnect at once. With fewer than 100 streams per second, it takes less time.
+          reconnect_spread: seconds over which the clients reconnect after that: the last ``retry:``
+            of each is half a second and a random part of this. None sends no ``retry:``.
 
         Cancellation:
-          A checkpoint between two ends. Cancelled, streams that it has not reached live on, and
-          those that are opened from now on end still. It does not wait for streams to be over.
+          A checkpoint after each stream if ``seconds`` is above 0; otherwise no checkpoint. If
+          cancelled, the remaining streams stay open, and streams opened from now on still end. It
+          does not wait for the streams to be closed.
         """
         self._draining = True
-        self._spread = spread
-        if over <= 0:
+        self._reconnect_spread = reconnect_spread
+        if seconds <= 0:
             for stream in list(self._open):
                 self._end(stream)
             return
-        until = trio.current_time() + over
+        until = trio.current_time() + seconds
         streams = list(self._open)
         random.shuffle(streams)
         while streams:
@@ -107,9 +108,9 @@ class StreamGroup:
 
     def _end(self, stream: EventStream) -> None:
         final_event = None
-        if self._spread is not None:
-            seconds = _LEAST_RETRY + random.uniform(0, self._spread)
-            final_event = ServerSentEvent(retry=round(seconds * 1000))
+        if self._reconnect_spread is not None:
+            retry = _MIN_RETRY + random.uniform(0, self._reconnect_spread)
+            final_event = ServerSentEvent(retry=round(retry * 1000))
         stream.end(CloseReason.DRAINING, final_event)
 
     def add(self, stream: EventStream) -> None:
@@ -119,7 +120,7 @@ class StreamGroup:
             self._end(stream)
 
     def remove(self, stream: EventStream) -> None:
-        """Count a stream that is over by its reason."""
+        """Count a closed stream by its reason."""
         self._open.remove(stream)
         figures = stream.statistics()
         if figures.close_reason is not None:

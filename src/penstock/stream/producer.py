@@ -1,13 +1,13 @@
-"""Producers: what they are, the channel that they are given, and how one runs for a stream.
+"""Producers: the type, the channel that a producer sends to, and the source that runs it.
 
-A producer is an async function that takes a Trio send channel. It knows nothing of Penstock but the
-events it sends, and is tested with `trio.open_memory_channel` and no server.
+A producer is an async function that takes a Trio send channel. It needs nothing of Penstock but the
+events that it sends, and can be tested with `trio.open_memory_channel` and no server.
 
 Theory of operation: between a producer and its stream is a bounded memory channel. A client that
-keeps up does not need it: the producer's own `send` writes to the server while the stream waits.
-An event that is not taken there, because bytes wait in front of it, goes into the channel, and so
-do all that follow until the stream has emptied it. So there is one order, whichever way an event
-took.
+keeps up does not need it: the producer's `send` writes to the server while the stream waits. If the
+server does not take an event, because bytes wait before it, the event goes into the channel, and so
+do all later events until the stream has emptied it. So there is one order, whichever path an event
+takes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import trio
 
@@ -36,17 +35,21 @@ __all__ = [
     "start_producer",
 ]
 
-# Direct writes of one producer before other tasks get their turn: a turn of the scheduler costs as
-# much as making an event. A producer that waits for other things gives way there.
+# Direct writes by one producer before it yields to other tasks: a pass of the scheduler costs as
+# much as making an event. A producer that waits for other things yields there.
 _WRITES_PER_TURN: Final = 8
 
 _logger = logging.getLogger(__name__)
+
+_MemoryChannel: TypeAlias = tuple[
+    trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
+]
 
 Producer: TypeAlias = Callable[[trio.abc.SendChannel[ServerSentEvent]], Awaitable[None]]
 
 
 def check_producer(producer: object) -> Producer:
-    """Return a producer; refuse what can be seen to be none before it is called.
+    """Return a producer, unless it is visibly none before it is called.
 
     Raises:
       TypeError: it cannot be called, or it is a generator function.
@@ -62,7 +65,7 @@ def check_producer(producer: object) -> Producer:
 
 
 def not_an_event(value: object) -> TypeError:
-    """Return the error for what a producer sends that is no event."""
+    """Return the error for a value that a producer sends and that is no event."""
     return TypeError(
         f"a producer sends ServerSentEvent objects, not {type(value).__name__}: "
         "send(ServerSentEvent(…))"
@@ -72,23 +75,23 @@ def not_an_event(value: object) -> TypeError:
 def start_producer(
     producer: Producer, events: trio.abc.SendChannel[ServerSentEvent]
 ) -> Awaitable[None]:
-    """Call a producer, and return what there is to await.
+    """Call a producer, and return its result, for the caller to await.
 
     Raises:
-      TypeError: it is no async function, and returned what cannot be awaited.
+      TypeError: it is no async function: it returned something that cannot be awaited.
     """
     running = producer(events)
     if not inspect.isawaitable(running):
         raise TypeError(
-            f"the producer {producer!r} returned {type(running).__name__} and nothing to await: "
-            "define it with `async def`"
+            f"the producer {producer!r} returned {type(running).__name__}, which cannot be "
+            "awaited: define it with `async def`"
         )
     return running
 
 
 def log_failure(name: str, errors: BaseExceptionGroup[Exception]) -> None:
-    """Log once, with its traceback, what a producer raised and an `except*` caught."""
-    # `except*` puts an error that came alone into a group without a message.
+    """Log the error that a producer raised and an `except*` caught, once, with its traceback."""
+    # `except*` wraps a single error in a group with no message.
     alone = not errors.message and len(errors.exceptions) == 1
     error = errors.exceptions[0] if alone else errors
     _logger.error("%s: the producer failed", name, exc_info=error)
@@ -96,12 +99,12 @@ def log_failure(name: str, errors: BaseExceptionGroup[Exception]) -> None:
 
 @final
 class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
-    """A `penstock.stream.source.Source`: a producer's task, and the channel that it sends into.
+    """A `penstock.stream.source.Source`: a producer's task, and the channel that it sends to.
 
-    The producer is given this, as the channel's end that is its own.
+    This object is also the send channel that the producer gets.
 
     Args:
-      producer: what runs.
+      producer: the producer to run.
       buffer: how many events may wait in the channel; with 0 each send waits for the stream.
     """
 
@@ -124,14 +127,9 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
         self._running: AbstractAsyncContextManager[trio.Nursery]
         self._nursery_scope: trio.CancelScope
         self._set_close_reason: SetCloseReason
-        self._memory: (
-            tuple[
-                trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
-            ]
-            | None
-        ) = None  # opened when something has to wait
+        self._memory: _MemoryChannel | None = None  # opened when an event has to wait
         self._closed = False
-        self._direct: DirectWriter | None = None  # while the stream waits, with nothing before it
+        self._direct: DirectWriter | None = None  # while the stream waits and has written all
         self._direct_writes = 0
         self._wakeup: trio.Event | None = None
 
@@ -142,7 +140,7 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
 
     @property
     def ended(self) -> bool:
-        """Whether the producer's end of the channel was closed."""
+        """Whether the send channel is closed."""
         return self._closed
 
     @property
@@ -151,7 +149,7 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
         return self._scope.cancel_called
 
     async def start(self, name: str, deadline: float, set_close_reason: SetCloseReason) -> None:
-        """Run the producer in a task of its own; see `Source.start`."""
+        """Start the producer's task; see `Source.start`."""
         self._scope.deadline = deadline
         self._set_close_reason = set_close_reason
         self._running = trio.open_nursery()
@@ -159,38 +157,33 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
         self._nursery_scope = nursery.cancel_scope
         nursery.start_soon(self._produce, name, name=f"producer of {name}")
 
-    async def stop(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    async def stop(self, *exc_info: Any) -> bool | None:
         """Cancel the producer, unless it has finished, and wait for its end; see `Source.stop`."""
-        # Stopped before the end: cancelled, or by a writer that could not write.
+        # If nothing has ended the stream, it was cancelled, or its writer could not write.
         if self._set_close_reason(CloseReason.DISCONNECTED) is not CloseReason.FINISHED:
             self._nursery_scope.cancel()
         try:
-            # ASYNC102: the nursery's own exit, which waits for the producer; nothing to shield.
-            return await self._running.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
+            # ASYNC102: the nursery's own exit, which waits for the producer: no shield is needed.
+            return await self._running.__aexit__(*exc_info)  # noqa: ASYNC102
         finally:
             if self._memory is not None:
-                self._memory[1].close()  # nobody takes anything any more
-            # What refers to each other here would wait for the cyclic collector.
+                self._memory[1].close()
+            # Reference cycles would wait for the cyclic collector.
             del self._running, self._nursery_scope, self._set_close_reason
 
     def claim(self) -> None:
-        """Do nothing: its stream makes it for itself."""
+        """Do nothing: a stream creates its own `ProducerSource`."""
 
     async def locate(self) -> None:
         """Return None: a producer has no position. Not a checkpoint."""
 
     async def _produce(self, name: str) -> None:
-        """Run the producer in its scope; close its channel, and note what ended it."""
+        """Run the producer in its scope; then close its channel, and set its final state."""
         self.producer_state = ProducerState.RUNNING
         try:
             with self._scope:
-                # One that is to end before it began, because the server drains or its lifetime is
-                # over, is not called at all.
+                # A producer whose stream has ended already, because the server drains or the
+                # lifetime is over, is not called at all.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 await start_producer(self._producer, self)
                 self.producer_state = ProducerState.RETURNED
@@ -201,28 +194,29 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
             if self.producer_state is ProducerState.RUNNING:
                 self.producer_state = ProducerState.CANCELLED
             if self.producer_state is not ProducerState.RETURNED:
-                # Where all that is round it was cancelled, that is the cause: no client.
-                gone = trio.current_effective_deadline() == -math.inf
-                self._set_close_reason(CloseReason.DISCONNECTED if gone else CloseReason.FAILED)
+                # If everything around the stream is cancelled, the cause is a disconnect.
+                cancelled = trio.current_effective_deadline() == -math.inf
+                reason = CloseReason.DISCONNECTED if cancelled else CloseReason.FAILED
+                self._set_close_reason(reason)
             self._close()
 
     def end(self, reason: CloseReason) -> None:
-        """Cancel the producer, for whatever reason."""
+        """Cancel the producer, whatever the reason."""
         self._scope.cancel()
 
-    # The producer's end
+    # As the producer's send channel
 
     async def send(self, value: ServerSentEvent) -> None:
-        """Send an event, waiting while the client is a buffer's length behind.
+        """Send an event; wait while the buffer is full.
 
         Raises:
-          TypeError: this is no `ServerSentEvent`.
-          trio.ClosedResourceError: the producer has closed its channel, or has returned.
+          TypeError: the value is no `ServerSentEvent`.
+          trio.ClosedResourceError: the channel was closed, or the producer has returned.
           trio.BrokenResourceError: the stream has been closed.
 
         Cancellation:
-          A checkpoint. Atomic: when it is cancelled, the event was not sent. Where it is written
-          directly, other tasks get their turn at every eighth event only.
+          A checkpoint. Atomic: if it is cancelled, the event was not sent. Direct writes yield to
+          other tasks at every eighth event only.
         """
         if not isinstance(value, ServerSentEvent):
             raise not_an_event(value)
@@ -238,18 +232,18 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 return
         memory = self._open()
-        self._wake()  # before it waits in the channel; the stream's task runs after that
+        self._wake()  # before this waits in the channel; the stream's task runs later
         await memory[0].send(value)
 
     async def aclose(self) -> None:
-        """Close the channel: the stream is finished when what was sent is written.
+        """Close the channel: the stream is finished once everything sent is written.
 
-        The producer may go on, to tidy up briefly: the response ends when it has returned, and
-        nothing is written until then, not even to keep it alive. What ends a stream, a disconnect
-        say, cancels it still.
+        The producer may continue, for a brief cleanup: the response ends when it has returned, and
+        nothing is written until then, not even keep-alive comments. A disconnect, or whatever else
+        ends a stream, still cancels it.
 
         Cancellation:
-          A checkpoint; the channel is closed even when it is cancelled.
+          A checkpoint; the channel is closed even if cancelled.
         """
         self._close()
         await trio.lowlevel.checkpoint()
@@ -260,7 +254,7 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
             self._memory[0].close()
         self._wake()
 
-    # The stream's end
+    # As the stream's source
 
     async def ready(self) -> bool:
         """Return whether an event waits; not a checkpoint. See `Source.ready`."""
@@ -279,7 +273,7 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
             self._wakeup = self._direct = None
 
     def take(self, tally: Tally) -> bytes:
-        """Take all events that wait: one write, however many; see `Source.take`."""
+        """Take all events that wait, as one chunk; see `Source.take`."""
         chunks = []
         receive = self._open()[1]
         try:
@@ -295,10 +289,8 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
         if self._wakeup is not None:
             self._wakeup.set()
 
-    def _open(
-        self,
-    ) -> tuple[trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]]:
-        """Return the memory channel: a client that keeps up never needs it."""
+    def _open(self) -> _MemoryChannel:
+        """Return the memory channel, which is opened for the first event that has to wait."""
         if self._memory is None:
             self._memory = trio.open_memory_channel[ServerSentEvent](self._buffer)
             if self._closed:

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Protocol, TypeAlias, TypeGuard
+from typing import Any, Final, Protocol, TypeAlias, TypeGuard
 
 from penstock.close_reason import CloseReason, ProducerState
 from penstock.stream.transport import DirectWriter
 
 __all__ = ["COMMENT", "SetCloseReason", "Source", "Tally", "is_source"]
 
-# As first bytes it makes proxies pass the response's head on; later it keeps them from closing. No
-# blank line follows: a comment needs none, and some clients dispatch an empty event for one.
+# As the first bytes of a stream, it makes proxies forward the response's head; later it keeps them
+# from closing the connection. No blank line follows: a comment needs none, and some clients
+# dispatch an empty event for a blank line.
 # Spec: #event-stream-interpretation: a line that starts with a colon is ignored.
 COMMENT: Final = b":\n"
 
-# Sets why a stream ends, unless there is an earlier cause, and returns the reason that counts.
+# Sets the reason why a stream ends, unless one is set, and returns the stream's reason.
 SetCloseReason: TypeAlias = Callable[[CloseReason], CloseReason]
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was written, or will have been when the writer comes back."""
+    """The events and bytes that were written, or are being written."""
 
     events: int = 0
     bytes: int = 0
     keep_alives: int = 0
 
     def add(self, other: Tally) -> None:
-        """Count what the other has counted."""
+        """Add the other tally to this one."""
         self.events += other.events
         self.bytes += other.bytes
         self.keep_alives += other.keep_alives
@@ -40,13 +40,13 @@ class Source(Protocol):
     """The events of one stream, in their order.
 
     Its stream drives it from one task: it asks whether the source is `ready`, and then either takes
-    a chunk or waits. Keep-alive comments, the lifetime, the first and the last bytes are the
-    stream's, whatever the source.
+    a chunk or waits. The stream adds keep-alive comments, the lifetime, and the first and last
+    bytes, whatever the source.
     """
 
     @property
     def written(self) -> Tally:
-        """What was written; the source counts its direct writes here, and the stream the rest."""
+        """All that was written: the source counts its direct writes here, the stream the rest."""
         ...
 
     @property
@@ -71,48 +71,44 @@ class Source(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes after what is ready."""
+        """Whether nothing follows the events that are ready."""
         ...
 
     @property
     def expired(self) -> bool:
-        """Whether work of its own was cut off at the deadline."""
+        """Whether the source's work was cancelled at the deadline, or by `end`."""
         ...
 
     async def start(self, name: str, deadline: float, set_close_reason: SetCloseReason) -> None:
         """Begin to work for a stream, which calls `stop` from the same task.
 
         Args:
-          name: the stream's.
-          deadline: the Trio time at which the stream's lifetime ends; work of the source's own is
+          name: the stream's name.
+          deadline: the Trio time at which the stream's lifetime ends; the source's work is
             cancelled then.
-          set_close_reason: to be called when the source ends the stream.
+          set_close_reason: called when the source ends the stream.
 
         Cancellation:
           Not a checkpoint.
         """
         ...
 
-    async def stop(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        """Cancel what is left of that work, and wait for its end; returns what `__aexit__` does.
+    async def stop(self, *exc_info: Any) -> bool | None:
+        """Cancel the source's remaining work, and wait for its end.
 
         Args:
-          exc_type: what leaves the stream's block, with the two others, as `__aexit__` is given it.
-          exc_value: see there.
-          traceback: see there.
+          exc_info: the arguments of ``__aexit__`` of the stream's block.
+
+        Returns:
+          As ``__aexit__`` does.
         """
         ...
 
     async def ready(self) -> bool:
-        """Return whether `take` has something; before that, read what has to be read.
+        """Return whether there is something to `take`, after reading the log if necessary.
 
         Cancellation:
-          May be a checkpoint. Cancelled, nothing is lost, and it can be called again.
+          May be a checkpoint. If cancelled, nothing is lost, and it can be called again.
         """
         ...
 
@@ -120,16 +116,16 @@ class Source(Protocol):
         """Wait until `ready` or `ended` may have changed.
 
         Args:
-          direct: the client's direct writer, if the client was given everything before: events may
-            be written to it meanwhile.
+          direct: the client's direct writer, if everything before was written: the source may
+            write events to it meanwhile.
 
         Cancellation:
-          A checkpoint. Cancelled, nothing is lost.
+          A checkpoint. If cancelled, nothing is lost.
         """
         ...
 
     def take(self, tally: Tally) -> bytes:
-        """Take what is ready, as one chunk.
+        """Take everything that is ready, as one chunk.
 
         Args:
           tally: counts the events in the chunk.
@@ -140,22 +136,24 @@ class Source(Protocol):
         ...
 
     def end(self, reason: CloseReason) -> None:
-        """Stop working: what is ready can still be taken. Synchronous, no checkpoint."""
+        """Stop working; events that are ready can still be taken. Synchronous, no checkpoint."""
         ...
 
     def claim(self) -> None:
-        """Belong to one stream. Synchronous.
+        """Reserve the source for one stream. Synchronous.
 
         Raises:
-          RuntimeError: it belongs to one already, or was used otherwise.
+          RuntimeError: the source was claimed before.
         """
         ...
 
     async def locate(self) -> str | None:
-        """Return the id after which the stream will go on, for the response's head, or None.
+        """Return the id after which the stream resumes, for the response's head, or None.
+
+        Calling it is optional.
 
         Cancellation:
-          May be a checkpoint. Cancelled, or left out, nothing changes.
+          May be a checkpoint. If cancelled, nothing changes.
         """
         ...
 

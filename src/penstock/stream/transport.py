@@ -1,15 +1,15 @@
-"""Where a stream's bytes go.
+"""The transport of a stream's bytes: an async function, or a server's direct writer.
 
-A stream is written to an async function that takes a chunk, or a host iterates it (see
-`penstock.stream.event_stream`). What a head, a frame or a socket is stays on that side; what an
-event is stays on the stream's.
+A stream passes its chunks to an async function, or a host iterates it (see
+`penstock.stream.event_stream`). The transport knows heads, frames and sockets, and no events; the
+stream knows events only.
 
-A server may offer a `DirectWriter` beside either, which saves a healthy client's events the way
-through the channel, the writer's task, the framework and the server's own layers. Penstock's server
-does (`penstock.hypercorn`). The first bytes of each stream always take the ordinary way, and later
-ones are written directly only where the callable that sends the response is the server's own.
-Anything between the two, such as an ASGI middleware, is handed every byte: it may change, count or
-sign them.
+A server may also offer a `DirectWriter`: a healthy client's events then bypass the channel, the
+writer's task, the framework and the server's own layers. Penstock's server offers it
+(`penstock.hypercorn`). The first bytes of each stream always take the ordinary path, and later
+bytes are written directly only if the callable that sends the response is the server's own. So
+anything between the two, such as ASGI middleware, gets every byte: it may change, count or sign
+them.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ __all__ = [
     "asgi_sender",
 ]
 
-# The entry of an ASGI scope's "extensions" in which a server offers a function without arguments,
-# which returns a `trio.CancelScope` for the application to enter: it is cancelled when the client
-# has gone, so that no task needs to wait in ``receive`` for that.
+# The entry of an ASGI scope's "extensions" in which a server offers a function with no arguments,
+# which returns a `trio.CancelScope` for the application to enter. The scope is cancelled when the
+# client disconnects, so that no task needs to wait in ``receive`` for that.
 DISCONNECT_SCOPE: Final = "penstock.disconnect_scope"
 
-# The entry in which it offers its `DirectWriter`.
+# The entry of the "extensions" in which a server offers its `DirectWriter`.
 DIRECT_WRITER: Final = "penstock.direct_writer"
 
 
-# Bytes that are copied in less time than it takes to write twice.
+# Bytes: copying up to this many is faster than writing twice.
 _SMALL: Final = 2**17
 
 
 @final
 class Chunk:
-    """Bytes that may go to many clients; their framing is made once for all.
+    """Bytes for one or many clients, framed once.
 
     Attributes:
       data: the bytes.
-      framed: as a chunk of an HTTP/1.1 body that is sent in chunks.
+      framed: the bytes as a chunk of a chunked HTTP/1.1 body.
 
     Spec: RFC 9112, 7.1: a chunk is its size in hexadecimal, and its bytes, each with CRLF.
     """
@@ -59,40 +59,40 @@ class Chunk:
 
     @staticmethod
     def parts(data: bytes) -> list[bytes]:
-        """Return what makes up such a chunk: one piece if it is small, else without a copy."""
+        """Return the parts of such a chunk: a single part, or if it is large, no copy of it."""
         if len(data) < _SMALL:
             return [Chunk(data).framed]
         return [b"%x\r\n" % len(data), data, b"\r\n"]
 
 
 class DirectWriter(Protocol):
-    """A server's offer to take a response's bytes without a task switch; for one response."""
+    """Writes one response's bytes to the server, without a task switch."""
 
     @property
     def stalled(self) -> bool:
-        """Whether the server gave the client up because it did not read."""
+        """Whether the server disconnected the client because it did not read."""
         ...
 
     def set_sender(self, send: object) -> None:
-        """Name the ASGI ``send`` that the response's messages are passed to, unchanged.
+        """Set the ASGI ``send`` that gets the response's messages unchanged.
 
-        Called by whoever passes them, before the first body message. Unless it is called, and with
-        the server's own callable, nothing is written directly.
+        The sender of the response calls this before the first body message. Unless it is called
+        with the server's own callable, nothing is written directly.
         """
         ...
 
     def try_enable(self) -> bool:
         """Enable direct writes if the response allows them, and return whether it does.
 
-        Called once, after the response's first body message was sent.
+        Called after the response's first body message was sent, until it returns True.
         """
         ...
 
     def write_nowait(self, chunk: Chunk) -> bool:
-        """Write a chunk if nothing waits before it, and tell whether it was taken.
+        """Write a chunk if nothing waits before it, and return whether it was taken.
 
-        Taken, it is the server's: what the kernel had no room for is written in the background, in
-        front of everything that follows. Not taken, nothing of it was.
+        If it was, the server writes all of it: the part for which the kernel has no room is written
+        in the background, before everything that follows. If not, none of it was written.
 
         Cancellation:
           Synchronous, no checkpoint.
@@ -100,13 +100,13 @@ class DirectWriter(Protocol):
         ...
 
     async def send(self, chunk: bytes) -> None:
-        """Write a chunk behind what waits, and wait until the kernel has it all.
+        """Write a chunk after everything that waits, and wait until the kernel has all of it.
 
         Args:
-          chunk: may be empty, to wait for what was written before.
+          chunk: the bytes; may be empty, to wait for everything that was written before.
 
         Raises:
-          trio.BrokenResourceError: the client is gone, or was given up.
+          trio.BrokenResourceError: the client has disconnected, or was disconnected.
 
         Cancellation:
           A checkpoint. The chunk is written in the background, in full and in its order, even when
@@ -118,11 +118,11 @@ class DirectWriter(Protocol):
 def asgi_sender(
     send: Callable[[Mapping[str, Any]], Awaitable[None]],
 ) -> Callable[[bytes], Awaitable[None]]:
-    """Return what `EventStream.run` writes to, over an ASGI server's ``send``.
+    """Return a function for `EventStream.run` that writes to an ASGI server's ``send``.
 
-    Each chunk is one body message. The application sends ``http.response.start`` before and the
-    last ``http.response.body`` after, and cancels the stream when ``receive`` gives
-    ``http.disconnect``: ASGI servers tell of a lost client there, and need not raise in ``send``.
+    Each chunk is one body message. The application sends ``http.response.start`` before, and the
+    last ``http.response.body`` after, the stream. It cancels the stream when ``receive`` returns
+    ``http.disconnect``: ASGI servers report a disconnect there, and need not raise in ``send``.
 
     Spec: ASGI, "Disconnected Client - send Exception": a server that does raise raises `OSError`.
     """

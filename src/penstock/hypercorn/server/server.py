@@ -247,7 +247,9 @@ class Server:
             connection.drain()
         started = trio.current_time()
         with trio.move_on_after(max(window, _LAST_GRACE)):
-            await self.streams.drain(over=window * _PACED, spread=self.settings.reconnect_spread)
+            await self.streams.drain(
+                seconds=window * _PACED, reconnect_spread=self.settings.reconnect_spread
+            )
             await self._connections.wait_closed()
         for connection in self._connections:
             if connection.carries_stream:
