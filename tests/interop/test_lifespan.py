@@ -101,7 +101,7 @@ async def start():
 """,
 }
 
-CUT = "it ended without saying that it had stopped (Quart cuts"
+CUT = "it ended without a shutdown message (Quart cancels"
 
 WAYS = {
     "penstock serve": (PENSTOCK, "serve"),

@@ -14,7 +14,7 @@ import trio
 
 from penstock.demo.fates.client import Where
 from penstock.hypercorn import Settings
-from penstock.hypercorn.wire.sockets import file_descriptor_limit
+from penstock.hypercorn.server.process import file_descriptor_limit
 
 __all__ = ["CROWD", "Crowds", "NoRoom"]
 

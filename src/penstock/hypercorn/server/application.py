@@ -1,7 +1,8 @@
-"""Middleware of the server: its health, and the answer to clients beyond a limit."""
+"""The application as the server runs it: with the server's extensions and health, or refused."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Final, cast, final
@@ -12,15 +13,38 @@ from hypercorn.typing import AppWrapper
 from penstock.hypercorn.settings import SETTINGS, Settings
 from penstock.stream.group import STREAM_GROUP, StreamGroup
 
-__all__ = ["HealthMiddleware", "Refusal"]
+__all__ = ["HealthMiddleware", "RefusalApp", "enable_one_task"]
 
-# Seconds after which a refused client is asked to come back.
+# Seconds that a refused client is asked to wait before it reconnects.
 _RETRY_AFTER: Final = 5
+
+# Maximum depth of nested middleware to search for the application.
+_MAX_DEPTH: Final = 32
+
+
+def enable_one_task(app: Any) -> None:
+    """Make a Quart-Trio application run each request in one task, which this server allows.
+
+    Middleware that keeps its application in ``app``, as is the convention, is searched. An
+    application that is mounted beside others is not found: it has to call
+    `penstock.quart.use_one_task`.
+    """
+    quart_trio = sys.modules.get("quart_trio")
+    for _ in range(_MAX_DEPTH):
+        if quart_trio is None or app is None:
+            return
+        if isinstance(app, quart_trio.QuartTrio):
+            # Imported here, since an application of another framework needs no Quart.
+            from penstock.quart.asgi import use_one_task
+
+            use_one_task(app)
+            return
+        app = getattr(app, "app", None)
 
 
 @final
 class HealthMiddleware:
-    """An application, as Hypercorn wraps it, with the server's streams and health beside it."""
+    """Wraps an application: answers for the server's health, and adds the server's extensions."""
 
     def __init__(self, app: AppWrapper, streams: StreamGroup, settings: Settings) -> None:
         self._app = app
@@ -36,10 +60,10 @@ class HealthMiddleware:
     def __call__(
         self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
     ) -> Coroutine[Any, Any, None]:
-        """Answer a question for the server's health, or run the application.
+        """Answer a health check, or run the application.
 
-        There is no coroutine of its own, nor one of Hypercorn's wrapper, which does nothing for an
-        ASGI application: each would be kept as long as a stream.
+        This is no coroutine function, and it bypasses Hypercorn's wrapper, which does nothing for
+        an ASGI application: either coroutine would live as long as a stream.
         """
         if scope["type"] == "http":
             if (state := self._health.get(scope["path"])) is not None:
@@ -52,8 +76,8 @@ class HealthMiddleware:
 
 
 @final
-class Refusal:
-    """What a client beyond a limit is served: an answer, and the end of its connection."""
+class RefusalApp:
+    """Answers clients beyond a limit, instead of the application; their connections then close."""
 
     def __init__(self, status: HTTPStatus) -> None:
         self._status = status
@@ -61,13 +85,13 @@ class Refusal:
     async def __call__(
         self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
     ) -> None:
-        """Say that there are too many."""
+        """Answer that there are too many connections."""
         if scope["type"] == "http":
             headers = [(b"retry-after", b"%d" % _RETRY_AFTER)]
             if scope["http_version"] in ("1.0", "1.1"):
                 headers.append((b"connection", b"close"))
             what = self._status.phrase.lower()
-            text = f"{what}: too many connections; come back in {_RETRY_AFTER} s"
+            text = f"{what}: too many connections; retry in {_RETRY_AFTER} s"
             await _answer(scope, send, self._status, text, headers)
 
 
