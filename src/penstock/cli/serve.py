@@ -154,7 +154,7 @@ def serve(
                 sockets = Sockets(*((bound, []) if config.ssl_enabled else ([], bound)), [])
                 trio.run(_serve, server, sockets, restart)
         except* LifespanFailed as errors:
-            failure = cast(LifespanFailed, _first(errors)).described(application)
+            failure = cast(LifespanFailed, _first(errors)).describe(application)
         except* _NoOutput as errors:
             failure = str(_first(errors))
         if failure is not None:  # raised in an `except*`, it would come out in a group

@@ -64,4 +64,4 @@ async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it
     except LifespanFailed as error:
         if sockets is None:
             raise
-        raise SystemExit(f"penstock: {error.described(config.application_path)}") from None
+        raise SystemExit(f"penstock: {error.describe(config.application_path)}") from None

@@ -87,7 +87,7 @@ class Settings:
             _check(field.name, str(field.type), getattr(self, field.name))
 
     @classmethod
-    def of(cls, config: Config) -> Self:
+    def from_config(cls, config: Config) -> Self:
         """Return the settings in a Hypercorn configuration's attribute ``penstock``.
 
         Raises:

@@ -132,7 +132,7 @@ class EventSourceResponse(TrioResponse):
     ) -> None:
         """Make the response to the current request; the class documents the arguments."""
         if not has_request_context():
-            raise RuntimeError("an EventSourceResponse answers a request: make it in a view")
+            raise RuntimeError("an EventSourceResponse answers a request: create it in a view")
         if not _on_trio():
             raise InternalServerError(str(StreamingUnsupported()))
         if owns is not None:
@@ -142,7 +142,7 @@ class EventSourceResponse(TrioResponse):
             keep_alive=keep_alive,
             buffer=buffer,
             max_lifetime=max_lifetime,
-            name=f"{quote(request.path)} {_client_of(request)}",
+            name=f"{quote(request.path)} {_client_address(request)}",
         )
         body: DataBody | EventStreamBody = DataBody(b"")
         if request.method != "HEAD":
@@ -282,7 +282,7 @@ def _on_trio() -> bool:
 def _headers(given: Mapping[str, str] | Headers | None) -> Headers:
     headers = Headers(given)
     if "Content-Type" in headers:
-        raise ValueError(f"the content type of an event stream is {_CONTENT_TYPE}: do not give one")
+        raise ValueError(f"the content type of an event stream is {_CONTENT_TYPE}: do not set it")
     check_headers(headers)
     headers.setdefault("Cache-Control", "no-cache")
     headers.setdefault("X-Accel-Buffering", "no")  # nginx: pass each event on as it comes
@@ -293,7 +293,7 @@ def _headers(given: Mapping[str, str] | Headers | None) -> Headers:
 
 
 def _own(resource: Any) -> None:
-    """Have a resource closed when the request is over.
+    """Close a resource when the request is over.
 
     Raises:
       TypeError: the resource has no way to be closed.
@@ -318,7 +318,7 @@ def text_response(status: int, line: str) -> Response:
     return TrioResponse(f"{line}\n", status, content_type="text/plain; charset=utf-8")
 
 
-def _client_of(current: Request) -> str:
+def _client_address(current: Request) -> str:
     client = current.scope.get("client")
     if not client:
         return "local"  # a Unix socket has no address

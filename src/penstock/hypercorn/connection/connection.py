@@ -274,7 +274,7 @@ class Connection:
             slow = self.requests.unconsumed > MAX_AHEAD  # the application is, not the client
             if isinstance(self.protocol, HTTP1) and not self._idle:
                 seconds = math.inf
-                if self.protocol.receives_body and not slow:
+                if self.protocol.in_body and not slow:
                     read_timeout = self._config.read_timeout or math.inf
                     seconds = min(self._settings.body_timeout, read_timeout)
                 self.incoming.deadline = trio.current_time() + seconds
@@ -295,7 +295,7 @@ class Connection:
             self._idle
             and not self._head_begun
             and isinstance(self.protocol, HTTP1)
-            and self.protocol.begins_request
+            and self.protocol.head_begun
         ):
             self._head_begun = True
             self.incoming.deadline = trio.current_time() + self._head_timeout

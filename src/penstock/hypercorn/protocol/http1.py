@@ -39,14 +39,14 @@ from hypercorn.utils import suppress_body
 
 from penstock.hypercorn.protocol.request_head import (
     RequestRefused,
-    asks_for_websocket,
     body_length,
     check_chunk,
     check_head,
     check_upgrade,
+    is_websocket_handshake,
     validate_request,
 )
-from penstock.hypercorn.protocol.request_log import log_refusal, log_refused
+from penstock.hypercorn.protocol.request_log import log_client_fault, write_access_log
 from penstock.hypercorn.protocol.websocket import WebSocket
 from penstock.hypercorn.wire.incoming import IncomingBytes
 from penstock.hypercorn.wire.turns import Turn
@@ -81,13 +81,13 @@ class HTTP1(H11Protocol):
     _in_trailer: bool = False
 
     @property
-    def begins_request(self) -> bool:
+    def head_begun(self) -> bool:
         """Whether a part of a request's head has been received."""
         return self.connection.their_state is h11.IDLE and bool(self.connection.trailing_data[0])
 
     @property
-    def receives_body(self) -> bool:
-        """Whether the client is in the middle of its request's body."""
+    def in_body(self) -> bool:
+        """Whether a part of the request's body is still to come."""
         return self.connection.their_state is h11.SEND_BODY
 
     async def stream_send(self, event: Event) -> None:
@@ -96,7 +96,7 @@ class HTTP1(H11Protocol):
             self.task_group.response_begins(event)  # type: ignore[attr-defined]
             # Hypercorn closes after a response that precedes the end of its request. RFC 9112, 9.6:
             # it has to announce that, or a proxy sends the next request into a closed connection.
-            if self.context.terminated.is_set() or not self._is_whole:
+            if self.context.terminated.is_set() or not self._is_complete:
                 event.headers.append((b"connection", b"close"))
             self.framing = self._framing(event)
         elif isinstance(event, (EndBody, StreamClosed)):
@@ -121,7 +121,7 @@ class HTTP1(H11Protocol):
             while await self._handle_event():
                 pass
         except RequestRefused as refusal:
-            await log_refusal(self.config, self.client, refusal)
+            await log_client_fault(self.config, self.client, str(refusal))
             await self._answer_error(refusal.status)
         except h11.RemoteProtocolError as error:
             await self._answer_error(error.error_status_hint)
@@ -134,7 +134,7 @@ class HTTP1(H11Protocol):
             headers = self.config.response_headers("h11")
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
         limit = self.config.h11_max_incomplete_size
-        if self.begins_request:
+        if self.head_begun:
             received = self.connection.trailing_data[0]
             self._line = received[:limit].split(b"\n", 1)[0].rstrip(b"\r")
             check_head(received, limit)
@@ -171,15 +171,15 @@ class HTTP1(H11Protocol):
         return True
 
     @property
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         """Whether the whole request has been received, processed by h11 or not."""
-        if not self.receives_body:
+        if not self.in_body:
             return True
         return self._left is not None and len(self.connection.trailing_data[0]) >= self._left
 
     async def _maybe_recycle(self) -> None:
         """Reuse the connection after a response, if the whole request has been received."""
-        if self._is_whole and self.receives_body:
+        if self._is_complete and self.in_body:
             # The reader waits for its turn. The application has responded: discard the body here.
             while isinstance(self.connection.next_event(), h11.Data):
                 pass
@@ -198,14 +198,14 @@ class HTTP1(H11Protocol):
         if self.stream is None:
             method, _, rest = self._line.partition(b" ")
             target, _, version = rest.rpartition(b" HTTP/")
-            await log_refused(self, status, method, target or rest, version)
+            await write_access_log(self, status, method, target or rest, version)
         else:
             seconds = time() - self.stream.start_time
             summary: Any = {"status": status, "headers": []}
             await self.stream.config.log.access(self.stream.scope, summary, seconds)
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if asks_for_websocket(request):
+        if is_websocket_handshake(request):
             await self._create_websocket(request)
         else:
             await super()._create_stream(request)

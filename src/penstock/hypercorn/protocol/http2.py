@@ -75,7 +75,7 @@ from penstock.hypercorn.protocol.request_head import (
     check_fields,
     split_target,
 )
-from penstock.hypercorn.protocol.request_log import log_client, log_refusal, log_refused
+from penstock.hypercorn.protocol.request_log import log_client_fault, write_access_log
 from penstock.hypercorn.protocol.send_buffers import SendBuffer, SendBuffers
 from penstock.hypercorn.protocol.websocket import WebSocket
 from penstock.hypercorn.wire.incoming import MAX_AHEAD
@@ -241,7 +241,7 @@ class HTTP2(H2Protocol):
         """Log what the client did, once per connection."""
         if not self._logged:
             self._logged = True
-            await log_client(self.config, self.client, what)
+            await log_client_fault(self.config, self.client, what)
 
     async def _terminate(self, code: h2.errors.ErrorCodes) -> None:
         """End the connection with all its streams; GOAWAY gives the reason."""
@@ -339,9 +339,7 @@ class HTTP2(H2Protocol):
         self, event: h2.events.RequestReceived, refusal: RequestRefused
     ) -> None:
         """Answer a request that reaches no application."""
-        if not self._logged:
-            self._logged = True
-            await log_refusal(self.config, self.client, refusal)
+        await self._log(str(refusal))
         assert event.stream_id is not None
         fields = [(b":status", b"%d" % refusal.status), (b"content-length", b"0")]
         fields += self.config.response_headers("h2")
@@ -349,7 +347,7 @@ class HTTP2(H2Protocol):
             self.connection.send_headers(event.stream_id, fields, end_stream=True)
         asked = dict(event.headers or ())
         method, path = asked.get(b":method", b""), asked.get(b":path", b"")
-        await log_refused(self, refusal.status, method, path, b"2")
+        await write_access_log(self, refusal.status, method, path, b"2")
         self._stop_request(event.stream_id)
         await self._charge(ANSWERED_COST)
 

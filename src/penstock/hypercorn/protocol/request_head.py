@@ -23,13 +23,13 @@ from hyperframe.exceptions import HyperframeError
 __all__ = [
     "MAX_FIELDS",
     "RequestRefused",
-    "asks_for_websocket",
     "body_length",
     "check_ascii",
     "check_chunk",
     "check_fields",
     "check_head",
     "check_upgrade",
+    "is_websocket_handshake",
     "split_target",
     "validate_request",
 ]
@@ -66,13 +66,11 @@ class RequestRefused(Exception):
 
     Attributes:
       status: the status of the answer.
-      why: what is wrong with the request, for the log.
     """
 
     def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
+        super().__init__(f"sent a request that was answered {status}: {why}")
         self.status = status
-        self.why = why
 
 
 def check_head(received: bytes, limit: int) -> None:
@@ -232,7 +230,7 @@ def body_length(request: h11.Request) -> int | None:
     return None if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
 
 
-def asks_for_websocket(request: h11.Request) -> bool:
+def is_websocket_handshake(request: h11.Request) -> bool:
     """Tell whether Hypercorn would take this request for a WebSocket handshake."""
     upgrade = connection = b""
     for name, value in request.headers:

@@ -1,4 +1,4 @@
-"""Request logs: one access line per request, and a warning for each refused request.
+"""Request logs: one access line per request, and a warning when a client is at fault.
 
 Hypercorn's streams log a request when the last part of its response has been sent. If the client
 leaves at that moment, the application is cancelled before: the line had no status, or there were
@@ -19,10 +19,14 @@ from hypercorn.config import Config
 from hypercorn.logging import Logger
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 
-from penstock.hypercorn.protocol.request_head import RequestRefused
 from penstock.printable import printable
 
-__all__ = ["finish_access_log", "log_client", "log_refusal", "log_refused", "start_access_log"]
+__all__ = [
+    "finish_access_log",
+    "log_client_fault",
+    "start_access_log",
+    "write_access_log",
+]
 
 # The status if no response has begun: nginx's, for a client that closed its request.
 _NO_RESPONSE: Final = 499
@@ -45,7 +49,7 @@ async def finish_access_log(response: Any) -> None:
         log.close()
 
 
-async def log_refused(
+async def write_access_log(
     protocol: Any, status: int, method: bytes, target: bytes, version: bytes
 ) -> None:
     """Log a request that reaches no application, as far as it is known. Not a checkpoint.
@@ -78,17 +82,8 @@ async def log_refused(
     log.close()
 
 
-async def log_refusal(
-    config: Config, client: tuple[str, int] | None, refusal: RequestRefused
-) -> None:
-    """Warn of a refused request, in one line."""
-    await log_client(
-        config, client, f"sent a request that was answered {refusal.status}: {refusal.why}"
-    )
-
-
-async def log_client(config: Config, client: tuple[str, int] | None, what: str) -> None:
-    """Warn of something that a client did."""
+async def log_client_fault(config: Config, client: tuple[str, int] | None, what: str) -> None:
+    """Warn of what a client did; the sentence continues after its address."""
     where = "a local client" if client is None else f"{client[0]}:{client[1]}"
     await config.log.warning("%s %s", where, what)
 
@@ -128,9 +123,9 @@ class AccessLog:
                 "headers": [],
             }
         if type(self._logger).access is Logger.access:  # not a checkpoint
-            await self._logger.access(_shown(scope), summary, seconds)
+            await self._logger.access(_escaped(scope), summary, seconds)
         else:
-            self._log_soon(self._logger.access, _shown(scope), summary, seconds)
+            self._log_soon(self._logger.access, _escaped(scope), summary, seconds)
 
     def close(self) -> None:
         """Drop the references to the request; nothing more is logged."""
@@ -143,7 +138,7 @@ def _status_of(response: Any, scope: Any) -> int:
     return _NO_RESPONSE
 
 
-def _shown(scope: Any) -> Any:
+def _escaped(scope: Any) -> Any:
     """Return a scope for the logger, escaped so that nothing in it can forge another log line."""
     headers = scope["headers"]
     texts = [value.decode("latin1") for _, value in headers]

@@ -27,7 +27,7 @@ _NO_MESSAGE: Final = (
 
 _FAILURES: Final = {
     "startup": "did not start",
-    "serving": "failed while it was served",
+    "serving": "failed while serving",
     "shutdown": "did not stop properly",
 }
 
@@ -47,9 +47,9 @@ class LifespanFailed(LifespanFailureError):
         self.reason: str = printable(" ".join(reason.split()))
 
     def __str__(self) -> str:
-        return self.described("the application")
+        return self.describe("the application")
 
-    def described(self, name: str) -> str:
+    def describe(self, name: str) -> str:
         """Return one line about the failure of the application with this name."""
         return f"{name} {_FAILURES[self.stage]}: {self.reason}"
 

@@ -103,7 +103,7 @@ class Server:
                 "quic_bind: remove it; HTTP/3 is not supported, because the server would not "
                 "notice that a client leaves or stops reading"
             )
-        self.settings: Settings = Settings.of(config) if settings is None else settings
+        self.settings: Settings = Settings.from_config(config) if settings is None else settings
         self.streams: StreamGroup = StreamGroup()
         self._config = _with_keep_alive(config, self.settings)
         self._connections = ConnectionRegistry(self.settings)
@@ -155,7 +155,7 @@ class Server:
         config.set_statsd_logger_class(StatsdLogger)
         log = config.log
         lifespan = ApplicationLifespan(self._app, config, state)
-        with stop_signals(instead=shutdown_trigger is None, worker=worker) as signals:
+        with stop_signals(sole_trigger=shutdown_trigger is None, worker=worker) as signals:
             async with trio.open_nursery() as lifespan_nursery:
                 lifespan_nursery.start_soon(lifespan.run, name="lifespan")
                 await lifespan.start()
@@ -198,7 +198,7 @@ class Server:
                         await config.log.info(f"Running on {listener.url} (CTRL + C to quit)")
                     task_status.started([listener.url for listener in listeners])
                     await first_of(context.terminate.wait, *triggers)
-                    signals.stopping()
+                    signals.begin_stop()
                     nursery.cancel_scope.cancel()
                 for listener in listeners:
                     listener.close()

@@ -33,7 +33,7 @@ class StopSignals:
         else:
             await anext(self._received)
 
-    def stopping(self) -> None:
+    def begin_stop(self) -> None:
         """From now on, let a signal end the process at once; a worker ignores it.
 
         Hypercorn's master terminates its other workers as soon as one worker has ended, even while
@@ -47,18 +47,18 @@ class StopSignals:
 
 
 @contextmanager
-def stop_signals(*, instead: bool, worker: bool = False) -> Iterator[StopSignals]:
+def stop_signals(*, sole_trigger: bool, worker: bool = False) -> Iterator[StopSignals]:
     """Catch the signals that stop a server while the block runs.
 
     Args:
-      instead: whether nothing else can stop it. Then SIGINT, SIGTERM and SIGHUP are caught, if they
-        have their default handler, in the main thread.
+      sole_trigger: whether nothing else can stop the server. Then SIGINT, SIGTERM and SIGHUP are
+        caught in the main thread, if they have their default handler.
       worker: whether this is a worker process of Hypercorn's master. A worker always catches
         SIGTERM, and SIGHUP, which a closing terminal sends to all processes. After the first signal
         it ignores both.
     """
     numbers = []
-    if threading.current_thread() is threading.main_thread() and (worker or instead):
+    if threading.current_thread() is threading.main_thread() and (worker or sole_trigger):
         numbers = [each for each in stopping_signals() if has_default_handler(each)]
         if worker:
             others = [each for each in numbers if each not in (signal.SIGINT, signal.SIGTERM)]
@@ -79,7 +79,7 @@ async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
 
     async with trio.open_nursery() as nursery:
         for function in functions:
-            nursery.start_soon(run, function, name="waits for the stop")
+            nursery.start_soon(run, function, name="stop trigger")
 
 
 def has_default_handler(number: signal.Signals) -> bool:

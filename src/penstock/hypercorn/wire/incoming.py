@@ -51,11 +51,12 @@ class IncomingBytes:
 
     __slots__ = (
         *("_ahead", "_deadline", "_direct", "_last_chance", "_poll_interval", "_scope", "_socket"),
-        *("_stopped", "_stream", "_waiting", "_watching", "received"),
+        *("_stream", "_waiting", "_watching", "received", "stopped"),
     )
 
     def __init__(self, stream: Any, socket: Any, *, direct: bool) -> None:
         self.received: int = 0
+        self.stopped: bool = False  # whether reading has ended
         self._stream = stream
         self._socket = socket
         self._direct = direct
@@ -66,12 +67,6 @@ class IncomingBytes:
         self._deadline = math.inf
         self._last_chance = math.inf  # the deadline at which the socket was read once more
         self._scope: trio.CancelScope | None = None
-        self._stopped = False
-
-    @property
-    def stopped(self) -> bool:
-        """Whether reading has ended."""
-        return self._stopped
 
     @property
     def deadline(self) -> float:
@@ -93,7 +88,7 @@ class IncomingBytes:
 
     def stop(self) -> None:
         """End reading, and wake the reader."""
-        self._stopped = True
+        self.stopped = True
         self.wake()
 
     def wake(self) -> None:
@@ -162,7 +157,7 @@ class IncomingBytes:
         return data
 
     def _woken(self) -> bytes:
-        self._stopped = self._stopped or self._deadline <= trio.current_time()
+        self.stopped = self.stopped or self._deadline <= trio.current_time()
         return b""
 
     async def watch(self) -> None:
@@ -181,7 +176,7 @@ class IncomingBytes:
                 self._scope = None
                 self._watching = False
         self._woken()
-        if not self._stopped and self._socket is not None and _has_hung_up(self._socket):
+        if not self.stopped and self._socket is not None and _has_hung_up(self._socket):
             raise PeerClosed
 
     async def read_ahead(self, until: Callable[[], bool]) -> None:
@@ -192,7 +187,7 @@ class IncomingBytes:
         """
         self.deadline = math.inf
         while not until():
-            if self._stopped:
+            if self.stopped:
                 raise PeerClosed
             if len(self._ahead) >= MAX_AHEAD:
                 await self.watch()
