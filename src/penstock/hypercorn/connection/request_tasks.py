@@ -188,6 +188,6 @@ class RequestTasks:
             await self._connection.run_guarded(send, None)  # noqa: ASYNC102
             await finish_access_log(send.__self__)  # noqa: ASYNC102 - not a checkpoint
             self._queues.remove(queue)
-            # A scope that is kept somewhere would keep the connection alive through them, until the
-            # cyclic collector runs. A middleware may have removed or replaced them.
+            # They refer to the connection: a scope kept elsewhere would keep it alive until
+            # the cyclic collector runs. A middleware may have removed or replaced them.
             extensions.clear()

@@ -6,7 +6,7 @@ Rule 1: a reader handles its input in time slices, whatever the input is: betwee
 Rule 2: a reader whose slice is spent queues for a lock with all other such readers. One of them
 runs in each turn of the scheduler, so fifty floods cost the other tasks no more than one does.
 
-A little work is free of queueing, and this allowance refills at a small share of real time. A
+A small amount of work needs no queueing. This allowance refills at a small share of real time: a
 client that requests a page has it again before its next request; a flood does not, however it is
 cut into packets.
 """
