@@ -35,9 +35,9 @@ class Settings:
     """
 
     send_timeout: float = 15.0
-    """Disconnect a client that accepts no data for this many seconds: each piece of 64 KiB on
-    HTTP/1.1, each chunk of a stream's body on HTTP/2. nginx (60 s) and Caddy wait longer, but
-    the client of an event stream that is 15 s behind should reconnect."""
+    """Disconnect a client that accepts no data for this many seconds. The limit applies to each
+    piece of 64 KiB on HTTP/1.1, and to each chunk of a stream's body on HTTP/2. nginx (60 s) and
+    Caddy wait longer, but the client of an event stream that is 15 s behind should reconnect."""
     body_timeout: float = 30.0
     """Disconnect an HTTP/1.1 client that is silent for this many seconds within a request's body.
     On HTTP/2 the application has to set a time limit."""
