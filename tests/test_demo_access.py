@@ -11,7 +11,7 @@ import trio
 from quart_trio import QuartTrio
 
 from demo_requests import ELSEWHERE, HERE, PAGE, answer_to
-from penstock.demo.access import ACTIONS
+from penstock.demo.access_control import ACTIONS
 from penstock.demo.restart import Restart
 from penstock.demo.scenarios import add_scenario_routes
 from penstock.hypercorn import Settings

@@ -27,7 +27,7 @@ LAYERS = (
     ("hypercorn.protocol",),
     ("hypercorn.wire",),
     ("hypercorn.settings",),
-    ("applications",),
+    ("one_task_requests",),
     ("quart",),
     ("hub",),
     ("logs",),
@@ -43,7 +43,7 @@ LAYERS_WITHOUT_IO = (
 )
 SANS_IO = {module for line in LAYERS_WITHOUT_IO for module in line} | {
     *("doctor.body", "doctor.finding", "doctor.observation"),
-    *("doctor.payloads", "doctor.report"),
+    *("doctor.double_encoding", "doctor.report"),
 }
 HOSTS = {
     *("quart", "hypercorn", "client", "cli", "demo", "doctor.probe"),

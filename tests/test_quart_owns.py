@@ -305,7 +305,7 @@ async def test_an_error_on_closing_is_logged(
     assert client.ended
     assert app.closed == [1]
     (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
-    assert "closing what its response owned failed" in record.getMessage()
+    assert "closing a resource of its response failed" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ValueError)
 

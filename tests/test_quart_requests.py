@@ -81,7 +81,7 @@ async def test_outside_of_a_request() -> None:
 
     async def produce(events: Events) -> None: ...
 
-    with pytest.raises(RuntimeError, match="make it in a view"):
+    with pytest.raises(RuntimeError, match="create it in a view"):
         EventSourceResponse(produce)
 
 

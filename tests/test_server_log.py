@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from penstock.cli.repeated_records import RecordFilter, without_traceback
+from penstock.cli.repeated_log_records import RecordFilter, without_traceback
 from penstock.cli.server_log import LogFormatter, StandardErrorHandler
 
 HOSTILE = "a\r\n2026-01-01 00:00:00,000 INFO forged\x1b[2J\u2028\u202e"

@@ -62,18 +62,19 @@ def test_a_toml_file_of_hypercorn_has_them_in_a_table(tmp_path: Path) -> None:
     file = tmp_path / "hypercorn.toml"
     file.write_text("keep_alive_timeout = 7\n[penstock]\nsend_timeout = 3\nhttp2 = true\n")
     config: Any = Config.from_toml(file)
-    assert Settings.of(config) == Settings(send_timeout=3, http2=True)
-    assert Settings.of(Config()) == Settings()
+    assert Settings.from_config(config) == Settings(send_timeout=3, http2=True)
+    assert Settings.from_config(Config()) == Settings()
     config.penstock = Settings(max_connections=5)
-    assert Settings.of(config).max_connections == 5
+    assert Settings.from_config(config).max_connections == 5
 
 
 def test_a_setting_that_does_not_exist_is_named() -> None:
     """With those that do."""
     config: Any = Config()
     config.penstock = {"send_timeuot": 3}
-    with pytest.raises(InvalidSettings, match="there is no setting 'send_timeuot'; there are body"):
-        Settings.of(config)
+    unknown = "unknown setting 'send_timeuot'; the settings are body"
+    with pytest.raises(InvalidSettings, match=unknown):
+        Settings.from_config(config)
     config.penstock = 3
     with pytest.raises(InvalidSettings, match="penstock must be a table of settings"):
         Server(app, config)
@@ -83,7 +84,7 @@ def test_http_3_is_refused() -> None:
     """A configuration that asks for it is told why, before anything is bound."""
     config = Config()
     config.quic_bind = ["127.0.0.1:0"]
-    with pytest.raises(InvalidSettings, match="quic_bind: HTTP/3 is not served, because"):
+    with pytest.raises(InvalidSettings, match="quic_bind: remove it; HTTP/3 is not supported"):
         Server(app, config)
 
 

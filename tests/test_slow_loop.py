@@ -29,7 +29,7 @@ class Loop:
 def test_a_pause_moves_deadlines_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it was; what was waited for on purpose is none."""
     loop = Loop(monkeypatch)
-    with pauses.moving_deadlines(loop.moved.append):
+    with pauses.detect_pauses(loop.moved.append):
         loop.turn(away=0.01, waited=60)
         loop.turn(away=3600)
         loop.turn(away=0.2)
@@ -39,13 +39,13 @@ def test_a_pause_moves_deadlines_by_its_length(monkeypatch: pytest.MonkeyPatch) 
 def test_a_loop_that_is_always_slow_is_not_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients are judged by it in the end: of two minutes, no more than a quarter is not theirs."""
     loop = Loop(monkeypatch)
-    with pauses.moving_deadlines(loop.moved.append):
+    with pauses.detect_pauses(loop.moved.append):
         for _ in range(120):
             loop.turn(away=0.9)
             for _ in range(10):
                 loop.turn(away=0.01)
     assert 8 < len(loop.moved) < 40
     assert sum(loop.moved) < 30
-    with pauses.moving_deadlines(loop.moved.append):
+    with pauses.detect_pauses(loop.moved.append):
         loop.turn(away=60)
     assert loop.moved[-1] == pytest.approx(60)

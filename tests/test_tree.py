@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
 
-from penstock.demo.tree import CurrentLine, Figures, add_tree_route, internals, walk, watch
-from penstock.demo.tree.internals import age, scoped, scoped_nursery
-from penstock.demo.tree.record import (
+from penstock.demo.task_tree import CurrentLine, Figures, add_tree_route, internals, walk, watch
+from penstock.demo.task_tree.internals import age, scoped, scoped_nursery
+from penstock.demo.task_tree.record import (
     Kind,
     Moment,
     Node,
@@ -29,8 +29,8 @@ from penstock.demo.tree.record import (
     masked,
     printable_name,
 )
-from penstock.demo.tree.walk import PHRASES, Walker, phrase_for
-from penstock.demo.tree.watch import FRAME, Watch, _Activity
+from penstock.demo.task_tree.walk import PHRASES, Walker, phrase_for
+from penstock.demo.task_tree.watch import FRAME, Watch, _Activity
 from penstock.event import ServerSentEvent
 from penstock.testing import FakeClient
 
@@ -478,7 +478,7 @@ async def sleeps(events: trio.abc.SendChannel[ServerSentEvent]) -> None:
 
 
 async def test_what_trio_does_not_publish_is_still_there() -> None:
-    """The attributes that `penstock.demo.tree.internals` reads, in the Trio that is installed."""
+    """The attributes that `penstock.demo.task_tree.internals` reads, in the installed Trio."""
     older, newer = [], []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)

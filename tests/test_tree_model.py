@@ -11,7 +11,7 @@ import pytest
 import trio
 from hypothesis import settings
 
-from penstock.demo.tree.watch import FRAME, Watch
+from penstock.demo.task_tree.watch import FRAME, Watch
 from penstock.event import ServerSentEvent
 
 SEQUENCES: Final = 200 if settings.default is settings.get_profile("thorough") else 60

@@ -73,7 +73,7 @@ async def test_partial_writes_stay_in_order(app: QuartTrio, version: str) -> Non
         line = f"GET /big HTTP/{version}\r\nHost: x\r\n\r\n"
         await client.stream.send_all(line.encode())
         connection = await _first_connection(server)
-        while not connection.outgoing.waiting:  # noqa: ASYNC110 - it has no event
+        while not connection.outgoing.pending:  # noqa: ASYNC110 - it has no event
             await trio.sleep(0.001)
         body = b""
         client.h11.send(h11.Request(method="GET", target="/big", headers=[("host", "x")]))
@@ -209,7 +209,7 @@ async def test_a_descriptor_that_is_used_again_gets_nothing_of_its_last_owner(
         await waiting.connect(("127.0.0.1", port))
         second = Client(trio.SocketStream(waiting))
         await second.ask("/endless")
-        others = [each._socket.fileno() for each in server._connections if not each.gone]
+        others = [each._socket.fileno() for each in server._connections if not each.closed]
         go.set()
         await leaked.wait()
         assert others == [descriptor]
@@ -307,7 +307,7 @@ async def test_connections_have_a_limit(app: QuartTrio) -> None:
         response = await late.ask("/")
         assert response.status_code == 503
         assert dict(response.headers)[b"retry-after"] == b"5"
-        assert b"too many connections; come back in 5 s" in await late.rest()
+        assert b"too many connections; retry in 5 s" in await late.rest()
         assert await late.stream.receive_some() == b""
         await late.stream.aclose()
         for client in streams:
@@ -392,7 +392,7 @@ async def test_an_application_that_does_not_read_its_request(app: QuartTrio) -> 
         with trio.move_on_after(0.3):
             await client.stream.send_all(b"x" * 100_000_000)
         (connection,) = server._connections
-        assert connection.requests.untaken < 200_000
+        assert connection.requests.unconsumed < 200_000
         linger = struct.pack("ii", 1, 0)
         client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         await client.stream.aclose()
@@ -421,7 +421,7 @@ async def test_what_the_system_cannot_do_is_logged_once(
 ) -> None:
     """A system without an option serves all the same, and says what is missing."""
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
-    with caplog.at_level(logging.WARNING, "penstock.hypercorn.wire.sockets"):
+    with caplog.at_level(logging.WARNING, "penstock.hypercorn.server.listeners"):
         async with guarded(app) as (_, port):
             client = await connect(port)
             assert (await client.ask("/")).status_code == 200

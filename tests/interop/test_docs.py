@@ -40,7 +40,7 @@ EXEMPT = {
 def _run_toml(block: Block, folder: Path) -> None:
     table: Any = tomllib.loads(block.source)
     if "penstock" in table:
-        Settings.of(Config.from_mapping(table))
+        Settings.from_config(Config.from_mapping(table))
 
 
 def _run_json(block: Block, folder: Path) -> None:

@@ -568,7 +568,7 @@ async def test_an_event_stream_keeps_no_body(app: QuartTrio, version: str) -> No
             for _ in range(3):
                 assert b"tick" in await client.stream.receive_some()
             (connection,) = server._connections
-            assert connection.requests.untaken < 1000
+            assert connection.requests.unconsumed < 1000
             await client.stream.aclose()
         else:
             raw = await RawHTTP2.connect(port)

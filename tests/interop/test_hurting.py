@@ -18,7 +18,7 @@ from hypercorn.protocol.events import Body
 from wsproto.events import BytesMessage, Ping, Request
 
 from penstock.hypercorn.protocol.http2 import HTTP2
-from penstock.hypercorn.wire.sockets import GC_THRESHOLDS, tuned_process
+from penstock.hypercorn.server.process import GC_THRESHOLDS, tuned_process
 
 
 async def deaf(scope: Any, receive: Any, send: Any) -> None:
@@ -65,7 +65,7 @@ async def test_empty_messages_fill_an_inbox_too() -> None:
         with trio.move_on_after(0.5):
             await client.stream.send_all(empty * 20_000)
         (connection,) = server._connections
-        assert len(connection.requests._inboxes[0]._messages) < 15_000
+        assert len(connection.requests._queues[0]._messages) < 15_000
         await client.stream.aclose()
         await settled(server, connections_open=0)
 

@@ -101,7 +101,7 @@ async def start():
 """,
 }
 
-CUT = "it ended without saying that it had stopped (Quart cuts"
+CUT = "it ended without a shutdown message (Quart cancels"
 
 WAYS = {
     "penstock serve": (PENSTOCK, "serve"),
@@ -177,7 +177,7 @@ def test_a_lifespan_that_dies_while_it_is_served(tmp_path: Path, curl: CurlFixtu
         assert server.process.wait(timeout=60) == 1
         assert stream.status() == 0
         assert lines_of_ours(server) == [
-            "penstock: dies:app failed while it was served: LookupError('the database is away')"
+            "penstock: dies:app failed while serving: LookupError('the database is away')"
         ]
         assert server.log.count("Traceback") >= 1
 

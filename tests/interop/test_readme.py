@@ -164,7 +164,7 @@ def test_the_settings_are_settings() -> None:
     page = " ".join((DOCS / "serving.md").read_text().split())
     (table,) = blocks("toml", DOCS / "serving.md")
     config: Any = Config.from_mapping(tomllib.loads(table))
-    assert Settings.of(config) == Settings(send_timeout=30, drain_window=10)
+    assert Settings.from_config(config) == Settings(send_timeout=30, drain_window=10)
     listed = page.partition("each with its reason: ")[2].partition("and a few more")[0]
     names = re.findall(r"`(\w+)`", listed)
     assert len(names) > 8

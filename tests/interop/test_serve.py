@@ -268,7 +268,7 @@ def test_out_of_file_descriptors(tmp_path: Path, curl: CurlFixture) -> None:
         stream = curl(f"{server.url}/sse")
         assert stream.lines.readline() == b":\n"
         crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
-        server.wait_for_log("accepts no clients until others go: Too many open files")
+        server.wait_for_log("accepts no clients until others leave: Too many open files")
         while b"data" not in stream.lines.readline():
             pass
         for client in crowd:

@@ -20,7 +20,7 @@ from processes import HYPERCORN, PENSTOCK, CurlFixture, Server, serving, wait_un
 from quart_trio import QuartTrio
 
 from penstock.hypercorn import serve
-from penstock.hypercorn.server.unix_sockets import claimed
+from penstock.hypercorn.server.listeners import reserved_paths
 
 APP = """
 import os
@@ -182,10 +182,10 @@ async def test_a_program_on_a_unix_socket(path: Path) -> None:
 
 def test_a_path_is_claimed_by_one_at_a_time(path: Path) -> None:
     """What was bound but does not listen yet is not taken for what a killed server has left."""
-    with claimed([str(path)]):
+    with reserved_paths([str(path)]):
         code = (
-            "import sys\nfrom penstock.hypercorn.server.unix_sockets import claimed\n"
-            "with claimed([sys.argv[1]]): pass"
+            "import sys\nfrom penstock.hypercorn.server.listeners import reserved_paths\n"
+            "with reserved_paths([sys.argv[1]]): pass"
         )
         ran = subprocess.run(
             [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60

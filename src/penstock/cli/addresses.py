@@ -13,7 +13,7 @@ from typing import Final, NoReturn, final
 import click
 from hypercorn.utils import repr_socket_addr
 
-from penstock.hypercorn.server.unix_sockets import claimed, removed_at_end
+from penstock.hypercorn.server.listeners import reserved_paths, unlinked_at_exit
 from penstock.printable import printable
 
 __all__ = [
@@ -135,7 +135,7 @@ def listening(addresses: Sequence[Address]) -> Iterator[list[socket.socket]]:
                 bound = _inherited(address)
             else:
                 bound = _bound_to_path(address.path)
-                stack.enter_context(removed_at_end([address.path]))
+                stack.enter_context(unlinked_at_exit([address.path]))
             sockets.append(stack.enter_context(bound))
         yield sockets
 
@@ -163,7 +163,7 @@ def _bound(address: TCP) -> socket.socket:
 def _bound_to_path(path: str) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX)
     try:
-        with claimed([path]):
+        with reserved_paths([path]):
             bound.bind(path)
             bound.listen()
     except OSError as error:

@@ -32,7 +32,7 @@ from penstock.demo.restart import Restart
 from penstock.errors import InvalidSettings
 from penstock.hypercorn import Server, Settings
 from penstock.hypercorn.server.lifespan import LifespanFailed
-from penstock.hypercorn.server.signals import first_of
+from penstock.hypercorn.server.stop_signals import first_of
 from penstock.printable import counted, printable
 from penstock.process_signals import end_at_next, stopping_signals
 
@@ -138,7 +138,7 @@ def serve(
                 sockets = Sockets(*((bound, []) if config.ssl_enabled else ([], bound)), [])
                 trio.run(_serve, server, sockets, restart)
         except* LifespanFailed as errors:
-            failure = cast(LifespanFailed, _first(errors)).described(application)
+            failure = cast(LifespanFailed, _first(errors)).describe(application)
         except* _NoOutput as errors:
             failure = str(_first(errors))
         if failure is not None:  # raised in an `except*`, it would come out in a group

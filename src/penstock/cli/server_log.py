@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, final
 
-from penstock.cli.repeated_records import RecordFilter, without_traceback
+from penstock.cli.repeated_log_records import RecordFilter, without_traceback
 from penstock.printable import printable
 
 __all__ = ["LogFormatter", "StandardErrorHandler", "logging_to_standard_error"]

@@ -14,7 +14,7 @@ from quart_trio import QuartTrio
 from penstock.demo.hub_routes import add_hub_routes
 from penstock.demo.restart import Restart
 from penstock.demo.scenarios import add_scenario_routes
-from penstock.demo.tree import add_tree_route
+from penstock.demo.task_tree import add_tree_route
 from penstock.event import ServerSentEvent
 from penstock.quart import EventSourceResponse, require_trio
 from penstock.stream.ticker import Ticker

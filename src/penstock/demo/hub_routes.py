@@ -2,9 +2,9 @@
 
 An event is published as a JSON object; many are published together as one object per line.
 
-There is no authentication, so only programs on this machine have access; see
-`penstock.demo.access`. A page of another origin, in a browser on this machine, has none: what it
-could send without a preflight is refused for its content type.
+There is no authentication, so only programs on this machine have access (see
+`penstock.demo.access_control`). A page of another origin, in a browser on this machine, has none:
+what it could send without a preflight is refused for its content type.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from penstock.demo.access import is_from_this_machine
+from penstock.demo.access_control import is_from_this_machine
 from penstock.errors import (
     InvalidEvent,
     InvalidPublication,

@@ -11,7 +11,7 @@ Rule 3: what the format allows is not a fault. A payload may look like anything,
 considered a mistake; `Payloads` judges all of a stream's together.
 
 Theory of operation: bytes are split into lines; each line is examined, then fed to the decoder, so
-that both an event and the fields that made it are known.
+that an event is known with the fields that made it.
 
 Spec: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -28,7 +28,7 @@ from enum import StrEnum
 from typing import Final, final
 
 from penstock.decode import BOM, DIGITS, EventStreamDecoder, split_lines
-from penstock.doctor.payloads import Found, Payloads
+from penstock.doctor.double_encoding import Found, Payloads
 
 __all__ = ["Burst", "Examination", "Fault", "Unpacker", "can_unpack", "codings_of", "is_known"]
 

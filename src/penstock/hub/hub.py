@@ -25,7 +25,7 @@ from penstock.event import ServerSentEvent
 from penstock.hub.committer import Committer, DeliveryQueue
 from penstock.hub.dispatcher import DEFAULT_BATCH_DELAY, Dispatcher
 from penstock.hub.follower import Follower
-from penstock.hub.on_demand import (
+from penstock.hub.producers_on_demand import (
     DEFAULT_KEEP_RUNNING_FOR,
     DEFAULT_RESTART_AFTER,
     ProducersOnDemand,
@@ -277,7 +277,7 @@ class Hub:
     ) -> None:
         """Add a producer for a topic, which runs while there are subscribers to the topic.
 
-        See `penstock.hub.on_demand.ProducersOnDemand.add`.
+        See `penstock.hub.producers_on_demand.ProducersOnDemand.add`.
         """
         self.check_trio_run()
         subscribers = sum(each.selection.matches((topic,)) for each in self._subscriptions)

@@ -1,4 +1,4 @@
-"""The guarded worker under Hypercorn's own ways to serve: its command line and `trio.serve`."""
+"""Hypercorn's own ways to serve, guarded: its command line and `hypercorn.trio.serve`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ __all__ = ["install"]
 
 
 def install() -> None:
-    """Have Hypercorn's Trio worker be the guarded one, in this process.
+    """Replace Hypercorn's Trio worker by the guarded worker, in this process.
+
+    For ``hypercorn -k trio MODULE:APP``, these two lines in the application's module are enough:
 
         from penstock.hypercorn import install
         install()
 
-    in the module that has the application is enough for ``hypercorn -k trio MODULE:APP``: Hypercorn
-    loads it in each worker before that starts to serve. `hypercorn.trio.serve` is guarded, too.
-    Calling it again does nothing more.
+    Hypercorn imports the module in each worker before it serves. `hypercorn.trio.serve` is guarded,
+    too. The function is idempotent.
 
-    Settings are given in Hypercorn's configuration, as the table ``[penstock]`` of a TOML file; see
+    Settings come from Hypercorn's configuration: the table ``[penstock]`` of a TOML file; see
     `Settings`.
     """
     hypercorn.trio.run.worker_serve = _worker_serve
@@ -42,14 +43,15 @@ async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it
     shutdown_trigger: Callable[..., Awaitable[None]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Do what `hypercorn.trio.run.worker_serve` does, of Hypercorn 0.18.0."""
+    """Replace `hypercorn.trio.run.worker_serve` of Hypercorn 0.18.0."""
     try:
-        server = Server.of_wrapped(app, config)
+        server = Server(app, config)
     except InvalidSettings as error:
         if sockets is None:
             raise
         raise SystemExit(f"penstock: {error}") from None  # from the command line: one line
-    # Hypercorn's master hands its workers both; its command line without a master, sockets only.
+    # Hypercorn's master passes both to its workers; its command line without a master passes
+    # sockets only.
     worker = sockets is not None and shutdown_trigger is not None
     try:
         await server.serve(
@@ -62,4 +64,4 @@ async def _worker_serve(  # noqa: ASYNC114, ASYNC128 - the server starts it
     except LifespanFailed as error:
         if sockets is None:
             raise
-        raise SystemExit(f"penstock: {error.described(config.application_path)}") from None
+        raise SystemExit(f"penstock: {error.describe(config.application_path)}") from None

@@ -1,7 +1,7 @@
-"""What can be set about the guarded worker, beyond Hypercorn's own configuration.
+"""Settings of the guarded worker, beyond Hypercorn's own configuration.
 
-Every setting is named, has a unit and a reason. They are given as `Settings(…)` or, where only
-Hypercorn's configuration can be handed over, as its attribute ``penstock``: in a TOML file, a table
+Every setting has a name, a unit and a reason. Pass them as `Settings(…)`. Where only Hypercorn's
+configuration can be passed, they are its attribute ``penstock``: in a TOML file, a table
 ``[penstock]``.
 """
 
@@ -17,81 +17,81 @@ from penstock.errors import InvalidSettings
 
 __all__ = ["SETTINGS", "Settings"]
 
-# The entry of an ASGI scope's "extensions" in which the server tells an application its settings,
-# and with them what it promises.
+# The entry of an ASGI scope's "extensions" that holds the server's settings, so that an application
+# can read what the server guarantees.
 SETTINGS: Final = "penstock.settings"
 
-# Settings that may be 0; the others are numbers above it, or None where that is allowed.
+# Settings that may be 0. The others are positive numbers, or None where that is allowed.
 _MAY_BE_ZERO = frozenset({"drain_window", "reconnect_spread"})
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The guarded worker's settings; valid if they exist.
+    """The guarded worker's settings, validated at construction.
 
     Raises:
       InvalidSettings: a value is of the wrong kind or out of its range.
     """
 
     send_timeout: float = 15.0
-    """Seconds that the client may take to accept bytes that wait for it: each piece of 64 KiB on
-    HTTP/1.1, each chunk of a stream's body on HTTP/2. Then it is cut off. nginx (60 s) and Caddy
-    wait longer; an event stream's client that is 15 s behind is better off reconnecting."""
+    """Disconnect a client that accepts no data for this many seconds. The limit applies to each
+    piece of 64 KiB on HTTP/1.1, and to each chunk of a stream's body on HTTP/2. nginx (60 s) and
+    Caddy wait longer, but the client of an event stream that is 15 s behind should reconnect."""
     body_timeout: float = 30.0
-    """Seconds of silence after which a client of HTTP/1.1 that has sent a part of a request's body
-    is cut off; on HTTP/2 that is the application's to do."""
+    """Disconnect an HTTP/1.1 client that is silent for this many seconds within a request's body.
+    On HTTP/2 the application has to set a time limit."""
     head_timeout: float = 5.0
     """Seconds that a client has for its TLS handshake, for its first request to arrive, and for the
     rest of a request's head once it has begun to send it. Hypercorn's ``ssl_handshake_timeout`` and
-    ``keep_alive_timeout`` count where they are shorter. nginx and Apache allow 60 s and 20 s, for
+    ``keep_alive_timeout`` apply if they are shorter. nginx and Apache allow 60 s and 20 s, for slow
     lines that hardly exist any more."""
     keep_alive_timeout: float = 130.0
-    """Seconds that a connection may be idle between two requests; Hypercorn's own setting of this
-    name counts where the configuration has one. A proxy sends a request on a connection that it
-    kept, and must not find it closed at that moment: that is 502 for a POST, which nobody may send
-    twice. So the server keeps it longer than proxies do: nginx and Amazon's load balancers 60 s,
-    Traefik 90 s, Caddy 120 s. Kestrel has 130 s, too; Hypercorn's default is 5 s."""
+    """Seconds that a connection may be idle between two requests. Hypercorn's setting of the same
+    name takes precedence if the configuration has it. If the server closed first, a proxy could
+    send a request into a closed connection; for a POST, which must not be sent twice, the answer is
+    a 502. So the server keeps connections longer than proxies do: nginx and Amazon's load balancers
+    60 s, Traefik 90 s, Caddy 120 s. Kestrel uses 130 s, too; Hypercorn's default is 5 s."""
     drain_window: float = 5.0
-    """Seconds over which the streams of a stopping server end. Other requests may go on as long, or
-    for Hypercorn's ``graceful_timeout``, 3 s by default, if that is longer."""
+    """Seconds over which a stopping server ends its streams. Other requests may continue for as
+    long, or for Hypercorn's ``graceful_timeout`` (3 s by default) if that is longer."""
     reconnect_spread: float = 5.0
-    """Seconds over which the clients of a stopped server come back, each at a random moment."""
+    """Seconds over which the clients of a stopped server reconnect, each at a random moment."""
     http2: bool = False
-    """Whether plain ports speak HTTP/2, too (h2c). Browsers never do; and a proxy in front that
-    passes ``Upgrade: h2c`` on unread can be used to smuggle requests past its rules. Over TLS,
-    HTTP/2 is negotiated in any case, unless Hypercorn's ``alpn_protocols`` has no ``h2``."""
+    """Whether plain ports also speak HTTP/2 (h2c). Browsers never use it, and a request can be
+    smuggled past the rules of a proxy that forwards ``Upgrade: h2c``. Over TLS, HTTP/2 is always
+    negotiated, unless Hypercorn's ``alpn_protocols`` lacks ``h2``."""
     max_connections: int | None = None
-    """Connections in all; who comes beyond it is answered with 503 (a browser's EventSource, which
-    takes no other status than 200, does not come back by itself then). None: as many as the process
-    may have file descriptors, less some for the application's own files and sockets."""
+    """Maximum number of connections. A client beyond it gets 503, after which a browser's
+    EventSource does not reconnect by itself: it accepts no status but 200. None: as many as the
+    process may have file descriptors, less some for the application's own files and sockets."""
     max_connections_per_address: int | None = None
-    """Connections from one address; who comes beyond it is answered with 429. None: no limit,
+    """Maximum number of connections from one address. A client beyond it gets 429. None: no limit,
     because behind a proxy all clients have one address."""
     health: str | None = "/-"
-    """Where the server itself answers ``/ready`` and ``/live``; None: nowhere. A server that stops
-    accepts no connection, which is not ready. The prefix is the convention of Prometheus and
-    GitLab, which no application's pages use."""
+    """Path prefix under which the server itself answers ``/ready`` and ``/live``; None disables
+    both. A stopping server accepts no connections, which means "not ready". The prefix is the
+    convention of Prometheus and GitLab; applications do not use it for pages."""
     tcp_user_timeout: float | None = 20.0
-    """Seconds that sent bytes may go unacknowledged (``TCP_USER_TIMEOUT``), the only thing that
-    finds a client that vanished with data in flight; the system's own patience is 15 minutes."""
+    """Seconds that sent bytes may stay unacknowledged (``TCP_USER_TIMEOUT``). Nothing else detects
+    a client that vanished with data in flight; the system's default is some 15 minutes."""
     tcp_keep_alive: float | None = 15.0
-    """Seconds of silence after which the kernel asks whether the peer is still there."""
+    """Seconds of silence after which the kernel probes whether the peer is still there."""
     send_buffer: int | None = 64 * 1024
-    """Bytes that the kernel keeps for a client that does not read (``SO_SNDBUF``, which Linux
-    doubles); left alone, it grows to 4 MB for each. A single download over a long way is slower for
-    it: 64 KiB for each round trip. None leaves it to the system."""
+    """Bytes that the kernel buffers for a client that does not read (``SO_SNDBUF``, which Linux
+    doubles). By default the buffer grows to 4 MB per client. A single download over a long distance
+    is slower for it: 64 KiB per round trip. None leaves the size to the system."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             _check(field.name, str(field.type), getattr(self, field.name))
 
     @classmethod
-    def of(cls, config: Config) -> Self:
-        """Return the settings that a Hypercorn configuration carries as its attribute ``penstock``.
+    def from_config(cls, config: Config) -> Self:
+        """Return the settings in a Hypercorn configuration's attribute ``penstock``.
 
         Raises:
-          InvalidSettings: it is no table of settings, or names one that does not exist.
+          InvalidSettings: the attribute is not a table of settings, or has an unknown setting.
         """
         given = getattr(config, "penstock", {})
         if isinstance(given, cls):
@@ -101,7 +101,7 @@ class Settings:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(given) - known):
             raise InvalidSettings(
-                f"there is no setting {unknown[0]!r}; there are {', '.join(sorted(known))}"
+                f"unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}"
             )
         return cls(**given)
 

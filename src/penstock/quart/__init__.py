@@ -1,4 +1,4 @@
-"""What a Quart-Trio application uses: streams as responses, and a hub for its lifetime."""
+"""Event streams as responses of a Quart-Trio application, and a hub with its lifetime."""
 
 from penstock.quart.asgi import require_trio, use_one_task
 from penstock.quart.hub import add_hub

@@ -1,12 +1,12 @@
-"""How an application on Quart-Trio meets its server: on Trio, and with a request in one task.
+"""The ASGI side of a Quart-Trio application: requests in one task, and a refusal without Trio.
 
-Quart-Trio runs each request in a nursery with two tasks, of which one waits for the disconnect. A
-server that offers a scope which the disconnect cancels makes both unnecessary for requests without
-a body, such as an EventSource's; with 10,000 clients these are 20,000 tasks.
+Quart-Trio runs each request in a nursery with two tasks, one of which waits for the disconnect. If
+the server offers a scope that the disconnect cancels, neither is needed for a request without a
+body, such as an EventSource's; with 10,000 clients they are 20,000 tasks.
 
-A connection of this class also knows when a request is over, whatever became of its response, and
-closes what the response owned; it lets an event stream's bytes be written directly where it sends
-them itself; and it keeps neither the request nor its body while the response is sent.
+`OneTaskHTTPConnection` also knows when a request is over, however its response ended, and closes
+what the response owned. It enables direct writes of an event stream that it sends itself. It keeps
+neither the request nor its body while the response is sent.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ from typing import Any, Final, final
 import trio
 from quart import Quart, Response
 from quart_trio.asgi import TrioASGIHTTPConnection
-from quart_trio.wrappers import TrioResponse
 
 from penstock.errors import StreamingUnsupported
-from penstock.quart.body import EventStreamBody, check_headers
+from penstock.quart.response import EventStreamBody, check_headers, text_response
 from penstock.stream.transport import DISCONNECT_SCOPE
 
 __all__ = ["OneTaskHTTPConnection", "require_trio", "use_one_task"]
 
 _BODY: Final = (b"content-length", b"transfer-encoding")
 
-# Seconds in which what a response owned may close after its client has left. Closing a connection
-# takes milliseconds; asking an upstream to stop takes a round trip.
-_CLOSING: Final = 2.0
+# Seconds for closing what a response owned, after its client has left. Closing a connection takes
+# milliseconds; asking an upstream to stop takes a round trip.
+_CLOSE_TIMEOUT: Final = 2.0
 
 
 @final
 class OneTaskHTTPConnection(TrioASGIHTTPConnection):
-    """Quart-Trio's connection, without tasks of its own where the server makes that possible."""
+    """Quart-Trio's connection, without tasks of its own if the server makes that possible."""
 
     _owned: tuple[Any, ...] = ()
 
@@ -50,15 +49,15 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
           Checkpoints throughout. A disconnect cancels it, as in Quart-Trio; what the response owns
           is then closed under a shield, within a bounded time.
         """
-        offered: Any = (self.scope.get("extensions") or {}).get(DISCONNECT_SCOPE)
-        if offered is None:
+        disconnect_scope: Any = (self.scope.get("extensions") or {}).get(DISCONNECT_SCOPE)
+        if disconnect_scope is None:
             with trio.CancelScope() as work:
                 try:
                     await super().__call__(receive, send)
                 finally:
                     await self._close_owned(work)  # noqa: ASYNC102 - shields itself
             return
-        with offered():
+        with disconnect_scope():
             if self._may_have_body():
                 await self._answer_and_receive(receive, send)
             else:
@@ -69,7 +68,7 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
                 await answering
 
     def own(self, resource: Any) -> None:
-        """Close a resource when this request is over: after its response, or instead of one."""
+        """Close a resource when this request is over, whether or not its response was sent."""
         if not any(each is resource for each in self._owned):
             self._owned = (*self._owned, resource)
 
@@ -79,7 +78,7 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         return request
 
     def _may_have_body(self) -> bool:
-        """Tell whether the request may have a body; on HTTP/2 no header need say so."""
+        """Tell whether the request may have a body; on HTTP/2 no header has to announce it."""
         return (
             self.scope["method"] not in ("GET", "HEAD")
             or self.scope["http_version"] not in ("1.0", "1.1")
@@ -87,7 +86,7 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         )
 
     async def _answer_and_receive(self, receive: Any, send: Any) -> None:
-        """Answer a request whose body arrives meanwhile."""
+        """Answer a request while its body arrives."""
         request = self._create_request_from_scope(send)
         body = weakref.ref(request.body)
         async with trio.open_nursery() as nursery:
@@ -98,8 +97,8 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             nursery.cancel_scope.cancel()
 
     async def _answer(self, request: Any, send: Any) -> None:
-        # What the view enters and leaves to its response, a nursery even, is left within `work`.
-        # A scope takes 600 bytes: where nothing is owned, none is kept while a stream lasts.
+        # Whatever the view enters and leaves open for its response, even a nursery, is left within
+        # `work`. A scope takes 600 bytes: if nothing is owned, none is kept while a stream lasts.
         with trio.CancelScope() as work:
             try:
                 response: Any = await self.app.handle_request(request)
@@ -115,10 +114,10 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             await sending
 
     def _send_in_time(self, send: Any, response: Any) -> Awaitable[None]:
-        """Send a response before its deadline, which is not that of closing what is owned."""
+        """Send a response before its deadline, which does not apply to closing what it owns."""
         deadline = self._deadline(response)
         sending = self._send_response(send, response)
-        return sending if deadline == math.inf else _before(deadline, sending)
+        return sending if deadline == math.inf else _await_until(deadline, sending)
 
     def _deadline(self, response: Any) -> float:
         timeout = self.app.config["RESPONSE_TIMEOUT"]
@@ -127,15 +126,15 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         return math.inf if timeout is None else trio.current_time() + timeout
 
     async def _send_response(self, send: Any, response: Any) -> None:
-        """Send a response; an event stream's with a head that fits, and directly if it can be.
+        """Send a response; check an event stream's headers, and enable direct writes of its body.
 
-        A client that has left gets none: a plain view goes on in its thread and answers all the
-        same, which Quart 0.23 takes for an error.
+        A client that has left gets no response: a synchronous view continues in its thread and
+        returns one anyway, which Quart 0.23 would treat as an error.
         """
         if getattr(self, "_disconnected", False):
             return
         body = response.response
-        # A body that wraps a stream's is another one: it is to be given each chunk.
+        # A body that wraps a stream's body must get each chunk, so it is sent the ordinary way.
         if not isinstance(body, EventStreamBody):
             await super()._send_response(send, response)
             return
@@ -143,7 +142,7 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
             check_headers(response.headers)
         except ValueError as error:
             self.app.logger.error("%s cannot be sent: %s", self.scope["path"], error)
-            await super()._send_response(send, _error(str(error)))
+            await super()._send_response(send, text_response(500, str(error)))
             return
         body.headers = None
         body.set_sender(send)
@@ -159,9 +158,9 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
     async def _close_owned(self, work: trio.CancelScope) -> None:
         if not self._owned:
             return
-        work.deadline = trio.current_time() + _CLOSING
+        work.deadline = trio.current_time() + _CLOSE_TIMEOUT
         work.shield = True
-        # Each is closed, even if the time is over: then it finds itself cancelled.
+        # Each is closed, even after the deadline: then its closing is cancelled.
         async with AsyncExitStack() as stack:
             for resource in self._owned:
                 stack.push_async_callback(self._close, resource)
@@ -176,19 +175,19 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         except* Exception as errors:
             alone = len(errors.exceptions) == 1
             self.app.logger.error(
-                "%s: closing what its response owned failed",
+                "%s: closing a resource of its response failed",
                 self.scope["path"],
                 exc_info=errors.exceptions[0] if alone else errors,
             )
 
 
-async def _before(deadline: float, sending: Awaitable[None]) -> None:
+async def _await_until(deadline: float, sending: Awaitable[None]) -> None:
     with trio.CancelScope(deadline=deadline):
         await sending
 
 
 async def _receive_body(body: weakref.ref[Any], receive: Any) -> None:
-    """Give a request's body what the client sends; throw it away once nobody holds that body."""
+    """Pass what the client sends to a request's body; discard it once the body is garbage."""
     more = True
     while more:
         message = await receive()
@@ -211,40 +210,34 @@ async def _put(body: Any, data: bytes, *, more: bool) -> None:
 
 @lru_cache(maxsize=128)
 def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:
-    """Encode a header as ASGI has it; most streams share theirs, which are kept as long."""
+    """Encode a header for ASGI; most streams have the same headers, and share these objects."""
     return name.lower().encode(), value.encode()
 
 
-def _error(text: str) -> Response:
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return TrioResponse(f"{text}\n", status, content_type="text/plain; charset=utf-8")
-
-
 def use_one_task(app: Quart) -> None:
-    """Run each of an application's requests in one task, where its server makes that possible.
+    """Run each of an application's requests in one task, if its server makes that possible.
 
-    Penstock's server calls this for the application that it serves. An application calls it that
-    is served otherwise, or mounted beside others, and whose responses own a resource
+    Penstock's server calls this for the application that it serves. Call it for an application that
+    another server runs, or that is mounted beside others, if its responses own a resource
     (``EventSourceResponse(…, owns=…)``).
 
-    It sets ``app.asgi_http_class``, unless that is not Quart-Trio's own. Calling it again does
-    nothing more.
+    It sets ``app.asgi_http_class``, unless that is a custom class. Idempotent.
     """
     if app.asgi_http_class is TrioASGIHTTPConnection:
         app.asgi_http_class = OneTaskHTTPConnection
 
 
 def require_trio(app: Quart) -> None:
-    """Make an application say, in one clear line, when its server does not run on Trio.
+    """Make an application report, in one clear line, that its server does not run on Trio.
 
-    A server that knows ASGI's lifespan protocol is told at start-up, and does not start; with any
-    other, requests are answered with status 500 and the reason. Under Trio, nothing changes. Call
-    it once, where the application is made.
+    A server that supports ASGI's lifespan protocol gets the reason at start-up, and does not start.
+    With any other server, requests are answered with status 500 and the reason. Under Trio, nothing
+    changes. Call it once, where the application is made.
     """
     inner = app.asgi_app
 
     def asgi_app(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        # No coroutine of its own: it would be kept as long as a stream.
+        # Not a coroutine function: its coroutine would live as long as a stream.
         in_trio = trio.lowlevel.in_trio_task()
         return (inner if in_trio else refuse)(scope, receive, send)
 
@@ -266,5 +259,5 @@ def require_trio(app: Quart) -> None:
         else:
             raise error
 
-    # The way Flask and Quart document for wrapping an application; to mypy, it replaces a method.
+    # Flask and Quart document this way of wrapping an application; to mypy it replaces a method.
     app.asgi_app = asgi_app  # type: ignore[method-assign,assignment]

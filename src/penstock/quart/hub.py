@@ -18,6 +18,7 @@ from penstock.errors import (
 from penstock.hub.dispatcher import DEFAULT_BATCH_DELAY
 from penstock.hub.hub import DEFAULT_MAX_EVENT_SIZE, Hub
 from penstock.logs.log import Log
+from penstock.quart.response import text_response
 
 __all__ = ["add_hub"]
 
@@ -29,26 +30,29 @@ def add_hub(
     max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
     batch_delay: float = DEFAULT_BATCH_DELAY,
 ) -> Hub:
-    """Return a hub that is open while the application is served.
+    """Add a hub to an application, open while the application is served.
 
         app = QuartTrio(__name__)
         hub = add_hub(app, log=SQLiteLog("events.db"))
 
-    It is opened before the first request. A server that stops ends the streams of its subscribers
-    first, as it does all streams; then the hub is closed, when what was published is kept.
+    The hub opens before the first request. A stopping server first ends the streams of the hub's
+    subscribers, like all streams; then the hub commits what was published, and closes.
 
     A view may pass topics and data from its request to `penstock.hub.Hub.subscription` and
-    `penstock.hub.Hub.publish`: what is no topic, or no event, is answered with status 400, and what
-    is too large with 413, with a sentence that says why.
+    `penstock.hub.Hub.publish`. Invalid topics and events are answered with status 400, and what is
+    too large with 413; the body says why.
 
     Args:
-      app: the application, which is not served yet.
+      app: the application, before it is served.
       log: as in `penstock.hub.Hub`.
       max_event_size: as in `penstock.hub.Hub`.
       batch_delay: as in `penstock.hub.Hub`.
 
+    Returns:
+      The hub.
+
     Error handling:
-      When the log cannot be opened, the application does not start, and says why.
+      If the log cannot be opened, the application does not start, and reports why.
     """
     hub = Hub(log=log, max_event_size=max_event_size, batch_delay=batch_delay)
 
@@ -58,8 +62,8 @@ def add_hub(
         try:
             await nursery.start(hub.run, name="hub")
         except LogError as error:
-            # The server will say it in one line: Quart is not to log it, with a traceback.
-            app.logger.addFilter(partial(_tells_another, error))
+            # The server reports it in one line; keep Quart from logging it with a traceback.
+            app.logger.addFilter(partial(_concerns_other_error, error))
             raise
 
     @app.after_serving
@@ -74,8 +78,8 @@ def add_hub(
 
 
 async def _refuse(status: int, error: Any) -> Response:
-    return Response(f"{error}\n", status, content_type="text/plain; charset=utf-8")
+    return text_response(status, str(error))
 
 
-def _tells_another(error: LogError, record: logging.LogRecord) -> bool:
+def _concerns_other_error(error: LogError, record: logging.LogRecord) -> bool:
     return record.exc_info is None or record.exc_info[1] is not error

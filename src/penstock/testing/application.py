@@ -15,7 +15,7 @@ from typing import Any, TypeVar, final
 
 import trio
 
-from penstock.applications import use_one_task_within
+from penstock.one_task_requests import use_one_task_within
 from penstock.testing.leaks import describe, leftovers, open_objects, task_tree
 from penstock.testing.waiting import Changes, is_cancellation, raise_first, unwrapped, wait_until
 

@@ -1,6 +1,6 @@
 """The destructive actions of the demonstration over HTTP: scenarios, a crowd, and a restart.
 
-`penstock.demo.access` decides who may do that.
+`penstock.demo.access_control` decides who may do that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quart import request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
-from penstock.demo.access import ACTIONS, is_from_own_page, refusal_of_actions
+from penstock.demo.access_control import ACTIONS, is_from_own_page, refusal_of_actions
 from penstock.demo.hub_routes import HISTORY
 from penstock.demo.restart import Restart
 from penstock.demo.scenarios.catalog import SCENARIOS, promise_of

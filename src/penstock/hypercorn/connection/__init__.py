@@ -1,1 +1,1 @@
-"""One client's connection: its protocol, and the applications that run for its requests."""
+"""One client's connection, and the tasks of its requests."""

@@ -1,21 +1,19 @@
-"""HTTP/1.1 and HTTP/1.0: Hypercorn's `H11Protocol`, and what the guarantee needs beside it.
+"""HTTP/1.1 and HTTP/1.0: Hypercorn's `H11Protocol`, changed where it breaks the guarantee.
 
 Deviations from Hypercorn 0.18.0, `hypercorn/protocol/h11.py`:
 
-- `_handle_events` worked off all that was read at once. Here it gives way to others when its slice
-  of time is spent.
-- ``can_read``, on which `_handle_events` parks the reader of a connection whose client sent more
-  than its request, is a `ReadAheadGate`: it goes on reading, within bounds, and sees the client
-  leave.
-- A head, a chunk's line and a trailer are limited, however they arrive (h11 looks at what is
-  incomplete), and a request that cannot be served is answered and logged here: see
-  `penstock.hypercorn.protocol.head`.
-- `_maybe_recycle` closed a connection whose reader had not come to the end of a request that was
-  there.
-- `stream_send` notes how the body is framed, for those who write through, and announces the end of
-  a connection that a stopping server will close, or that closes since the request is not whole.
-- `_check_protocol` speaks HTTP/2 on a plain port only where that was allowed, and answers an
-  upgrade whose settings are invalid with 400.
+- `_handle_events` processed everything that was read at once. Here the reader yields when its time
+  slice is spent.
+- ``can_read``, on which `_handle_events` parks the reader of a client that sent more than its
+  request, is a `ReadAheadGate`: it keeps reading, within bounds, and notices a client that leaves.
+- Heads, chunk lines and trailers are limited, complete or not (h11 limits only what is incomplete).
+  Requests that cannot be served are answered and logged here: see
+  `penstock.hypercorn.protocol.request_head`.
+- `_maybe_recycle` closed a connection whose reader had not processed the received end of a request.
+- `stream_send` records the body's framing, for direct writes, and sends ``Connection: close`` if
+  the server is stopping, or if the request is incomplete.
+- `_check_protocol` speaks HTTP/2 on a plain port only if that is enabled, and answers an upgrade
+  with invalid settings with 400.
 - A WebSocket is a `penstock.hypercorn.protocol.websocket.WebSocket`.
 """
 
@@ -23,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import time
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import Any, cast, final
 
 import h11
 from hypercorn.events import Closed, Updated
@@ -39,72 +37,66 @@ from hypercorn.protocol.events import (
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.utils import suppress_body
 
-from penstock.hypercorn.protocol.access_log import log_refused
-from penstock.hypercorn.protocol.head import (
+from penstock.hypercorn.protocol.request_head import (
     RequestRefused,
+    body_length,
     check_chunk,
     check_head,
-)
-from penstock.hypercorn.protocol.http1_request import (
-    asks_for_websocket,
-    body_length,
     check_upgrade,
-    examined,
+    is_websocket_handshake,
+    validate_request,
 )
-from penstock.hypercorn.protocol.refusal import begins_event_stream, log_refusal
+from penstock.hypercorn.protocol.request_log import log_client_fault, write_access_log
 from penstock.hypercorn.protocol.websocket import WebSocket
+from penstock.hypercorn.wire.incoming import IncomingBytes
+from penstock.hypercorn.wire.turns import Turn
 
-if TYPE_CHECKING:
-    from penstock.hypercorn.wire.incoming import Incoming
-    from penstock.hypercorn.wire.turns import Turn
-
-__all__ = ["HTTP1", "HTTP2NotSpoken", "ReadAheadGate"]
+__all__ = ["HTTP1", "HTTP2Disabled", "ReadAheadGate"]
 
 
-class HTTP2NotSpoken(Exception):
-    """A client began with HTTP/2 on a port that does not speak it; it has been answered."""
+class HTTP2Disabled(Exception):
+    """A client began with HTTP/2 on a port where it is disabled; it has been answered."""
 
 
 @final
 class HTTP1(H11Protocol):
-    """One HTTP/1.x connection's protocol; made like Hypercorn's."""
+    """The protocol of one HTTP/1.x connection; constructed like Hypercorn's."""
 
-    http2: bool = True  # whether it may become an HTTP/2 connection; Hypercorn's default
+    http2: bool = True  # whether the connection may switch to HTTP/2; Hypercorn's default
 
     framing: str | None = None
     """How the response's body is framed: "chunked", "until close", or None for neither."""
 
     close_direct_writer: Callable[[], None] | None = None
-    """Ends direct writes of the response's body, while there may be any."""
+    """Ends direct writes of the response's body; None while there are none."""
 
     method: str = ""
 
     turn: Turn | None = None
-    """The reader's share of the loop."""
+    """The reader's share of the event loop."""
 
-    _line: bytes = b""  # of the request that has begun
-    _left: int | None = 0  # bytes of its body that h11 has not given yet; None if it is in chunks
-    _between_chunks: bool = False  # whether a chunk's line comes next, or the trailer
+    _line: bytes = b""  # the current request's first line
+    _left: int | None = 0  # body bytes that h11 has not returned yet; None for a chunked body
+    _between_chunks: bool = False  # whether a chunk's line or the trailer comes next
     _in_trailer: bool = False
 
     @property
-    def begins_request(self) -> bool:
+    def head_begun(self) -> bool:
         """Whether a part of a request's head has been received."""
         return self.connection.their_state is h11.IDLE and bool(self.connection.trailing_data[0])
 
     @property
-    def receives_body(self) -> bool:
-        """Whether the client is in the middle of its request's body."""
+    def in_body(self) -> bool:
+        """Whether a part of the request's body is still to come."""
         return self.connection.their_state is h11.SEND_BODY
 
     async def stream_send(self, event: Event) -> None:
         """Send a part of the response."""
         if isinstance(event, Response) and event.status_code >= 200:
-            if begins_event_stream(event):
-                self.task_group.discard_body(event.stream_id)  # type: ignore[attr-defined]
-            # Hypercorn closes behind an answer that came before the end of its request. RFC 9112,
-            # 9.6: it has to say so, or a proxy sends the next request into a closed connection.
-            if self.context.terminated.is_set() or not self._is_whole:
+            self.task_group.response_begins(event)  # type: ignore[attr-defined]
+            # Hypercorn closes after a response that precedes the end of its request. RFC 9112, 9.6:
+            # it has to announce that, or a proxy sends the next request into a closed connection.
+            if self.context.terminated.is_set() or not self._is_complete:
                 event.headers.append((b"connection", b"close"))
             self.framing = self._framing(event)
         elif isinstance(event, (EndBody, StreamClosed)):
@@ -114,7 +106,7 @@ class HTTP1(H11Protocol):
         await super().stream_send(event)
 
     def _framing(self, response: Response) -> str | None:
-        """Tell what h11 will do with the body of this response, by the rules of RFC 9112, 6.3."""
+        """Return how h11 will frame this response's body, by the rules of RFC 9112, 6.3."""
         if not isinstance(self.connection, h11.Connection) or suppress_body(
             self.method, response.status_code
         ):
@@ -124,25 +116,25 @@ class HTTP1(H11Protocol):
         return "chunked" if self.connection.their_http_version == b"1.1" else "until close"
 
     async def _handle_events(self) -> None:
-        """Do what the client's bytes say, one event of h11 at a time."""
+        """Handle what the client sent, one h11 event at a time."""
         try:
             while await self._handle_event():
                 pass
         except RequestRefused as refusal:
-            await log_refusal(self.config, self.client, refusal)
+            await log_client_fault(self.config, self.client, str(refusal))
             await self._answer_error(refusal.status)
         except h11.RemoteProtocolError as error:
             await self._answer_error(error.error_status_hint)
 
     async def _handle_event(self) -> bool:
-        """Take the next event from h11, and tell whether there may be another one."""
+        """Handle h11's next event, and return whether there may be another."""
         if self.turn is not None and self.turn.due:
             await self.turn.next()
         if self.connection.they_are_waiting_for_100_continue:
             headers = self.config.response_headers("h11")
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
         limit = self.config.h11_max_incomplete_size
-        if self.begins_request:
+        if self.head_begun:
             received = self.connection.trailing_data[0]
             self._line = received[:limit].split(b"\n", 1)[0].rstrip(b"\r")
             check_head(received, limit)
@@ -152,7 +144,7 @@ class HTTP1(H11Protocol):
         event = self.connection.next_event()
         if isinstance(event, h11.Request):
             await self.send(Updated(idle=False))
-            event = examined(event)
+            event = validate_request(event)
             self._left = body_length(event)
             self._between_chunks = self._left is None
             await self._check_protocol(event)
@@ -174,27 +166,27 @@ class HTTP1(H11Protocol):
         elif isinstance(event, h11.EndOfMessage):
             self._between_chunks = self._in_trailer = False
             await self.stream.handle(EndBody(stream_id=STREAM_ID))
-        elif isinstance(event, Data):  # of a WebSocket
+        elif isinstance(event, Data):  # from a WebSocket
             await self.stream.handle(event)
         return True
 
     @property
-    def _is_whole(self) -> bool:
-        """Whether all of the request is there, taken from h11 or not."""
-        if not self.receives_body:
+    def _is_complete(self) -> bool:
+        """Whether the whole request has been received, processed by h11 or not."""
+        if not self.in_body:
             return True
         return self._left is not None and len(self.connection.trailing_data[0]) >= self._left
 
     async def _maybe_recycle(self) -> None:
-        """Use the connection again behind a response, if the request is whole."""
-        if self._is_whole and self.receives_body:
-            # The reader waits for its turn, and nobody else does for what it would take now.
+        """Reuse the connection after a response, if the whole request has been received."""
+        if self._is_complete and self.in_body:
+            # The reader waits for its turn. The application has responded: discard the body here.
             while isinstance(self.connection.next_event(), h11.Data):
                 pass
         await super()._maybe_recycle()
 
     async def _answer_error(self, status: int) -> None:
-        """Answer a request that is refused, if no answer has begun, and close the connection."""
+        """Answer a refused request, unless a response has begun, and close the connection."""
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             await self.send(Updated(idle=False))  # so that the client can read the answer
             await self._send_error_response(status)
@@ -202,27 +194,27 @@ class HTTP1(H11Protocol):
         await self.send(Closed())
 
     async def _log_access(self, status: int) -> None:
-        """Log a request that is answered here."""
+        """Log a request that the protocol answers itself."""
         if self.stream is None:
             method, _, rest = self._line.partition(b" ")
             target, _, version = rest.rpartition(b" HTTP/")
-            await log_refused(self, status, method, target or rest, version)
+            await write_access_log(self, status, method, target or rest, version)
         else:
             seconds = time() - self.stream.start_time
             summary: Any = {"status": status, "headers": []}
             await self.stream.config.log.access(self.stream.scope, summary, seconds)
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if asks_for_websocket(request):
+        if is_websocket_handshake(request):
             await self._create_websocket(request)
         else:
             await super()._create_stream(request)
         if getattr(self.stream, "closed", False) is True:
-            # Refused for its host (`server_names`) without an application to say that it is over.
+            # Refused for its host (`server_names`): no application will end the stream.
             await self.stream_send(StreamClosed(stream_id=STREAM_ID))
 
     async def _create_websocket(self, request: h11.Request) -> None:
-        """Do what `H11Protocol._create_stream` does, with our WebSocket."""
+        """Do what `H11Protocol._create_stream` does, with Penstock's `WebSocket`."""
         self.stream: Any = WebSocket(
             *(self.app, self.config, self.context, self.task_group, self.ssl),
             *(self.client, self.server, self.stream_send, STREAM_ID),
@@ -252,16 +244,16 @@ class HTTP1(H11Protocol):
         elif event.method == b"PRI" and event.http_version == b"2.0":
             await self._send_error_response(505)
             await self._log_access(505)
-            raise HTTP2NotSpoken
+            raise HTTP2Disabled
 
 
 @final
 class ReadAheadGate:
-    """What `H11Protocol.can_read` is here: an event whose waiter goes on listening meanwhile."""
+    """Replaces the event `H11Protocol.can_read`: waiting for it keeps reading from the client."""
 
     __slots__ = ("_incoming", "_set")
 
-    def __init__(self, incoming: Incoming) -> None:
+    def __init__(self, incoming: IncomingBytes) -> None:
         self._incoming = incoming
         self._set = False
 
@@ -270,7 +262,7 @@ class ReadAheadGate:
         self._set = False
 
     async def set(self) -> None:
-        """Let the reader go on with the next request."""
+        """Let the reader continue with the next request."""
         self._set = True
         self._incoming.wake()
 
@@ -279,5 +271,5 @@ class ReadAheadGate:
         return self._set
 
     async def wait(self) -> None:
-        """Read ahead until the event is set; raises what reading raises."""
+        """Read ahead until the event is set; raises what `IncomingBytes.read_ahead` raises."""
         await self._incoming.read_ahead(self.is_set)

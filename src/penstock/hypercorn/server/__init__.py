@@ -1,1 +1,1 @@
-"""The server: listeners, limits, drain, workers."""
+"""The server: listeners, limits, the drain, signals, and the application's lifespan."""

@@ -1,1 +1,1 @@
-"""The bytes of one client: reading, writing, and fair turns at the event loop."""
+"""The bytes to and from one client, and each client's share of the event loop."""

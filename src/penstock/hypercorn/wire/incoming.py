@@ -1,78 +1,76 @@
-"""The bytes that come from one client, and the news that it has left.
+"""The bytes from one client, and the detection of its disconnect.
 
-The reader always listens. Where it must not read more, because what it has read was not taken, it
-looks for the hang-up behind the bytes that it leaves in the kernel.
+The reader always listens. While it must not read, because earlier bytes have not been consumed, it
+leaves the bytes in the kernel and polls the socket for the hang-up behind them.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import select
+import socket as sockets
 from collections.abc import Callable
 from typing import Any, Final, final
 
 import trio
 
-from penstock.hypercorn.wire.sockets import has_hung_up
+__all__ = ["MAX_AHEAD", "IncomingBytes", "PeerClosed"]
 
-__all__ = ["MAX_AHEAD", "Incoming", "PeerClosed"]
-
-# Bytes to read at once, as Hypercorn does.
+# Bytes to read at once, as in Hypercorn.
 _PIECE: Final = 2**16
 
-# Bytes that a client may have sent and nobody has taken; then its socket is left alone.
+# Bytes of a client that may be unconsumed; beyond them its socket is not read.
 MAX_AHEAD: Final = 2**16
 
-# Seconds between two looks for a hang-up while nothing is read: at first half of what is promised,
-# then longer, for a look costs 0.1 ms.
-_LOOK: Final = 0.05
-_LOOK_AT_LAST: Final = 1.0
+# Seconds between two polls for a hang-up while the socket is not read: at first half of the delay
+# that is guaranteed, then longer, since a poll costs 0.1 ms.
+_POLL_INTERVAL: Final = 0.05
+_MAX_POLL_INTERVAL: Final = 1.0
+
+# If a system has no POLLRDHUP, a FIN behind unread bytes is noticed once they have been read.
+_HANG_UP: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class PeerClosed(Exception):
-    """There is nothing more to read: the client has left, or we are closing."""
+    """There is nothing more to read: the client has left, or the server is closing."""
 
 
 @final
-class Incoming:
-    """One connection's bytes to read; by one task, its reader.
+class IncomingBytes:
+    """One connection's bytes to read, by one task: its reader.
 
-    A socket is read directly, and waited for without a scope, unless there is a deadline: that is
-    the greater part of what an idle connection would need otherwise.
+    A plain socket is read directly. Without a deadline no cancel scope is held while waiting: it
+    would be most of the memory that an idle connection takes.
 
     Args:
-      stream: where they come from; only this reads from it.
-      socket: the socket underneath, or None where there is none.
-      direct: whether its bytes are the stream's as they are.
+      stream: the transport; nothing else may read from it.
+      socket: the socket underneath, or None if there is none.
+      direct: whether the socket's bytes are the stream's (no TLS).
     """
 
     __slots__ = (
-        *("_ahead", "_deadline", "_direct", "_last_look", "_look", "_scope", "_socket"),
-        *("_stopped", "_stream", "_waits", "_watches", "received"),
+        *("_ahead", "_deadline", "_direct", "_last_chance", "_poll_interval", "_scope", "_socket"),
+        *("_stream", "_waiting", "_watching", "received", "stopped"),
     )
 
     def __init__(self, stream: Any, socket: Any, *, direct: bool) -> None:
         self.received: int = 0
+        self.stopped: bool = False  # whether reading has ended
         self._stream = stream
         self._socket = socket
         self._direct = direct
-        self._waits = False  # for the socket, without a scope
-        self._watches = False
-        self._look = _LOOK
+        self._waiting = False  # whether the reader waits for the socket, without a scope
+        self._watching = False
+        self._poll_interval = _POLL_INTERVAL
         self._ahead = b""
         self._deadline = math.inf
-        self._last_look = math.inf  # the deadline at which the last look was taken
+        self._last_chance = math.inf  # the deadline at which the socket was read once more
         self._scope: trio.CancelScope | None = None
-        self._stopped = False
-
-    @property
-    def stopped(self) -> bool:
-        """Whether nothing more is to be read."""
-        return self._stopped
 
     @property
     def deadline(self) -> float:
-        """Until when the client may be silent; then reading stops."""
+        """When reading stops if the client stays silent."""
         return self._deadline
 
     @deadline.setter
@@ -81,32 +79,32 @@ class Incoming:
         if self._scope is not None:
             self._scope.deadline = deadline
         elif deadline < math.inf:
-            self.wake()  # it waits without one
+            self.wake()  # it waits without a scope
 
-    def postpone(self, move: Callable[[float], float]) -> None:
-        """Move the deadline, after a pause of ours."""
+    def extend_deadlines(self, move: Callable[[float], float]) -> None:
+        """Extend the deadline, after a pause of the process."""
         if self._deadline < math.inf:
             self.deadline = move(self._deadline)
 
     def stop(self) -> None:
-        """Read no more; the reader is woken."""
-        self._stopped = True
+        """End reading, and wake the reader."""
+        self.stopped = True
         self.wake()
 
     def wake(self) -> None:
-        """Have the reader look again at what it waits for."""
+        """Make the reader check its state again."""
         if self._scope is not None:
             self._scope.cancel()
-        elif self._waits:
-            trio.lowlevel.notify_closing(self._socket)  # which raises where it is waited for
+        elif self._waiting:
+            trio.lowlevel.notify_closing(self._socket)  # raises in the waiting reader
 
     def resume(self) -> None:
-        """Read on, if the reader only watches."""
-        if self._watches:
+        """Continue to read, if the reader only watches."""
+        if self._watching:
             self.wake()
 
     async def receive(self) -> bytes:
-        """Return what the client sent; nothing, if woken, or if it was silent for too long.
+        """Return what the client sent; empty if woken, or if the client was silent for too long.
 
         Raises:
           PeerClosed: the client has closed or reset.
@@ -118,13 +116,13 @@ class Incoming:
             data, self._ahead = self._ahead, b""
             return data
         if self._direct and self._deadline == math.inf:
-            self._waits = True
+            self._waiting = True
             try:
                 await trio.lowlevel.wait_readable(self._socket)
             except (trio.ClosedResourceError, OSError):
                 return self._woken()
             finally:
-                self._waits = False
+                self._waiting = False
             return self._read()
         with trio.CancelScope(deadline=self._deadline) as self._scope:
             try:
@@ -138,9 +136,9 @@ class Incoming:
                 raise PeerClosed from error
             finally:
                 self._scope = None
-        if self._direct and self._last_look != self._deadline <= trio.current_time():
-            self._last_look = self._deadline
-            return self._read() or self._woken()  # what came in the last moment counts
+        if self._direct and self._last_chance != self._deadline <= trio.current_time():
+            self._last_chance = self._deadline
+            return self._read() or self._woken()  # bytes that arrived at the last moment count
         return self._woken()
 
     def _read(self) -> bytes:
@@ -155,41 +153,41 @@ class Incoming:
         if not data:
             raise PeerClosed
         self.received += len(data)
-        self._look = _LOOK
+        self._poll_interval = _POLL_INTERVAL
         return data
 
     def _woken(self) -> bytes:
-        self._stopped = self._stopped or self._deadline <= trio.current_time()
+        self.stopped = self.stopped or self._deadline <= trio.current_time()
         return b""
 
     async def watch(self) -> None:
-        """Wait to be woken, and look from time to time whether the client has hung up.
+        """Wait to be woken, but at most until it is time to poll the socket for a hang-up.
 
         Raises:
-          PeerClosed: it has.
+          PeerClosed: the client has hung up.
         """
-        deadline = trio.current_time() + self._look
-        self._look = min(2 * self._look, _LOOK_AT_LAST)
-        self._watches = True
+        deadline = trio.current_time() + self._poll_interval
+        self._poll_interval = min(2 * self._poll_interval, _MAX_POLL_INTERVAL)
+        self._watching = True
         with trio.CancelScope(deadline=min(deadline, self._deadline)) as self._scope:
             try:
                 await trio.sleep_forever()
             finally:
                 self._scope = None
-                self._watches = False
+                self._watching = False
         self._woken()
-        if not self._stopped and self._socket is not None and has_hung_up(self._socket):
+        if not self.stopped and self._socket is not None and _has_hung_up(self._socket):
             raise PeerClosed
 
     async def read_ahead(self, until: Callable[[], bool]) -> None:
-        """Read, within bounds, what the client sends beyond its request, until it is its turn.
+        """Read what the client sends beyond its request, within bounds, until the function is true.
 
         Raises:
-          PeerClosed: the client has closed or reset, or nothing more is to be read.
+          PeerClosed: the client has closed or reset, or reading has ended.
         """
         self.deadline = math.inf
         while not until():
-            if self._stopped:
+            if self.stopped:
                 raise PeerClosed
             if len(self._ahead) >= MAX_AHEAD:
                 await self.watch()
@@ -199,3 +197,10 @@ class Incoming:
                     ahead += await self.receive()
                 finally:
                     self._ahead = ahead
+
+
+def _has_hung_up(connection: sockets.socket) -> bool:
+    """Tell whether the peer has closed or reset, without reading the bytes that it sent before."""
+    poll = select.poll()
+    poll.register(connection.fileno(), _HANG_UP)
+    return bool(poll.poll(0))

@@ -1,13 +1,15 @@
-"""The bytes on their way to one client.
+"""The bytes to one client.
 
-What the kernel takes is written at once. The rest waits, and is written by a task that exists only
-as long as something waits; it gives each piece its deadline. So whoever writes need not wait, and
-whoever waits may be cancelled: the bytes stay whole, and in their order.
+What the kernel takes is written at once. The rest is pending, and a writer task sends it, which
+exists only as long as bytes are pending; each piece has a deadline. So the sender of a byte need
+not wait, and if it waits it may be cancelled: bytes are sent completely and in order.
 """
 
 from __future__ import annotations
 
 import os
+import socket as sockets
+import struct
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,28 +17,28 @@ from typing import Any, Final, final
 
 import trio
 
-__all__ = ["LOST", "Outgoing"]
+__all__ = ["LOST", "OutgoingBytes", "reset_on_close"]
 
-# What a stream raises when its peer is gone, or something else is closing it.
+# What a stream raises when its peer is gone, or when another task is closing it.
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
 
-# Bytes that are written with one deadline. A client on a slow line that takes a download gets on by
-# this much each ``send_timeout``: 4.4 kB/s are enough.
+# Bytes that are written with one deadline. A download on a slow line has to progress by this much
+# in each ``send_timeout``: 4.4 kB/s are enough.
 _PIECE: Final = 2**16
 
-# Seconds to wait for the client's FIN after ours: closing a socket in which something is unread
-# would send RST, and that would take the response's last bytes with it.
+# Seconds to wait for the client's FIN after ours: closing a socket with unread bytes would send
+# RST, which would discard the response's last bytes.
 _LINGER: Final = 0.5
 
 
-# Bytes from which on they are not copied when they have to wait: what goes to many clients is then
-# in memory once.
+# Bytes from this size on are pending without a copy, so that an event for many clients is in memory
+# once.
 _SHARED: Final = 2**13
 
 
 @final
-class _Waiting:
-    """Bytes in their order."""
+class _PendingBytes:
+    """A queue of bytes."""
 
     __slots__ = ("_parts", "size")
 
@@ -45,7 +47,7 @@ class _Waiting:
         self._parts: deque[bytearray | memoryview] = deque()
 
     def add(self, data: memoryview) -> None:
-        """Put bytes, which do not change, behind the others."""
+        """Append bytes, which must not change."""
         self.size += len(data)
         last = self._parts[-1] if self._parts else None
         if len(data) >= _SHARED:
@@ -56,11 +58,11 @@ class _Waiting:
             self._parts.append(bytearray(data))
 
     def first(self, size: int) -> bytearray | memoryview:
-        """Return the first bytes, at most so many; there must be some."""
+        """Return at most this many bytes from the front; there must be some."""
         return self._parts[0][:size]
 
     def drop(self, size: int) -> None:
-        """Forget the first bytes, which `first` has returned."""
+        """Remove bytes from the front, at most as many as `first` has returned."""
         self.size -= size
         if size == len(self._parts[0]):
             self._parts.popleft()
@@ -71,20 +73,20 @@ class _Waiting:
 
 
 @final
-class Outgoing:
+class OutgoingBytes:
     """One connection's bytes to write.
 
     Args:
-      stream: where they go; only this writes to it.
-      socket: the stream's socket, if bytes may be written to it as they are, else None.
+      stream: the transport; nothing else may write to it.
+      socket: the stream's socket if bytes may be written to it unchanged (no TLS), else None.
       send_timeout: seconds for each piece.
-      lost: called when the client is gone, or was given up; closes the connection, and calls
+      on_lost: called when the client is gone, or was given up; closes the connection, and calls
         `discard`. Synchronous.
     """
 
     __slots__ = (
-        *("_closed", "_fileno", "_lost", "_patience", "_send_timeout", "_socket", "_stream"),
-        *("_waiting", "_written", "nursery", "sent", "stalled", "told"),
+        *("_closed", "_fileno", "_on_lost", "_pending", "_send_timeout", "_socket", "_stream"),
+        *("_timeout", "_written", "eof_sent", "nursery", "sent", "stalled"),
     )
 
     def __init__(
@@ -92,46 +94,46 @@ class Outgoing:
         stream: Any,
         socket: Any,
         send_timeout: float,
-        lost: Callable[[], None],
+        on_lost: Callable[[], None],
     ) -> None:
-        self.nursery: trio.Nursery  # the connection's, for the writer
+        self.nursery: trio.Nursery  # the connection's, for the writer task
         self.sent: int = 0
         self.stalled: bool = False
-        self.told: bool = False  # whether the client knows that nothing follows
+        self.eof_sent: bool = False
         self._stream = stream
         self._socket = socket
-        # Gives -1 once the socket is closed, so that no other file is ever written to.
+        # Returns -1 once the socket is closed, so that another file is never written to.
         self._fileno: Callable[[], int] | None = None if socket is None else socket.fileno
         self._closed = False
         self._send_timeout = send_timeout
-        self._lost = lost
-        self._waiting: _Waiting | None = None
+        self._on_lost = on_lost
+        self._pending: _PendingBytes | None = None
         self._written: trio.Event | None = None
-        self._patience: trio.CancelScope | None = None  # with the client, while something waits
+        self._timeout: trio.CancelScope | None = None  # of the current piece, or of `finish`
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         """How many bytes the kernel has not taken yet."""
-        return 0 if self._waiting is None else self._waiting.size
+        return 0 if self._pending is None else self._pending.size
 
     def write(self, data: bytes) -> None:
-        """Write, behind what waits; never lost in part.
+        """Write behind the pending bytes; all of it is sent, or the connection is lost.
 
         Cancellation:
           Synchronous, no checkpoint.
         """
-        if self._waiting is not None:
-            self._waiting.add(memoryview(data))
+        if self._pending is not None:
+            self._pending.add(memoryview(data))
         else:
             self.write_nowait(data)
 
     def write_nowait(self, data: bytes) -> bool:
-        """Write, if nothing waits and the client is there, and tell whether it was taken.
+        """Write, if nothing is pending and the client is there; return whether it was taken.
 
         Cancellation:
           Synchronous, no checkpoint.
         """
-        if self._waiting is not None or self._closed:
+        if self._pending is not None or self._closed:
             return False
         written = 0
         if self._fileno is not None:
@@ -140,91 +142,91 @@ class Outgoing:
             except BlockingIOError:
                 pass
             except OSError:
-                self._lost()
+                self._on_lost()
                 return False
             self.sent += written
             if written == len(data):
                 return True
-        self._waiting = _Waiting()
-        self._waiting.add(memoryview(data)[written:])
-        self.nursery.start_soon(self._write_waiting, name="writer")
+        self._pending = _PendingBytes()
+        self._pending.add(memoryview(data)[written:])
+        self.nursery.start_soon(self._write_pending, name="writer")
         return True
 
     async def flush(self) -> None:
         """Wait until the kernel has taken everything, or the client is gone.
 
         Cancellation:
-          Not a checkpoint when nothing waits. What waits is written all the same.
+          Not a checkpoint if nothing is pending. Pending bytes are sent even if it is cancelled.
         """
-        if self._waiting is not None:
+        if self._pending is not None:
             if self._written is None:
                 self._written = trio.Event()
             await self._written.wait()
 
     async def finish(self, *, linger: bool) -> None:
-        """Wait until the last bytes are written, say that they were, and see that they arrive."""
+        """Wait for the last bytes to be written, send the end, and let it arrive (`linger`)."""
         await self.flush()
-        with trio.move_on_after(_LINGER) as self._patience, suppress(*LOST):
+        with trio.move_on_after(_LINGER) as self._timeout, suppress(*LOST):
             if isinstance(self._stream, trio.SSLStream):
-                self.told = True
-                await self._stream.aclose()  # TLS's own goodbye
+                self.eof_sent = True
+                await self._stream.aclose()  # sends TLS's close_notify
                 return
             await self._stream.send_eof()
-            self.told = True
+            self.eof_sent = True
             while linger and await self._stream.receive_some(_PIECE):
                 pass
 
-    def postpone(self, move: Callable[[float], float]) -> None:
-        """Move the deadline of what waits, after a pause of ours."""
-        if self._patience is not None:
-            self._patience.deadline = move(self._patience.deadline)
+    def extend_deadlines(self, move: Callable[[float], float]) -> None:
+        """Extend the deadline of the pending bytes, after a pause of the process."""
+        if self._timeout is not None:
+            self._timeout.deadline = move(self._timeout.deadline)
 
     def give_up(self) -> None:
-        """Take the client for one that does not read, and have the connection closed."""
+        """Treat the client as stalled, and have the connection closed."""
         self.stalled = True
-        self._lost()
+        self._on_lost()
 
     def discard(self) -> None:
-        """Throw away what waits, and let go whoever waits for it; nothing more is written."""
+        """Discard the pending bytes, and wake the tasks that wait for them; write nothing more."""
         self._closed = True
         self._release()
 
     def _release(self) -> None:
-        self._waiting = self._patience = None
+        self._pending = self._timeout = None
         if self._written is not None:
             self._written.set()
             self._written = None
 
     def close(self) -> None:
-        """Let go of the connection, whose tasks have ended."""
+        """Drop the references to the connection, once its tasks have ended."""
         self.discard()
         if isinstance(self._stream, trio.SSLStream):
-            vars(self._stream).clear()  # it refers to itself, and would wait for the collector
-        del self._lost, self.nursery
+            vars(self._stream).clear()  # its reference cycle would wait for the cyclic collector
+        del self._on_lost, self.nursery
 
-    async def _write_waiting(self) -> None:
-        """Write what waits, and what joins it meanwhile; each piece has its deadline.
+    async def _write_pending(self) -> None:
+        """Write the pending bytes, and those that are added meanwhile, with a deadline per piece.
 
         Cancellation:
-          Cancelled, with its connection only, it leaves the connection to be reset.
+          Cancelled only with its connection, which is then reset.
         """
         try:
-            while self._waiting is not None and self._waiting.size:
-                piece = self._waiting.first(_PIECE)
-                with trio.move_on_after(self._send_timeout) as patience:
-                    self._patience = patience
+            while self._pending is not None and self._pending.size:
+                piece = self._pending.first(_PIECE)
+                with trio.move_on_after(self._send_timeout) as timeout:
+                    self._timeout = timeout
                     await self._write(piece)
-                if patience.cancelled_caught:
+                if timeout.cancelled_caught:
                     self.give_up()
                     return
-                if self._waiting is not None:
-                    self._waiting.drop(len(piece))
+                if self._pending is not None:
+                    self._pending.drop(len(piece))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            self._lost()
+            self._on_lost()
         self._release()
 
     async def _write(self, piece: bytearray | memoryview) -> None:
-        """Write a piece, as the kernel takes it."""
+        """Write a piece as the kernel takes it."""
         if self._socket is None:
             await self._stream.send_all(piece)
             self.sent += len(piece)
@@ -236,8 +238,13 @@ class Outgoing:
             except BlockingIOError:
                 continue
             except trio.ClosedResourceError:
-                if self._waiting is None:
+                if self._pending is None:
                     return  # the connection is closed
-                continue  # it was the reader who was woken, `Incoming.wake`
+                continue  # `IncomingBytes.wake` woke the reader
             self.sent += written
             piece = piece[written:]
+
+
+def reset_on_close(connection: sockets.socket) -> None:
+    """Make closing send RST, and discard what the kernel could not send."""
+    connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))

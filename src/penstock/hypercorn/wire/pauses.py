@@ -1,12 +1,13 @@
-"""Pauses of our own: moments in which the event loop looked at no client.
+"""Pauses of the process, during which the event loop did not look at any client.
 
-A process that was stopped (SIGSTOP, a debugger, a machine that swaps) or a view that blocks the
-loop finds every deadline passed when it goes on. None of that is a client's fault: what the clients
-sent or read meanwhile is in the kernel, and nobody has looked there. So each pause moves the
-deadlines that judge clients by its own length, before Trio acts on them.
+After a stop (SIGSTOP, a debugger, a machine that swaps), or after a view that blocked the loop,
+every deadline has passed. No client is to blame: what the clients sent or read meanwhile is in the
+kernel, and the server has not looked. So each pause extends the clients' deadlines by its length,
+before Trio acts on them.
 
-A loop that is away again and again is slow, and not paused: it has looked at each client between.
-If that moved deadlines, too, a starved server would never let a client go that does not read.
+A loop with pause after pause is slow, not paused: it has looked at each client between them. If
+each of these extended the deadlines, a starved server would never disconnect a client that does not
+read; so their number is limited.
 """
 
 from __future__ import annotations
@@ -18,50 +19,50 @@ from typing import Final, final
 
 import trio
 
-__all__ = ["LOOK", "moving_deadlines", "postponed"]
+__all__ = ["GRACE", "detect_pauses", "extended_deadline"]
 
-# Seconds without a look at any client that count as a pause. A loop that is merely busy looks more
-# often than this; what is promised about clients allows for half a second.
+# Seconds without a look at any client that count as a pause. A busy loop looks more often; the
+# guarantee allows for half a second.
 _PAUSE: Final = 0.25
 
-# Pauses that move deadlines, one after the other, and the seconds in which there is one more.
-_MOST_PAUSES: Final = 8
-_ONE_MORE: Final = 5.0
+# How many pauses in a row extend the deadlines, and the seconds after which one more may.
+_MAX_PAUSES: Final = 8
+_REFILL: Final = 5.0
 
-# Seconds that each client has left after a pause, at least: several turns of the loop, in which its
-# bytes are read and acted on.
-LOOK: Final = 0.5
+# Seconds that each client has after a pause, at least: several turns of the loop, in which its
+# bytes are read and handled.
+GRACE: Final = 0.5
 
 
 @final
-class _Pauses(trio.abc.Instrument):
-    """Sees how long the loop was away between two looks at its sockets."""
+class _PauseDetector(trio.abc.Instrument):
+    """Measures how long the loop did not look at its sockets."""
 
-    def __init__(self, moved: Callable[[float], None]) -> None:
+    def __init__(self, on_pause: Callable[[float], None]) -> None:
         self._looked = self._paused = perf_counter()
-        self._left: float = _MOST_PAUSES
-        self._moved = moved
+        self._left: float = _MAX_PAUSES
+        self._on_pause = on_pause
 
     def after_io_wait(self, timeout: float) -> None:
-        """Compare the time since the last look with what was waited for on purpose.
+        """Compare the time since the last look with the time that Trio meant to wait.
 
-        Trio calls this when it has looked, and before it acts on deadlines that have passed.
+        Trio calls this after it has polled the sockets, and before it acts on passed deadlines.
         """
         now = perf_counter()
         away = now - self._looked - timeout
         self._looked = now
         if away > _PAUSE:
-            self._left = min(_MOST_PAUSES, self._left + (now - self._paused) / _ONE_MORE)
+            self._left = min(_MAX_PAUSES, self._left + (now - self._paused) / _REFILL)
             self._paused = now
             if self._left >= 1:
                 self._left -= 1
-                self._moved(away)
+                self._on_pause(away)
 
 
 @contextmanager
-def moving_deadlines(move: Callable[[float], None]) -> Iterator[None]:
-    """Have this called with the length of each pause, in seconds, while the block runs."""
-    instrument = _Pauses(move)
+def detect_pauses(on_pause: Callable[[float], None]) -> Iterator[None]:
+    """Call this with the length of each pause, in seconds, while the block runs."""
+    instrument = _PauseDetector(on_pause)
     trio.lowlevel.add_instrument(instrument)
     try:
         yield
@@ -69,6 +70,6 @@ def moving_deadlines(move: Callable[[float], None]) -> Iterator[None]:
         trio.lowlevel.remove_instrument(instrument)
 
 
-def postponed(deadline: float, pause: float) -> float:
-    """Return what becomes of a deadline by a pause that has just ended."""
-    return max(deadline + pause, trio.current_time() + LOOK)
+def extended_deadline(deadline: float, pause: float) -> float:
+    """Return the deadline after a pause that has just ended."""
+    return max(deadline + pause, trio.current_time() + GRACE)

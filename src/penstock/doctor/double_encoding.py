@@ -1,9 +1,9 @@
 """Whether a server encodes its events twice, judged by all payloads of a stream.
 
 A payload may be anything: ``data:image/png;base64,…`` is a URL, ``id: 7`` a line of YAML, and a
-text may end with a backslash and the letter n. No single payload like these proves a fault. Proof
-is either of two: payloads that are complete encoded events, including the empty line at their end;
-or a stream in which every payload, without exception, looks as if it had been encoded before.
+text may end with a backslash. No single payload like these proves a fault. Proof is either of two:
+payloads that are complete encoded events, including the empty line at their end; or a stream in
+which every payload, without exception, looks as if it had been encoded before.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, final
 
 import trio
 
-from penstock.demo.tree.internals import Scoped, age, scoped, scoped_nursery
-from penstock.demo.tree.record import Kind, Node, Picture, printable_name
+from penstock.demo.task_tree.internals import Scoped, age, scoped, scoped_nursery
+from penstock.demo.task_tree.record import Kind, Node, Picture, printable_name
 
 __all__ = ["DRAWN", "PHRASES", "Walker", "phrase_for"]
 
@@ -35,13 +35,16 @@ PHRASES: Final[dict[tuple[str, str], str]] = {
     ("penstock.hub.cursor", "Cursor.wait"): "an event of the hub",
     ("penstock.hub.committer", "Committer.run"): "a publication to commit",
     ("penstock.hub.dispatcher", "Dispatcher.run"): "a publication to deliver",
-    ("penstock.hypercorn.connection.inbox", "Inbox.receive"): "what the client sends",
-    ("penstock.hypercorn.wire.incoming", "Incoming.receive"): "bytes from the client",
-    ("penstock.hypercorn.wire.incoming", "Incoming.watch"): "the client to disconnect",
+    (
+        "penstock.hypercorn.connection.receive_queue",
+        "ReceiveQueue.receive",
+    ): "what the client sends",
+    ("penstock.hypercorn.wire.incoming", "IncomingBytes.receive"): "bytes from the client",
+    ("penstock.hypercorn.wire.incoming", "IncomingBytes.watch"): "the client to disconnect",
     ("penstock.hypercorn.wire.turns", "Turn.next"): "its turn",
     ("penstock.hypercorn.server.listeners", "Listener.accept"): "a client to connect",
-    ("penstock.hypercorn.wire.outgoing", "Outgoing._write_waiting"): "room in its socket",
-    ("penstock.hypercorn.protocol.window", "Window.push"): "room in the client's window",
+    ("penstock.hypercorn.wire.outgoing", "OutgoingBytes._write_pending"): "room in its socket",
+    ("penstock.hypercorn.protocol.send_buffers", "SendBuffer.push"): "room in the client's window",
     ("trio._channel", "MemoryReceiveChannel.receive"): "an event in its channel",
     ("trio._channel", "MemorySendChannel.send"): "room in its channel",
     ("trio._core._run", "NurseryManager.__aexit__"): "the tasks in its nursery",

@@ -1,11 +1,11 @@
-"""One line in the access log for each request, with its status, however the request ended.
+"""Request logs: one access line per request, and a warning when a client is at fault.
 
-Hypercorn's streams log a request when the response's last part has been sent, and a client that
-leaves at that moment has the application cancelled before: its line had no status, or there were
-two. Statistics for statsd, which are sent over several checkpoints, were lost in the same way.
+Hypercorn's streams log a request when the last part of its response has been sent. If the client
+leaves at that moment, the application is cancelled before: the line had no status, or there were
+two lines. Statistics for statsd, which are sent over several checkpoints, were lost the same way.
 
-So a stream's ``config.log`` is an `AccessLog`: the first call counts, the status is that of the
-response which the stream has begun, and nothing is awaited that the application's end could cancel.
+So a stream's ``config.log`` is an `AccessLog`: only the first call logs, the status is that of the
+response that has begun, and nothing is awaited that the application's end could cancel.
 """
 
 from __future__ import annotations
@@ -21,12 +21,17 @@ from hypercorn.protocol.ws_stream import ASGIWebsocketState
 
 from penstock.printable import printable
 
-__all__ = ["finish_access_log", "log_refused", "start_access_log"]
+__all__ = [
+    "finish_access_log",
+    "log_client_fault",
+    "start_access_log",
+    "write_access_log",
+]
 
-# No response was begun: what nginx logs where a client has closed its request.
+# The status if no response has begun: nginx's, for a client that closed its request.
 _NO_RESPONSE: Final = 499
 
-# Starts a task in the connection's nursery that logs, within a bounded time.
+# Starts a logging task in the connection's nursery, with a time limit.
 LogSoon: TypeAlias = Callable[..., None]
 
 
@@ -37,19 +42,24 @@ def start_access_log(response: Any, config: Config, log_soon: LogSoon) -> None:
 
 
 async def finish_access_log(response: Any) -> None:
-    """Log a request whose application has ended, if it was not logged. Not a checkpoint."""
+    """Log a request whose application has ended, unless it was logged. Not a checkpoint."""
     log = response.config.log
     if isinstance(log, AccessLog):
         await log.access(response.scope, None, time() - response.start_time)
         log.close()
 
 
-async def log_refused(
+async def write_access_log(
     protocol: Any, status: int, method: bytes, target: bytes, version: bytes
 ) -> None:
-    """Log a request that no application gets, as far as it is known. Not a checkpoint.
+    """Log a request that reaches no application, as far as it is known. Not a checkpoint.
 
-    `protocol` is Hypercorn's H11Protocol or H2Protocol.
+    Args:
+      protocol: Hypercorn's H11Protocol or H2Protocol.
+      status: the status of the answer.
+      method: from the request line, as far as it was received.
+      target: from the request line, too.
+      version: from the request line, too.
     """
     logger = protocol.config.log
     if type(logger) is Logger and logger.access_logger is None:
@@ -72,9 +82,15 @@ async def log_refused(
     log.close()
 
 
+async def log_client_fault(config: Config, client: tuple[str, int] | None, what: str) -> None:
+    """Warn of what a client did; the sentence continues after its address."""
+    where = "a local client" if client is None else f"{client[0]}:{client[1]}"
+    await config.log.warning("%s %s", where, what)
+
+
 @final
 class _RequestConfig:
-    """Hypercorn's configuration, with a log of the request's own."""
+    """Hypercorn's configuration, with a log for this request."""
 
     def __init__(self, config: Config, log: AccessLog) -> None:
         self._config = config
@@ -86,7 +102,7 @@ class _RequestConfig:
 
 @final
 class AccessLog:
-    """One request's access to Hypercorn's logger."""
+    """Logs one request's access to Hypercorn's logger, once."""
 
     def __init__(self, response: Any, logger: Logger, log_soon: LogSoon) -> None:
         self._response = response
@@ -97,7 +113,7 @@ class AccessLog:
         return getattr(self._logger, name)
 
     async def access(self, scope: Any, summary: Any, seconds: float) -> None:
-        """Log the request, unless that was done. Not a checkpoint."""
+        """Log the request, unless it was logged. Not a checkpoint."""
         response, self._response = self._response, None
         if response is None or self._log_soon is None:
             return
@@ -106,13 +122,13 @@ class AccessLog:
                 "status": _status_of(response, scope),
                 "headers": [],
             }
-        if type(self._logger).access is Logger.access:  # which only logs
-            await self._logger.access(_shown(scope), summary, seconds)
+        if type(self._logger).access is Logger.access:  # not a checkpoint
+            await self._logger.access(_escaped(scope), summary, seconds)
         else:
-            self._log_soon(self._logger.access, _shown(scope), summary, seconds)
+            self._log_soon(self._logger.access, _escaped(scope), summary, seconds)
 
     def close(self) -> None:
-        """Let go of the request; nothing more is logged."""
+        """Drop the references to the request; nothing more is logged."""
         self._response = self._log_soon = None
 
 
@@ -122,8 +138,8 @@ def _status_of(response: Any, scope: Any) -> int:
     return _NO_RESPONSE
 
 
-def _shown(scope: Any) -> Any:
-    """Return what the log's line is made of, with nothing in it that could forge another line."""
+def _escaped(scope: Any) -> Any:
+    """Return a scope for the logger, escaped so that nothing in it can forge another log line."""
     headers = scope["headers"]
     texts = [value.decode("latin1") for _, value in headers]
     if not all(text.isprintable() for text in texts):

@@ -1,4 +1,4 @@
-"""Middleware of the server: its health, and the answer to clients beyond a limit."""
+"""The application as the server runs it: with the server's extensions and health, or refused."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypercorn.typing import AppWrapper
 from penstock.hypercorn.settings import SETTINGS, Settings
 from penstock.stream.group import STREAM_GROUP, StreamGroup
 
-__all__ = ["HealthMiddleware", "Refusal"]
+__all__ = ["HealthMiddleware", "RefusalApp"]
 
-# Seconds after which a refused client is asked to come back.
+# Seconds that a refused client is asked to wait before it reconnects.
 _RETRY_AFTER: Final = 5
 
 
 @final
 class HealthMiddleware:
-    """An application, as Hypercorn wraps it, with the server's streams and health beside it."""
+    """Wraps an application: answers for the server's health, and adds the server's extensions."""
 
     def __init__(self, app: AppWrapper, streams: StreamGroup, settings: Settings) -> None:
         self._app = app
@@ -36,10 +36,10 @@ class HealthMiddleware:
     def __call__(
         self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
     ) -> Coroutine[Any, Any, None]:
-        """Answer a question for the server's health, or run the application.
+        """Answer a health check, or run the application.
 
-        There is no coroutine of its own, nor one of Hypercorn's wrapper, which does nothing for an
-        ASGI application: each would be kept as long as a stream.
+        This is no coroutine function, and it bypasses Hypercorn's wrapper, which does nothing for
+        an ASGI application: either coroutine would live as long as a stream.
         """
         if scope["type"] == "http":
             if (state := self._health.get(scope["path"])) is not None:
@@ -52,8 +52,8 @@ class HealthMiddleware:
 
 
 @final
-class Refusal:
-    """What a client beyond a limit is served: an answer, and the end of its connection."""
+class RefusalApp:
+    """Answers clients beyond a limit, instead of the application; their connections then close."""
 
     def __init__(self, status: HTTPStatus) -> None:
         self._status = status
@@ -61,13 +61,13 @@ class Refusal:
     async def __call__(
         self, scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Any
     ) -> None:
-        """Say that there are too many."""
+        """Answer that there are too many connections."""
         if scope["type"] == "http":
             headers = [(b"retry-after", b"%d" % _RETRY_AFTER)]
             if scope["http_version"] in ("1.0", "1.1"):
                 headers.append((b"connection", b"close"))
             what = self._status.phrase.lower()
-            text = f"{what}: too many connections; come back in {_RETRY_AFTER} s"
+            text = f"{what}: too many connections; retry in {_RETRY_AFTER} s"
             await _answer(scope, send, self._status, text, headers)
 
 

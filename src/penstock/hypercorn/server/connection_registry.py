@@ -1,4 +1,4 @@
-"""The connections of one server: counted, limited, and closed together."""
+"""The open connections of one server: counted, limited, and closed together."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Final, final
 import trio
 
 from penstock.hypercorn.connection.connection import Connection
+from penstock.hypercorn.server.process import file_descriptor_limit
 from penstock.hypercorn.settings import Settings
-from penstock.hypercorn.wire.sockets import file_descriptor_limit
 
-__all__ = ["Connections"]
+__all__ = ["ConnectionRegistry"]
 
-# File descriptors that connections leave for the application: its files, its own sockets, and for
-# those clients that are being told that there are too many.
+# File descriptors that connections leave for the application's files and sockets, and for refused
+# clients while they are answered.
 _RESERVED: Final = 256
 
-# Clients that are being refused at one time, with an answer; more are closed without one.
+# Maximum number of refused clients that are answered at a time; more are closed unanswered.
 MAX_REFUSALS: Final = 128
 
 
 @final
-class Connections:
-    """The connections that a server has open."""
+class ConnectionRegistry:
+    """The connections that a server has open, with their counters."""
 
     def __init__(self, settings: Settings) -> None:
         self.accepted: int = 0
@@ -47,7 +47,7 @@ class Connections:
 
     @property
     def limit(self) -> int:
-        """How many connections there may be."""
+        """Maximum number of connections."""
         if self._limit is None:
             descriptors = file_descriptor_limit()
             self._limit = max(descriptors - _RESERVED, descriptors // 2)
@@ -55,12 +55,12 @@ class Connections:
 
     @property
     def bytes_received(self) -> int:
-        """Bytes that came from clients, those of TLS itself not counted."""
+        """Bytes from clients, without TLS overhead."""
         return self._bytes_received + sum(each.incoming.received for each in self._open)
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes that the kernel took for clients, those of TLS itself not counted."""
+        """Bytes that the kernel took for clients, without TLS overhead."""
         return self._bytes_sent + sum(each.outgoing.sent for each in self._open)
 
     @property
@@ -68,13 +68,13 @@ class Connections:
         """Requests whose application is running."""
         return sum(each.requests.count() for each in self._open)
 
-    def postpone(self, pause: float) -> None:
-        """Move the deadlines of all clients by a pause of the process, in seconds."""
+    def extend_deadlines(self, pause: float) -> None:
+        """Extend the deadlines of all clients after a pause of the process, in seconds."""
         for connection in self._open:
-            connection.postpone(pause)
+            connection.extend_deadlines(pause)
 
     def refusal(self, address: str | None) -> HTTPStatus | None:
-        """Return the status with which a client from this address is refused, or None."""
+        """Return the status that refuses a client from this address, or None to accept it."""
         if len(self._open) - self._refusals >= self.limit:
             return HTTPStatus.SERVICE_UNAVAILABLE
         most = self._settings.max_connections_per_address
@@ -83,7 +83,7 @@ class Connections:
         return None
 
     def add(self, connection: Connection, address: str | None, *, refused: bool) -> None:
-        """Count a connection as open, until it is removed."""
+        """Count a connection as open until it is removed."""
         self.accepted += 1
         self._open[connection] = None if refused else address
         if refused:
@@ -93,7 +93,7 @@ class Connections:
             self._by_address[address] += 1
 
     def remove(self, connection: Connection, *, refused: bool) -> None:
-        """Count a connection that is over."""
+        """Count a connection as closed."""
         address = self._open.pop(connection)
         if refused:
             self._refusals -= 1
@@ -107,8 +107,8 @@ class Connections:
             self._empty.set()
 
     @property
-    def refuses_silently(self) -> bool:
-        """Whether so many are being refused that the next one gets no answer."""
+    def drops_refused(self) -> bool:
+        """Whether refused clients get no answer, because so many are being answered."""
         return self._refusals >= MAX_REFUSALS
 
     async def wait_closed(self) -> None:

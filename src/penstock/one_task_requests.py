@@ -1,4 +1,4 @@
-"""What a server, or the testing kit, does for applications of a framework that it knows."""
+"""Requests in one task each, for Quart-Trio applications that a server or the testing kit runs."""
 
 from __future__ import annotations
 

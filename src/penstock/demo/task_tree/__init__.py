@@ -15,9 +15,9 @@ import trio
 from quart import request
 from quart_trio import QuartTrio
 
-from penstock.demo.access import is_from_this_machine
-from penstock.demo.tree.internals import age
-from penstock.demo.tree.watch import Look, Watch
+from penstock.demo.access_control import is_from_this_machine
+from penstock.demo.task_tree.internals import age
+from penstock.demo.task_tree.watch import Look, Watch
 from penstock.quart import EventSourceResponse, last_event_id
 from penstock.stream.group import STREAM_GROUP, StreamGroup
 from penstock.stream.producer import Producer

@@ -1,8 +1,8 @@
-"""The frames of one HTTP/2 connection, one by one, and how many of them may be useless.
+"""HTTP/2 frames: cut from the received bytes one by one, with a budget for useless frames.
 
-The h2 library works off all frames of a read at once, looks at a frame's length when it has the
-whole frame, and takes any number of frames that change nothing. This cuts what was read into
-frames, so that others can run between two of them, and looks at each before h2 does.
+The h2 library processes all frames of a read at once, checks a frame's length only when it has the
+whole frame, and accepts any number of frames that change nothing. This module splits the input into
+frames, so that other tasks can run between two of them, and checks each frame before h2 sees it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Final, NamedTuple, final
 
-__all__ = ["BlockTooLong", "Frame", "FrameBudget", "FrameTooLong", "Frames"]
+__all__ = ["BlockTooLong", "Frame", "FrameBudget", "FrameSplitter", "FrameTooLong"]
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 # Spec: RFC 9113, 4.1: length (three bytes), type, flags, stream.
 _HEADER: Final = 9
 
-# Types of frames.
+# Frame types.
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
 
 _ACK: Final = 0x1  # of SETTINGS
@@ -26,34 +26,35 @@ _END_STREAM: Final = 0x1
 _END_HEADERS: Final = 0x4
 _PADDED: Final = 0x8
 
-# What useless frames may cost in one burst, and each second: nghttp2 allows 1000 and 33 for streams
+# The budget for useless frames, in one burst and per second: nghttp2 allows 1000 and 33 for streams
 # that their client resets.
 _BURST: Final = 1000
-_EACH_SECOND: Final = 50
+_PER_SECOND: Final = 50
 
-# What a request costs that is answered here, or that comes when no more are taken: its header block
-# had to be decoded. Of the latter, a client may have sent a hundred before it knew.
-ANSWERED: Final = 10
-REFUSED: Final = 5
+# The cost of a request that the protocol answers itself, and of one that is refused while the
+# connection drains: its header block had to be decoded. A client may have sent a hundred of the
+# latter before it learned of the drain.
+ANSWERED_COST: Final = 10
+REFUSED_COST: Final = 5
 
-# A request that is taken back costs as much as a response earns, so that only those count that were
-# taken back before they had one. Browsers do that to a hundred at once, when a page is left.
-RESPONSE: Final = 5
+# The cost of a reset, and what a response earns, so that only requests reset before their response
+# count. Browsers reset a hundred requests at once when the user leaves a page.
+RESET_COST: Final = 5
 
 # A SETTINGS frame may change the window of every stream.
-_SETTINGS: Final = 10
+_SETTINGS_COST: Final = 10
 
 
 class FrameTooLong(Exception):
-    """A client announced a frame that is longer than allowed."""
+    """A client announced a frame longer than the limit."""
 
 
 class BlockTooLong(Exception):
-    """A client sent a header block that is longer than any that would be answered."""
+    """A client sent a header block too long to be answered."""
 
 
 class Frame(NamedTuple):
-    """One frame, or the connection's preface, as it was received."""
+    """One frame, or the connection preface, as received."""
 
     kind: int  # -1: the preface
     flags: int
@@ -62,12 +63,12 @@ class Frame(NamedTuple):
 
     @property
     def payload(self) -> bytes:
-        """The bytes behind the header."""
+        """The bytes after the frame header."""
         return self.raw[_HEADER:]
 
     @property
-    def carries(self) -> int:
-        """How many bytes of a body it carries."""
+    def body_size(self) -> int:
+        """How many bytes of a body the frame carries, without padding."""
         length = len(self.raw) - _HEADER
         if self.kind != DATA or not length:
             return 0
@@ -75,50 +76,50 @@ class Frame(NamedTuple):
 
     @property
     def cost(self) -> int:
-        """What this frame costs if all it does is to be looked at."""
+        """The frame's cost, assuming that it changes nothing."""
         if self.kind == DATA:
-            return int(not self.carries and not self.flags & _END_STREAM)
+            return int(not self.body_size and not self.flags & _END_STREAM)
         if self.kind == SETTINGS and not self.flags & _ACK:
-            return _SETTINGS
+            return _SETTINGS_COST
         if self.kind == RST_STREAM:
-            return RESPONSE
+            return RESET_COST
         return int(self.kind not in (-1, HEADERS))
 
 
 @final
-class Frames:
-    """Cuts the bytes of one connection into frames.
+class FrameSplitter:
+    """Splits one connection's bytes into frames.
 
     Args:
-      max_block: bytes of one encoded header block, over all its frames.
+      max_block: maximum bytes of one encoded header block, over all its frames.
     """
 
-    __slots__ = ("_begun", "_block", "_max_block", "_preface")
+    __slots__ = ("_block", "_incomplete", "_max_block", "_preface")
 
     def __init__(self, max_block: int) -> None:
         self._max_block = max_block
-        self._preface = len(_PREFACE)  # bytes of it to come
-        self._begun = bytearray()
-        self._block: int | None = None  # bytes of the header block that is under way
+        self._preface = len(_PREFACE)  # bytes of it still to come
+        self._incomplete = bytearray()
+        self._block: int | None = None  # bytes so far of the current header block
 
     @property
     def in_block(self) -> bool:
-        """Whether a header block is under way, which only its own frames may continue."""
+        """Whether a header block is incomplete; only its own CONTINUATION frames may follow."""
         return self._block is not None
 
     def split(self, data: bytes, max_length: int) -> Iterator[Frame]:
-        """Return the frames that are complete with these bytes; the rest waits for more.
+        """Yield the frames that these bytes complete; an incomplete frame is kept for later.
 
         Raises:
           FrameTooLong: a frame announces more than this length.
-          BlockTooLong: a header block has become too long.
+          BlockTooLong: a header block exceeds its maximum.
         """
         if self._preface:
             preface, data = data[: self._preface], data[self._preface :]
             self._preface -= len(preface)
             yield Frame(-1, 0, 0, preface)
-        received = bytes(self._begun) + data if self._begun else data
-        self._begun.clear()
+        received = bytes(self._incomplete) + data if self._incomplete else data
+        self._incomplete.clear()
         position = 0
         while len(received) - position >= _HEADER:
             length = int.from_bytes(received[position : position + 3], "big")
@@ -133,7 +134,7 @@ class Frames:
             self._follow_block(frame, length)
             position = end
             yield frame
-        self._begun += received[position:]
+        self._incomplete += received[position:]
 
     def _follow_block(self, frame: Frame, length: int) -> None:
         if frame.kind == HEADERS or (frame.kind == CONTINUATION and self._block is not None):
@@ -146,7 +147,7 @@ class Frames:
 
 @final
 class FrameBudget:
-    """What one client's useless frames may cost; it refills with time and with useful work."""
+    """A client's budget for useless frames; it refills over time and with useful work."""
 
     __slots__ = ("_left", "_since")
 
@@ -155,14 +156,14 @@ class FrameBudget:
         self._since: float | None = None
 
     def spend(self, cost: int) -> bool:
-        """Take this much, and tell whether it was there."""
+        """Deduct a cost, and return whether the budget covered it."""
         now = perf_counter()
         if self._since is not None:
-            self.earn((now - self._since) * _EACH_SECOND)
+            self.earn((now - self._since) * _PER_SECOND)
         self._since = now
         self._left -= cost
         return self._left >= 0
 
     def earn(self, credit: float) -> None:
-        """Give something back: bytes were carried, which entails frames such as WINDOW_UPDATE."""
+        """Refund something: useful bytes entail frames such as WINDOW_UPDATE."""
         self._left = min(_BURST, self._left + credit)

@@ -1,7 +1,7 @@
-"""The bytes of one HTTP/2 stream that wait for the client to open its window.
+"""Send buffers: the bytes of HTTP/2 streams that wait for the client to open its window.
 
 Replaces `StreamBuffer` of Hypercorn 0.18.0, `hypercorn/protocol/h2.py`, whose `pop` let the writer
-go on whenever little had been popped, so that a closed window took gigabytes.
+continue after any small amount had been popped, so that a closed window took gigabytes.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any, Final, final
 
 from hypercorn.protocol.h2 import BufferCompleteError
 
-__all__ = ["Window", "Windows"]
+__all__ = ["SendBuffer", "SendBuffers"]
 
-# Bytes that wait before who writes them waits, too; and how far they must have gone before it goes
-# on. Hypercorn's own figures: two frames and one.
+# Buffered bytes at which the writer waits, and below which it continues: two frames and one, as in
+# Hypercorn.
 _HIGH_WATER: Final = 2 * 2**14
 _LOW_WATER: Final = 2**14
 
 
 @final
-class Window:
-    """One stream's bytes, each with a deadline; made like Hypercorn's `StreamBuffer`."""
+class SendBuffer:
+    """One stream's bytes with their deadlines; constructed like Hypercorn's `StreamBuffer`."""
 
     def __init__(self, event_class: Any) -> None:
         self.buffer: bytearray = bytearray()
         self._event = event_class
-        self._pieces: deque[tuple[int, float]] = deque()  # where each ends, and its deadline
+        self._pieces: deque[tuple[int, float]] = deque()  # the end and the deadline of each
         self._pushed = 0
         self._popped = 0
         self._complete = False
@@ -37,22 +37,22 @@ class Window:
 
     @property
     def complete(self) -> bool:
-        """Whether all was popped, and nothing follows."""
+        """Whether everything was popped, and nothing follows."""
         return self._complete and not self.buffer
 
     @property
     def deadline(self) -> float:
-        """When the oldest byte has waited too long."""
+        """When the oldest byte has waited too long; infinity if nothing waits."""
         return self._pieces[0][1] if self._pieces else math.inf
 
     async def push(self, data: bytes, deadline: float = math.inf) -> None:
-        """Add bytes, and wait while too many wait.
+        """Add bytes, and wait while the buffer is too full.
 
         Raises:
-          BufferCompleteError: the stream was closed before.
+          BufferCompleteError: the stream is complete or closed.
 
         Cancellation:
-          A checkpoint if it waits. The bytes are sent even when it is cancelled.
+          A checkpoint if it waits. The bytes are sent even if it is cancelled.
         """
         self.push_nowait(data, deadline)
         if len(self.buffer) >= _HIGH_WATER:
@@ -60,10 +60,10 @@ class Window:
                 await self._change()
 
     def push_nowait(self, data: bytes, deadline: float) -> None:
-        """Add bytes, however many wait.
+        """Add bytes, however full the buffer is.
 
         Raises:
-          BufferCompleteError: the stream was closed before.
+          BufferCompleteError: the stream is complete or closed.
         """
         if self._complete:
             raise BufferCompleteError
@@ -72,31 +72,31 @@ class Window:
         self._pieces.append((self._pushed, deadline))
 
     async def drain(self) -> None:
-        """Wait until nothing waits."""
+        """Wait until the buffer is empty."""
         while self.buffer:
             await self._change()
 
     @property
     def ending(self) -> bool:
-        """Whether nothing follows what waits."""
+        """Whether nothing follows the buffered bytes, and their end has not been sent."""
         return self._complete and not self._closed
 
     def set_complete(self) -> None:
-        """Note that nothing follows."""
+        """Record that nothing follows."""
         self._complete = True
 
-    def postpone(self, move: Callable[[float], float]) -> None:
-        """Move the deadlines of what waits."""
+    def extend_deadlines(self, move: Callable[[float], float]) -> None:
+        """Extend the deadlines of the buffered bytes."""
         self._pieces = deque((end, move(deadline)) for end, deadline in self._pieces)
 
     async def finish(self) -> None:
-        """Note that nothing follows, and wait until the end of the stream was sent."""
+        """Record that nothing follows, and wait until the end of the stream has been sent."""
         self._complete = True
         while not self._closed:
             await self._change()
 
     async def pop(self, max_length: int) -> bytes:
-        """Take at most so many bytes. Not a checkpoint."""
+        """Remove and return at most this many bytes. Not a checkpoint."""
         data = bytes(self.buffer[:max_length])
         del self.buffer[: len(data)]
         self._popped += len(data)
@@ -106,7 +106,7 @@ class Window:
         return data
 
     async def close(self) -> None:
-        """Throw away what waits, and let go whoever waits for it. Not a checkpoint."""
+        """Discard the buffered bytes, and wake every waiting task. Not a checkpoint."""
         self._complete = self._closed = True
         self.buffer.clear()
         self._pieces.clear()
@@ -124,16 +124,16 @@ class Window:
 
 
 @final
-class Windows(dict[int, Window]):
-    """What `H2Protocol._create_stream` puts its `StreamBuffer` into, and finds a `Window` in."""
+class SendBuffers(dict[int, SendBuffer]):
+    """Replaces the dict in which `H2Protocol` keeps its buffers: any item set is a `SendBuffer`."""
 
     def __init__(self, event_class: Any) -> None:
         super().__init__()
         self._event = event_class
 
     def __setitem__(self, stream_id: int, buffer: object) -> None:
-        super().__setitem__(stream_id, Window(self._event))
+        super().__setitem__(stream_id, SendBuffer(self._event))
 
     def add(self, stream_id: int) -> None:
-        """Open a window for a stream."""
-        self[stream_id] = Window(self._event)
+        """Add a buffer for a stream."""
+        self[stream_id] = SendBuffer(self._event)

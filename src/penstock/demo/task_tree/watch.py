@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple, final
 
 import trio
 
-from penstock.demo.tree.internals import exited_cancelled
-from penstock.demo.tree.record import Moment, Record, masked
-from penstock.demo.tree.walk import Walker
+from penstock.demo.task_tree.internals import exited_cancelled
+from penstock.demo.task_tree.record import Moment, Record, masked
+from penstock.demo.task_tree.walk import Walker
 from penstock.event import ServerSentEvent
 from penstock.stream.producer import Producer
 

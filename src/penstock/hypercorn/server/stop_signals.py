@@ -1,4 +1,4 @@
-"""When a server is told to stop: by its caller, by itself, or by a signal nobody else takes."""
+"""How a server is stopped: by signals that nothing else handles, or by its caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 
 from penstock.process_signals import end_at_next, stopping_signals
 
-__all__ = ["StopSignals", "first_of", "is_free", "stop_signals"]
+__all__ = ["StopSignals", "first_of", "has_default_handler", "stop_signals"]
 
 
 @final
@@ -27,17 +27,17 @@ class StopSignals:
         self._worker = worker
 
     async def wait(self) -> None:
-        """Wait for the first signal; for ever, if none is caught."""
+        """Wait for the first signal; forever if none is caught."""
         if self._received is None:
             await trio.sleep_forever()
         else:
             await anext(self._received)
 
-    def stopping(self) -> None:
+    def begin_stop(self) -> None:
         """From now on, let a signal end the process at once; a worker ignores it.
 
-        Hypercorn's master terminates its other workers as soon as one has ended, in the middle of
-        their drain; they end by themselves, in their time.
+        Hypercorn's master terminates its other workers as soon as one worker has ended, even while
+        they drain; workers end by themselves.
         """
         if not self._worker:
             end_at_next(self._numbers)
@@ -47,18 +47,19 @@ class StopSignals:
 
 
 @contextmanager
-def stop_signals(*, instead: bool, worker: bool = False) -> Iterator[StopSignals]:
-    """Catch the signals that stop a server, while the block runs.
+def stop_signals(*, sole_trigger: bool, worker: bool = False) -> Iterator[StopSignals]:
+    """Catch the signals that stop a server while the block runs.
 
     Args:
-      instead: whether there is no other way to stop it. Then SIGINT, SIGTERM and SIGHUP are caught,
-        if they still have their default effect, in the main thread.
-      worker: whether this is a process of Hypercorn's master. There SIGTERM is caught in any case,
-        and SIGHUP, which a closing terminal sends to all of them; after the first both are ignored.
+      sole_trigger: whether nothing else can stop the server. Then SIGINT, SIGTERM and SIGHUP are
+        caught in the main thread, if they have their default handler.
+      worker: whether this is a worker process of Hypercorn's master. A worker always catches
+        SIGTERM, and SIGHUP, which a closing terminal sends to all processes. After the first signal
+        it ignores both.
     """
     numbers = []
-    if threading.current_thread() is threading.main_thread() and (worker or instead):
-        numbers = [each for each in stopping_signals() if is_free(each)]
+    if threading.current_thread() is threading.main_thread() and (worker or sole_trigger):
+        numbers = [each for each in stopping_signals() if has_default_handler(each)]
         if worker:
             others = [each for each in numbers if each not in (signal.SIGINT, signal.SIGTERM)]
             numbers = [signal.SIGTERM, *others]
@@ -70,7 +71,7 @@ def stop_signals(*, instead: bool, worker: bool = False) -> Iterator[StopSignals
 
 
 async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
-    """Run all of these until the first returns."""
+    """Run these functions concurrently until the first returns."""
 
     async def run(function: Callable[[], Awaitable[object]]) -> None:
         await function()
@@ -78,11 +79,11 @@ async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
 
     async with trio.open_nursery() as nursery:
         for function in functions:
-            nursery.start_soon(run, function, name="waits for the stop")
+            nursery.start_soon(run, function, name="stop trigger")
 
 
-def is_free(number: signal.Signals) -> bool:
-    """Tell whether nobody but Python and Trio handles a signal."""
+def has_default_handler(number: signal.Signals) -> bool:
+    """Tell whether a signal has no handler but Python's default or Trio's."""
     handler = signal.getsignal(number)
     if number is signal.SIGINT:
         module = getattr(handler, "__module__", None) or ""

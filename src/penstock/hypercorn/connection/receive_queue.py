@@ -1,4 +1,4 @@
-"""What a connection has for an application: the messages that its ``receive`` gives."""
+"""The messages that an application's ``receive`` returns, queued by its connection."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import trio
 
 from penstock.hypercorn.wire.turns import FlowControl
 
-__all__ = ["Inbox", "Message"]
+__all__ = ["Message", "ReceiveQueue"]
 
 Message = dict[str, Any]
 
-# What a message counts for beside its content: an empty one takes memory, too.
-_EMPTY: Final = 256
+# Bytes that a message counts in addition to its content: an empty message takes memory, too.
+_OVERHEAD: Final = 256
 
 
 @final
-class Inbox:
-    """One request's messages. Putting one in never waits, so a disconnect is always told.
+class ReceiveQueue:
+    """One request's messages. `put` never waits, so a disconnect always reaches the application.
 
     Args:
       kind: "http" or "websocket".
-      stream_id: the request's on its connection.
-      flow: is told what was taken, so that the client may send more.
-      counts: whether what is in here keeps the connection from reading on. On HTTP/2 it need not:
-        there each stream's own window bounds it.
-      body_means_nothing: whether `discard_body` may throw the request's body away.
+      stream_id: the request's stream on its connection.
+      flow: told how much was received, so that the client may send more.
+      limits_reading: whether queued messages stop the connection from reading. On HTTP/2 they need
+        not: each stream has its own flow-control window.
+      body_is_discardable: whether `discard_body` may discard the request's body.
     """
 
     __slots__ = (
-        *("_arrived", "_body_means_nothing", "_counts", "_discards", "_kind", "_messages"),
-        *("_flow", "_working", "stream_id", "untaken"),
+        *("_arrived", "_body_is_discardable", "_discarding", "_flow", "_kind", "_limits_reading"),
+        *("_messages", "_scopes", "stream_id", "unconsumed"),
     )
 
     def __init__(
@@ -40,90 +40,90 @@ class Inbox:
         stream_id: int,
         flow: FlowControl,
         *,
-        counts: bool,
-        body_means_nothing: bool = False,
+        limits_reading: bool,
+        body_is_discardable: bool = False,
     ) -> None:
         self.stream_id: int = stream_id
-        self.untaken: int = 0  # what its messages count for
+        self.unconsumed: int = 0  # size of the messages not yet received
         self._kind = kind
-        self._body_means_nothing = body_means_nothing
-        self._discards = False
+        self._body_is_discardable = body_is_discardable
+        self._discarding = False
         self._flow: FlowControl | None = flow
-        self._counts = counts
+        self._limits_reading = limits_reading
         self._messages: list[Message] = []
         self._arrived: trio.Event | None = None
-        self._working: tuple[trio.CancelScope, ...] = ()
+        self._scopes: tuple[trio.CancelScope, ...] = ()
 
     @property
     def disconnected(self) -> bool:
-        """Whether a disconnect was put in."""
+        """Whether a disconnect was queued."""
         return bool(self._messages) and self._messages[-1]["type"] == f"{self._kind}.disconnect"
 
     async def put(self, message: Message) -> None:
-        """Add a message. Not a checkpoint: whoever closes is not cancelled in the middle of it."""
+        """Add a message. Not a checkpoint, so a task that is closing cannot be cancelled here."""
         if self._flow is None or self.disconnected:
             return
-        if self._discards and message["type"] == "http.request" and message["body"]:
-            self._flow.taken(self.stream_id, len(message["body"]))
+        if self._discarding and message["type"] == "http.request" and message["body"]:
+            self._flow.acknowledge(self.stream_id, len(message["body"]))
             message = {**message, "body": b""}
         last = self._messages[-1] if self._messages else None
         if last is not None and last["type"] == message["type"] == "http.request":
-            # One message, however many pieces the client has cut it into.
+            # A body is one message, however many pieces it arrives in.
             self._count(len(message["body"]))
             last["body"] = bytearray(last["body"]) if type(last["body"]) is bytes else last["body"]
             last["body"] += message["body"]
             last["more_body"] = message["more_body"]
         else:
-            self._count(_size(message) + _EMPTY)
+            self._count(_size(message) + _OVERHEAD)
             self._messages.append(message)
         if self.disconnected:
-            for scope in self._working:
+            for scope in self._scopes:
                 scope.cancel()
         if self._arrived is not None:
             self._arrived.set()
             self._arrived = None
 
     async def disconnect(self) -> None:
-        """See that the application is told that its client has gone. Not a checkpoint."""
+        """Queue a disconnect, unless there is one. Not a checkpoint."""
         message: Message = {"type": f"{self._kind}.disconnect"}
         if self._kind == "websocket":
             message["code"] = 1006
         await self.put(message)
 
     def discard_body(self) -> None:
-        """Keep nothing of the request's body from now on, if it means nothing.
+        """Keep none of the request's body, received or still to come, if it has no meaning.
 
-        The client may go on sending it; the application sees no more than its end.
+        The client may continue to send; the application sees only the end of the body.
         """
-        if not self._body_means_nothing or self._discards:
+        if not self._body_is_discardable or self._discarding:
             return
-        self._discards = True
+        self._discarding = True
         for message in self._messages:
             if message["type"] == "http.request" and (size := len(message["body"])):
                 message["body"] = b""
                 self._count(-size)
                 if self._flow is not None:
-                    self._flow.taken(self.stream_id, size)
+                    self._flow.acknowledge(self.stream_id, size)
 
     def disconnect_scope(self) -> trio.CancelScope:
         """Return a scope that a disconnect cancels; see `penstock.stream.transport`."""
         scope = trio.CancelScope()
-        self._working = (*self._working, scope)
+        self._scopes = (*self._scopes, scope)
         if self.disconnected:
             scope.cancel()
         return scope
 
     def close(self) -> None:
-        """Take nothing more, count for nothing more, and let go of the connection."""
-        self._count(-sum(_size(message) + _EMPTY for message in self._messages))
+        """Accept no more messages, stop counting, and drop the references to the connection."""
+        self._count(-sum(_size(message) + _OVERHEAD for message in self._messages))
         self._flow = None
-        self._working = ()
+        self._scopes = ()
 
     async def receive(self) -> Message:
-        """Return the next message; a disconnect, once it is there, at every further call.
+        """Return the next message; once a disconnect is next, return it on every call.
 
         Cancellation:
-          A checkpoint. Atomic: either a message is returned or nothing was taken.
+          A checkpoint. Atomic: either a message is returned or none was removed.
         """
         if self._messages:
             await trio.lowlevel.checkpoint()
@@ -137,15 +137,15 @@ class Inbox:
         del self._messages[0]
         if message["type"] == "http.request":
             message["body"] = bytes(message["body"])
-        self._count(-_size(message) - _EMPTY)
+        self._count(-_size(message) - _OVERHEAD)
         if self._flow is not None:
-            self._flow.taken(self.stream_id, _size(message))
+            self._flow.acknowledge(self.stream_id, _size(message))
         return message
 
     def _count(self, size: int) -> None:
-        self.untaken += size
-        if self._counts and self._flow is not None:
-            self._flow.untaken += size
+        self.unconsumed += size
+        if self._limits_reading and self._flow is not None:
+            self._flow.unconsumed += size
 
 
 def _size(message: Message) -> int:
