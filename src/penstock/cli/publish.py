@@ -274,7 +274,7 @@ async def _post(
                 async for chunk in response.aiter_raw():
                     answer += chunk[: _MAX_RESPONSE - len(answer)]
             finally:
-                await close(response)
+                await close(response)  # noqa: ASYNC102 - it shields itself, for a bounded time
         except (httpx2.ConnectError, httpx2.LocalProtocolError) as error:
             raise _NotPublished(f"{where}: {reason_of(error)}") from error
         except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:

@@ -337,7 +337,8 @@ async def _read(
     except ValueError as error:
         raise _Ended(StreamEnd.BROKEN, f"the data is not compressed: {error}") from error
     finally:
-        await close(response, chunks)
+        # ASYNC102: it shields itself, for a bounded time.
+        await close(response, chunks)  # noqa: ASYNC102
 
 
 def _kind_of_end(response: httpx2.Response) -> StreamEnd:

@@ -44,7 +44,7 @@ _PAGE: Final = 256
 _PAGE_SIZE: Final = 2**16
 
 Position = NewType("Position", int)
-"""A place in a log: a whole number from 1 that fits in 64 bits. Later positions are greater."""
+"""A place in a log, as a whole number from 1 that fits in 64 bits. Later positions are greater."""
 
 START: Final = Position(0)
 """The position before the first entry."""

@@ -161,7 +161,8 @@ async def open_app(app: App, *, allow: Collection[str] = ()) -> AsyncIterator[Ap
     complaint: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lifespan.run, name="lifespan of the application")
+            # ASYNC113: what it has to have done before the block runs, `start` waits for.
+            nursery.start_soon(lifespan.run, name="lifespan of the application")  # noqa: ASYNC113
             try:
                 await lifespan.start()
                 before = _present(lifespan, ())
