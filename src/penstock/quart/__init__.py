@@ -2,12 +2,8 @@
 
 from penstock.quart.asgi import require_trio, use_one_task
 from penstock.quart.hub import add_hub
-from penstock.quart.response import (
-    EventSourceResponse,
-    accepts_event_stream,
-    last_event_id,
-    stop_reconnecting,
-)
+from penstock.quart.request import accepts_event_stream, last_event_id
+from penstock.quart.response import EventSourceResponse, stop_reconnecting
 
 __all__ = [
     "EventSourceResponse",

@@ -24,7 +24,8 @@ from quart import Quart, Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from penstock.errors import StreamingUnsupported
-from penstock.quart.response import EventStreamBody, check_headers, text_response
+from penstock.quart.body import EventStreamBody, check_headers
+from penstock.quart.response import text_response
 from penstock.stream.transport import DISCONNECT_SCOPE
 
 __all__ = ["OneTaskHTTPConnection", "require_trio", "use_one_task"]
@@ -78,7 +79,7 @@ class OneTaskHTTPConnection(TrioASGIHTTPConnection):
         return request
 
     def _may_have_body(self) -> bool:
-        """Tell whether the request may have a body; on HTTP/2 no header has to announce it."""
+        """Return whether the request may have a body; on HTTP/2 no header has to announce it."""
         return (
             self.scope["method"] not in ("GET", "HEAD")
             or self.scope["http_version"] not in ("1.0", "1.1")

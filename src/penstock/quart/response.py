@@ -9,12 +9,10 @@ it passes as ``owns``; that belongs to the request, and is closed with it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Mapping
 from http import HTTPStatus
-from types import TracebackType
 from typing import Any, Final, final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import trio
 from quart import (
@@ -25,39 +23,24 @@ from quart import (
     has_request_context,
     request,
 )
-from quart.wrappers.response import DataBody, ResponseBody
+from quart.wrappers.response import DataBody
 from quart_trio.wrappers import TrioResponse
-from werkzeug.datastructures import Headers, MIMEAccept
-from werkzeug.exceptions import BadRequest, InternalServerError
-from werkzeug.http import parse_accept_header
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import InternalServerError
 
 from penstock.errors import PenstockError, StreamingUnsupported
+from penstock.quart.body import EventStreamBody, check_headers, check_status
 from penstock.stream.event_stream import DEFAULT_KEEP_ALIVE, EventStream
-from penstock.stream.group import STREAM_GROUP, StreamGroup
 from penstock.stream.producer import Producer
 from penstock.stream.source import Source, is_source
-from penstock.stream.transport import DIRECT_WRITER, DirectWriter
 
 __all__ = [
     "EventSourceResponse",
-    "EventStreamBody",
-    "accepts_event_stream",
-    "check_headers",
-    "last_event_id",
     "stop_reconnecting",
     "text_response",
 ]
 
 _CONTENT_TYPE: Final = "text/event-stream"
-
-_LAST_EVENT_ID_IN_QUERY: Final = {"lastEventId", "last_event_id", "lastEventID", "Last-Event-ID"}
-
-# The length of a stream is unknown, and its framing is the server's business.
-_FRAMING: Final = ("Content-Length", "Transfer-Encoding")
-
-# Values of Content-Encoding that leave a body unchanged. "none" is not a registered coding, but is
-# widely used to keep intermediaries from compressing.
-_NO_ENCODING: Final = ("", "identity", "none")
 
 
 @final
@@ -193,39 +176,6 @@ class EventSourceResponse(TrioResponse):
         yield b""
 
 
-def last_event_id() -> str | None:
-    """Return the id of the last event that the reconnecting client saw, or None.
-
-    The header ``Last-Event-ID`` is read first, then the query parameter of clients that cannot set
-    headers: ``lastEventId`` (event-source-polyfill), ``last_event_id``, ``lastEventID`` or
-    ``Last-Event-ID`` (Mercure). If there are several parameters, the last is used.
-
-    Raises:
-      werkzeug.exceptions.BadRequest: the header is not UTF-8. If it is not caught, Quart answers
-        400. In the query, invalid UTF-8 becomes U+FFFD, as in ``request.args``.
-
-    Spec: #the-last-event-id-header: the header's value is encoded as UTF-8, and it is not sent when
-    it would be empty.
-    """
-    value = request.headers.get("Last-Event-ID")
-    try:
-        if value:
-            # ASGI passes bytes, and Quart decodes them as Latin-1.
-            return value.encode("latin-1").decode()
-    except UnicodeError:
-        raise BadRequest("The Last-Event-ID header is not UTF-8.") from None
-    return _last_event_id_of_query()
-
-
-def _last_event_id_of_query() -> str | None:
-    if not request.query_string:
-        return None
-    query = request.query_string.decode(errors="replace")
-    # A reconnecting client appends the newest id to a URL that may already have one.
-    values = [value for name, value in parse_qsl(query) if name in _LAST_EVENT_ID_IN_QUERY]
-    return values[-1] if values else None
-
-
 def stop_reconnecting(*, headers: Mapping[str, str] | Headers | None = None) -> Response:
     """Return the response that tells an EventSource to stop permanently: 204 No Content.
 
@@ -243,31 +193,8 @@ def stop_reconnecting(*, headers: Mapping[str, str] | Headers | None = None) -> 
     return response
 
 
-def accepts_event_stream() -> bool:
-    """Return whether the request's ``Accept`` allows ``text/event-stream``.
-
-    For a view that also has another representation, or refuses with 406: an `EventSourceResponse`
-    does not check. Many clients that read event streams do not name the type: the official clients
-    of OpenAI and Anthropic send ``Accept: application/json``.
-
-    Spec: RFC 9110, 12.5.1: the most specific media range decides. Parameters other than the quality
-    say nothing about an event stream.
-    """
-    qualities: dict[str, float] = {}
-    lines = ",".join(request.headers.getlist("Accept"))  # RFC 9110, 5.3: they are one list
-    for media_range, quality in parse_accept_header(lines, MIMEAccept):
-        name = media_range.partition(";")[0].strip().lower()
-        if not name:  # an empty element, which older versions of Werkzeug return
-            continue
-        qualities[name] = max(quality, qualities.get(name, 0))
-    for media_range in (_CONTENT_TYPE, "text/*", "*/*"):
-        if media_range in qualities:
-            return qualities[media_range] > 0
-    return not qualities
-
-
 def _on_trio() -> bool:
-    """Tell whether this is a Trio task, or a thread in which Quart-Trio runs a synchronous view."""
+    """Return whether this is a Trio task, or a thread of a synchronous view of Quart-Trio."""
     if trio.lowlevel.in_trio_task():
         return True
     try:
@@ -324,110 +251,3 @@ def _client_address(current: Request) -> str:
         return "local"  # a Unix socket has no address
     host, port = client[0], client[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def check_status(status: int) -> None:
-    """Refuse a status that is invalid, or whose response has no body.
-
-    Spec: RFC 9110, 6.4.1: responses to 1xx, 204 and 304 have no content; 15.3.6: nor has 205.
-
-    Raises:
-      ValueError: an event stream cannot be sent with this status.
-    """
-    if not 200 <= status <= 599:
-        raise ValueError(f"status must be from 200 to 599 for an event stream: {status}")
-    if status in (204, 205, 304):
-        remedy = ": return stop_reconnecting() instead" if status == 204 else ""
-        raise ValueError(f"a response with status {status} has no body to stream{remedy}")
-
-
-def check_headers(headers: Headers) -> None:
-    """Refuse headers that are wrong for an event stream's body.
-
-    Raises:
-      ValueError: a header frames or encodes the body.
-    """
-    for name in _FRAMING:
-        if name in headers:
-            raise ValueError(f"an event stream must not have the header {name}: remove it")
-    encoding = headers.get("Content-Encoding")
-    if encoding is not None and encoding.strip().lower() not in _NO_ENCODING:
-        raise ValueError(
-            f"an event stream must not have the header Content-Encoding: {encoding}: nothing "
-            "encodes it; remove the header, or encode in a middleware that also sets it"
-        )
-
-
-@final
-class EventStreamBody(ResponseBody):
-    """The body that Quart enters, iterates and leaves.
-
-    It adds the stream to the server's group, if there is one, and logs how the stream ended.
-
-    Args:
-      stream: the stream whose chunks are the body.
-      extensions: the request's ``scope["extensions"]``.
-      logger: gets one line when the stream has ended.
-
-    Attributes:
-      headers: the response's headers, to be checked when the body is entered; None if they have
-        been checked.
-    """
-
-    def __init__(self, stream: EventStream, extensions: Any, logger: logging.Logger) -> None:
-        self.headers: Headers | None = None
-        self._stream = stream
-        self._direct_writer: DirectWriter | None = extensions.get(DIRECT_WRITER)
-        self._group: StreamGroup | None = extensions.get(STREAM_GROUP)
-        self._block = stream.open(self._direct_writer)
-        self._logger = logger
-
-    def set_sender(self, send: object) -> None:
-        """Name the ASGI ``send`` that gets each chunk of this body, unchanged.
-
-        Called by a connection that is about to send this very body, not a wrapper of it: see
-        `penstock.stream.transport.DirectWriter.set_sender`.
-        """
-        if self._direct_writer is not None:
-            self._direct_writer.set_sender(send)
-
-    async def __aenter__(self) -> EventStream:
-        if self.headers is not None:
-            # Another class of connection sends it, without a check; the head is already sent.
-            check_headers(self.headers)
-        try:
-            stream = await self._block.__aenter__()
-        except Exception:
-            _log(self._stream, self._logger)
-            raise
-        if self._group is not None:
-            self._group.add(stream)
-        return stream
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            # ASYNC102: the block's own exit, which waits for the tasks that it has cancelled;
-            # nothing to shield.
-            await self._block.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
-        finally:
-            if self._group is not None:
-                self._group.remove(self._stream)
-            _log(self._stream, self._logger)
-
-
-def _log(stream: EventStream, logger: logging.Logger) -> None:
-    figures = stream.statistics()
-    logger.info(
-        "%s %s after %.2f s, %d event%s sent%s",
-        stream.name,
-        figures.close_reason,
-        figures.seconds,
-        figures.events_sent,
-        "" if figures.events_sent == 1 else "s",
-        "" if figures.producer is None else f", producer {figures.producer}",
-    )

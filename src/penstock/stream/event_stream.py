@@ -112,11 +112,11 @@ class EventStream:
                     "buffer bounds a producer's events; bound a subscription's where it is made: "
                     "hub.subscription(…, buffer=…)"
                 )
-            source.claim()
             self._source: Source = source
         else:
             producer = check_producer(source)
             self._source = ProducerSource(producer, DEFAULT_BUFFER if buffer is None else buffer)
+        self._source.claim()
         self._keep_alive = math.inf if keep_alive is None else float(keep_alive)
         self._max_lifetime = math.inf if max_lifetime is None else float(max_lifetime)
         self._deadline = math.inf  # the end of its lifetime, once it is open

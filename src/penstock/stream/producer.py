@@ -41,10 +41,6 @@ _WRITES_PER_TURN: Final = 8
 
 _logger = logging.getLogger(__name__)
 
-_MemoryChannel: TypeAlias = tuple[
-    trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
-]
-
 Producer: TypeAlias = Callable[[trio.abc.SendChannel[ServerSentEvent]], Awaitable[None]]
 
 
@@ -127,7 +123,12 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
         self._running: AbstractAsyncContextManager[trio.Nursery]
         self._nursery_scope: trio.CancelScope
         self._set_close_reason: SetCloseReason
-        self._memory: _MemoryChannel | None = None  # opened when an event has to wait
+        self._memory: (
+            tuple[
+                trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]
+            ]
+            | None
+        ) = None  # opened when an event has to wait
         self._closed = False
         self._direct: DirectWriter | None = None  # while the stream waits and has written all
         self._direct_writes = 0
@@ -289,7 +290,9 @@ class ProducerSource(trio.abc.SendChannel[ServerSentEvent]):
         if self._wakeup is not None:
             self._wakeup.set()
 
-    def _open(self) -> _MemoryChannel:
+    def _open(
+        self,
+    ) -> tuple[trio.MemorySendChannel[ServerSentEvent], trio.MemoryReceiveChannel[ServerSentEvent]]:
         """Return the memory channel, which is opened for the first event that has to wait."""
         if self._memory is None:
             self._memory = trio.open_memory_channel[ServerSentEvent](self._buffer)

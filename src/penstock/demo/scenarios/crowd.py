@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 try:
     import resource
 except ImportError:  # not a Unix
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # asked for before each use
 
 __all__ = ["CROWD_SIZE", "Crowd", "CrowdRefused"]
 

@@ -23,7 +23,7 @@ class ReceiveQueue:
     Args:
       kind: "http" or "websocket".
       stream_id: the request's stream on its connection.
-      flow: told how much was received, so that the client may send more.
+      flow: informed of each received size, so that the client may send more.
       limits_reading: whether queued messages stop the connection from reading. On HTTP/2 they need
         not: each stream has its own flow-control window.
       body_is_discardable: whether `discard_body` may discard the request's body.

@@ -93,7 +93,7 @@ class HTTP1(H11Protocol):
     async def stream_send(self, event: Event) -> None:
         """Send a part of the response."""
         if isinstance(event, Response) and event.status_code >= 200:
-            self.task_group.response_begins(event)  # type: ignore[attr-defined]
+            self.task_group.response_begins(event)  # type: ignore[attr-defined]  # it is our RequestTasks
             # Hypercorn closes after a response that precedes the end of its request. RFC 9112, 9.6:
             # it has to announce that, or a proxy sends the next request into a closed connection.
             if self.context.terminated.is_set() or not self._is_complete:
@@ -267,7 +267,7 @@ class ReadAheadGate:
         self._incoming.wake()
 
     def is_set(self) -> bool:
-        """Tell whether `wait` would return."""
+        """Return whether `wait` would return."""
         return self._set
 
     async def wait(self) -> None:

@@ -225,7 +225,7 @@ class HTTP2(H2Protocol):
         await self._handle_events(events)
 
     def _is_valid_goaway(self, goaway: Frame) -> bool:
-        """Tell whether a GOAWAY is well-formed; if it is not, h2 gets it and raises."""
+        """Return whether a GOAWAY is well-formed; if it is not, h2 gets it and raises."""
         return not goaway.stream_id and len(goaway.payload) >= 8 and not self._splitter.in_block
 
     async def _charge(self, cost: int) -> bool:
@@ -352,7 +352,7 @@ class HTTP2(H2Protocol):
         await self._charge(ANSWERED_COST)
 
     def _has_too_many(self) -> bool:
-        """Tell whether more applications are running than a client may have streams.
+        """Return whether more applications are running than a client may have streams.
 
         A client that opens and resets streams in quick succession has few streams at any moment,
         while the applications of the earlier ones are still ending (CVE-2023-44487).
@@ -631,7 +631,7 @@ class HTTP2(H2Protocol):
         else:
             if isinstance(event, Response):
                 self.budget.earn(RESET_COST)
-                self.task_group.response_begins(event)  # type: ignore[attr-defined]
+                self.task_group.response_begins(event)  # type: ignore[attr-defined]  # it is our RequestTasks
             await super().stream_send(event)
 
     async def _unblocked(self, stream_id: int) -> SendBuffer | None:

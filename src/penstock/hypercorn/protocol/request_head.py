@@ -231,7 +231,7 @@ def body_length(request: h11.Request) -> int | None:
 
 
 def is_websocket_handshake(request: h11.Request) -> bool:
-    """Tell whether Hypercorn would take this request for a WebSocket handshake."""
+    """Return whether Hypercorn would take this request for a WebSocket handshake."""
     upgrade = connection = b""
     for name, value in request.headers:
         if name == b"upgrade":

@@ -11,7 +11,7 @@ from typing import Final
 try:
     import resource
 except ImportError:  # not a Unix
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # asked for before each use
 
 __all__ = ["file_descriptor_limit", "tuned_process"]
 

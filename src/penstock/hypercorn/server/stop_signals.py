@@ -83,7 +83,7 @@ async def first_of(*functions: Callable[[], Awaitable[object]]) -> None:
 
 
 def has_default_handler(number: signal.Signals) -> bool:
-    """Tell whether a signal has no handler but Python's default or Trio's."""
+    """Return whether a signal has no handler but Python's default or Trio's."""
     handler = signal.getsignal(number)
     if number is signal.SIGINT:
         module = getattr(handler, "__module__", None) or ""

@@ -200,7 +200,7 @@ class IncomingBytes:
 
 
 def _has_hung_up(connection: sockets.socket) -> bool:
-    """Tell whether the peer has closed or reset, without reading the bytes that it sent before."""
+    """Return whether the peer has closed or reset, without reading what it sent before."""
     poll = select.poll()
     poll.register(connection.fileno(), _HANG_UP)
     return bool(poll.poll(0))
