@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 from processes import PATIENCE, Server
 
 # Applies the stream's events as its documentation says, beside what the page makes of them.
@@ -122,3 +122,24 @@ def client(server: Server, path: str = "/sse") -> Iterator[str]:
         assert connection.recv(12) == b"HTTP/1.1 200"
         host, port = connection.getsockname()
         yield f"{host}:{port}"
+
+
+@contextmanager
+def unanswered(page: Page, pattern: str) -> Iterator[None]:
+    """Let requests wait while the block runs.
+
+    At its end they are answered: a task of Playwright's waits for each, and would be reported as
+    destroyed in the middle of another test.
+    """
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(pattern, hold)
+    try:
+        yield
+    finally:
+        page.unroute(pattern)
+        for route in held:
+            route.fallback()

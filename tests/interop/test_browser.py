@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from chromium import chromium
+from live_page import unanswered
 from playwright.sync_api import Browser, Page, Playwright, Route, ViewportSize, expect
 from processes import PENSTOCK, Server, serving
 
@@ -123,13 +124,13 @@ def test_id_and_data_are_told_apart(shared_demo: Server, page: Page) -> None:
 
 def test_a_connection_that_gets_no_answer_is_explained(shared_demo: Server, page: Page) -> None:
     """The seventh connection of a browser to a host waits: the page says why."""
-    page.route("**/ticks", lambda route: None)
-    page.goto(shared_demo.url)
-    wait_for_count(page, "sse", "ping", 7)
-    log = page.inner_text("#log")
-    assert re.search(r"/ticks\s*still connecting: .* six connections", log)
-    assert not re.search(r"/sse\s*still connecting", log)
-    expect(page.locator("#ticks .state-text")).to_have_text("connecting")
+    with unanswered(page, "**/ticks"):
+        page.goto(shared_demo.url)
+        wait_for_count(page, "sse", "ping", 7)
+        log = page.inner_text("#log")
+        assert re.search(r"/ticks\s*still connecting: .* six connections", log)
+        assert not re.search(r"/sse\s*still connecting", log)
+        expect(page.locator("#ticks .state-text")).to_have_text("connecting")
 
 
 def test_the_log_stays_short(shared_demo: Server, page: Page) -> None:

@@ -7,7 +7,17 @@ import json
 import re
 from pathlib import Path
 
-from live_page import DRAWN, client, connections, live, opened, quiet, told, wait_until_same
+from live_page import (
+    DRAWN,
+    client,
+    connections,
+    live,
+    opened,
+    quiet,
+    told,
+    unanswered,
+    wait_until_same,
+)
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
@@ -273,9 +283,9 @@ def test_a_stream_that_is_closed_for_good_can_be_opened_again(
 
 def test_a_stream_that_gets_no_answer_is_explained(shared_demo: Server, page: Page) -> None:
     """The seventh connection of a browser to a host waits: the page says why."""
-    page.route("**/tree", lambda route: None)
-    page.goto(shared_demo.url)
-    expect(page.locator("#live .state-text")).to_have_text(re.compile("six connections"))
+    with unanswered(page, "**/tree"):
+        page.goto(shared_demo.url)
+        expect(page.locator("#live .state-text")).to_have_text(re.compile("six connections"))
 
 
 def test_it_can_be_paused(demo: Server, page: Page) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from demo_actions import post
-from live_page import opened, quiet, told, wait_until_same
+from live_page import opened, quiet, told, unanswered, wait_until_same
 from playwright.sync_api import Browser, Locator, Page, expect
 from processes import PENSTOCK, Server, serving, wait_until
 
@@ -309,13 +309,13 @@ def test_what_goes_wrong_stands_beside_the_buttons(demo: Server, page: Page) -> 
 
 def test_a_button_that_gets_no_answer_gives_up(demo: Server, page: Page) -> None:
     """What still waited in the browser would be done when nobody thinks of it any more."""
-    page.route("**/scenarios/closes", lambda route: None)
-    opened(page, demo)
-    with page.expect_event("requestfailed", timeout=60_000) as failed:
-        button(page, "closes").click()
-    assert failed.value.url.endswith("/scenarios/closes")
-    expect(page.get_by_role("alert")).to_have_text(re.compile("^No answer .* six connections"))
-    expect(rows(page, "closes")).to_have_count(0)
+    with unanswered(page, "**/scenarios/closes"):
+        opened(page, demo)
+        with page.expect_event("requestfailed", timeout=60_000) as failed:
+            button(page, "closes").click()
+        assert failed.value.url.endswith("/scenarios/closes")
+        expect(page.get_by_role("alert")).to_have_text(re.compile("^No answer .* six connections"))
+        expect(rows(page, "closes")).to_have_count(0)
 
 
 def test_a_server_that_is_back_is_not_said_to_be_away(demo: Server, page: Page) -> None:
